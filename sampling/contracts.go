@@ -1,0 +1,103 @@
+// Package sampling draws images from a trained denoiser.
+//
+// In go a network (Denoiser), the guidances that correct its prediction, a
+// noise schedule with its respacing, a batch of pure noise x_T and the source
+// of the noise that the steps add; out come the denoised batch x_0, both
+// [N,C,H,W] float32 with pixels in [-1,1], and, for who asks, every state in
+// between. The numbers follow openai/guided-diffusion's gaussian_diffusion.py
+// and respace.py: tables are float64, coefficients are rounded to float32
+// before they meet a float32 tensor.
+//
+// Every image's result depends on that image alone: the size of the batch, the
+// number of cores and the position in the batch change no bit outside the
+// network.
+package sampling
+
+import (
+	"context"
+	"slices"
+
+	"sagbench/models/tensor"
+)
+
+// A Timestep is one step of a respaced schedule.
+type Timestep struct {
+	Index int     // counts the respaced steps down: len-1 … 0
+	Value float64 // what the network receives: the original timestep, times 1000/diffusion_steps where rescale_timesteps is set
+}
+
+// Cond is what a prediction is conditioned on; the zero Cond is ∅.
+type Cond struct {
+	Labels  []int64       // [N] class labels; nil where there are none
+	Context tensor.Tensor // [N,L,D] text embeddings; zero where there are none
+}
+
+// Equal reports whether both conditions hold the same labels and context.
+func (c Cond) Equal(d Cond) bool {
+	return slices.Equal(c.Labels, d.Labels) &&
+		slices.Equal(c.Context.Shape, d.Context.Shape) &&
+		(sameMemory(c.Context.Data, d.Context.Data) || slices.Equal(c.Context.Data, d.Context.Data))
+}
+
+func sameMemory(a, b []float32) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// A Prediction is the network's answer at one (x_t, t).
+type Prediction struct {
+	Eps  tensor.Tensor // ε, [N,C,H,W]
+	Var  tensor.Tensor // learned-range interpolation v in [-1,1], [N,C,H,W]; zero where σ is fixed
+	Attn tensor.Tensor // [N,HW] attention mass that each key position receives (mean over heads, sum over queries); zero where no layer is tapped
+}
+
+// A Denoiser is a trained network ε_θ(x_t, t, c).
+//
+// Denoise neither changes x nor keeps it. The tensors it returns are the
+// caller's: they share no memory with x or with those of another call.
+type Denoiser interface {
+	Denoise(ctx context.Context, x tensor.Tensor, t Timestep, c Cond) (Prediction, error)
+}
+
+// A Delta is a guidance's correction at one step; a zero tensor corrects
+// nothing. Its tensors are handed over: the predictor may write to them.
+type Delta struct {
+	Eps   tensor.Tensor // added to ε, [N,C,H,W]
+	Score tensor.Tensor // ∇ₓ log p, [N,C,H,W], which the sampler turns into its own terms: DDIM ε −= √(1−ᾱ)·Score, DDPM mean += σ²·Score
+}
+
+// A Guidance corrects the prediction at one step.
+type Guidance interface {
+	Delta(ctx context.Context, s *Step) (Delta, error)
+}
+
+// A Tap names the attention layer whose map the network returns.
+type Tap struct {
+	Layer string // module path of the attention block in the checkpoint, such as output_blocks.8.1
+	Heads int    // heads with which the map is computed; 0 = the layer's own
+	Order string // how q, k, v are split for the map: "" = the layer's own, "legacy" = per head q, k, v
+}
+
+// A Tapper is a guidance that needs an attention map.
+type Tapper interface {
+	Guidance
+	Tap() Tap
+}
+
+// A Sampler takes x_T to x_0.
+type Sampler interface {
+	// Respacing is the timestep_respacing with which the sampler wants its
+	// Schedule made, such as "250" or "ddim25".
+	Respacing() string
+
+	// Sample runs all steps of p.Schedule from x = x_T, [N,C,H,W], and returns
+	// x_0; x itself is left as it is. The context is looked at in every step.
+	Sample(ctx context.Context, p *Predictor, x tensor.Tensor, n Noise) (tensor.Tensor, error)
+}
+
+// Noise is the source of everything random in a batch.
+type Noise interface {
+	// Fill sets dst, [N,C,H,W], to standard normal noise: step -1 is x_T, step
+	// k ≥ 0 the noise of the k-th step of the loop. A sampler that uses noise
+	// at all asks for it in every step, also where it multiplies it by zero.
+	Fill(step int, dst tensor.Tensor) error
+}

@@ -1,0 +1,152 @@
+package sampling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sagbench/models/tensor"
+)
+
+// A Predictor is a denoiser under guidance, with its schedule.
+type Predictor struct {
+	Denoiser     Denoiser
+	Guidances    []Guidance
+	Schedule     *Schedule
+	Cond         Cond
+	ClipDenoised bool // clip x̂0 to [-1,1]: pixels yes, latents no
+
+	// Trace, where not nil, is shown every step's tensors by name: "x", the
+	// state after the step; "eps_guided", ε after every guidance of ε and
+	// before Score; "attention_step", the map of the unperturbed pass, where a
+	// layer is tapped. A tensor is valid during the call only.
+	Trace func(name string, t Timestep, v tensor.Tensor)
+}
+
+// Step is the state x_t, [N,C,H,W], at t, of which guidances ask predictions.
+func (p *Predictor) Step(x tensor.Tensor, t Timestep) *Step {
+	return &Step{X: x, T: t, predictor: p}
+}
+
+// Predict returns the guided prediction at (x_t, t), and the sum of the
+// guidances' Scores (zero where none gave one). Var and Attn are those of the
+// unguided conditional pass.
+func (p *Predictor) Predict(ctx context.Context, x tensor.Tensor, t Timestep) (guided Prediction, score tensor.Tensor, err error) {
+	s := p.Step(x, t)
+	guided, err = s.Predict(ctx, p.Cond)
+	if err != nil {
+		return Prediction{}, tensor.Tensor{}, err
+	}
+	var eps tensor.Tensor // Σ Delta.Eps
+	for _, g := range p.Guidances {
+		d, err := g.Delta(ctx, s)
+		if err != nil {
+			return Prediction{}, tensor.Tensor{}, err
+		}
+		if err := errors.Join(wantShape("a guidance's Eps", d.Eps, x), wantShape("a guidance's Score", d.Score, x)); err != nil {
+			return Prediction{}, tensor.Tensor{}, fmt.Errorf("sampling: %w", err)
+		}
+		eps, score = sum(eps, d.Eps), sum(score, d.Score)
+	}
+	guided.Eps = sum(eps, guided.Eps)
+	p.trace("eps_guided", t, guided.Eps)
+	if !guided.Attn.IsZero() {
+		p.trace("attention_step", t, guided.Attn)
+	}
+	return guided, score, nil
+}
+
+func (p *Predictor) trace(name string, t Timestep, v tensor.Tensor) {
+	if p.Trace != nil {
+		p.Trace(name, t, v)
+	}
+}
+
+// sum is a + b, written to a's memory; a zero tensor is nothing to add.
+func sum(a, b tensor.Tensor) tensor.Tensor {
+	if a.IsZero() {
+		return b
+	}
+	if !b.IsZero() {
+		EachImage(a.Rows(), func(i int) {
+			dst, src := a.Row(i), b.Row(i)
+			for j := range dst {
+				dst[j] += src[j]
+			}
+		})
+	}
+	return a
+}
+
+// wantShape is an error unless v is zero or has x's shape and its data.
+func wantShape(name string, v, x tensor.Tensor) error {
+	if !v.IsZero() && (!slices.Equal(v.Shape, x.Shape) || len(v.Data) != len(x.Data)) {
+		return fmt.Errorf("%s has shape %v (%d values), expected %v as the state has", name, v.Shape, len(v.Data), x.Shape)
+	}
+	return nil
+}
+
+// A Step is one (x_t, t). Predictions at x_t are remembered, so that guidances
+// share them with each other and with the unguided pass.
+type Step struct {
+	X tensor.Tensor // x_t, [N,C,H,W]; not to be written to
+	T Timestep
+
+	predictor *Predictor
+	memo      []remembered
+}
+
+type remembered struct {
+	cond       Cond
+	prediction Prediction
+}
+
+// Schedule is the schedule that the step belongs to.
+func (s *Step) Schedule() *Schedule { return s.predictor.Schedule }
+
+// Cond is the condition of the unguided pass.
+func (s *Step) Cond() Cond { return s.predictor.Cond }
+
+// ClipDenoised tells whether x̂0 is clipped to [-1,1].
+func (s *Step) ClipDenoised() bool { return s.predictor.ClipDenoised }
+
+// Predict is the network's prediction at x_t under c. It is computed once a
+// step and condition; its tensors are shared, so they are not to be written to.
+func (s *Step) Predict(ctx context.Context, c Cond) (Prediction, error) {
+	for _, m := range s.memo {
+		if m.cond.Equal(c) {
+			return m.prediction, nil
+		}
+	}
+	p, err := s.PredictAt(ctx, s.X, c)
+	if err == nil {
+		s.memo = append(s.memo, remembered{c, p})
+	}
+	return p, err
+}
+
+// PredictAt is the network's prediction at another state, xHat [N,C,H,W], at
+// the same t. It is not remembered, and its tensors are the caller's.
+func (s *Step) PredictAt(ctx context.Context, xHat tensor.Tensor, c Cond) (Prediction, error) {
+	p, err := s.predictor.Denoiser.Denoise(ctx, xHat, s.T, c)
+	if err != nil {
+		return Prediction{}, err
+	}
+	if err := p.check(xHat); err != nil {
+		return Prediction{}, fmt.Errorf("sampling: step %d (t = %g): the network's prediction: %w", s.T.Index, s.T.Value, err)
+	}
+	return p, nil
+}
+
+// check tells what is wrong with the shapes of a prediction at x.
+func (p Prediction) check(x tensor.Tensor) error {
+	var attn error
+	if !p.Attn.IsZero() && (len(p.Attn.Shape) != 2 || p.Attn.Shape[0] != x.Shape[0] || len(p.Attn.Data) != tensor.Size(p.Attn.Shape)) {
+		attn = fmt.Errorf("Attn has shape %v (%d values), expected [%d, H·W of the tapped layer]", p.Attn.Shape, len(p.Attn.Data), x.Shape[0])
+	}
+	if p.Eps.IsZero() {
+		return errors.Join(errors.New("Eps is missing"), attn)
+	}
+	return errors.Join(wantShape("Eps", p.Eps, x), wantShape("Var", p.Var, x), attn)
+}
