@@ -1,0 +1,227 @@
+package configs
+
+import (
+	"fmt"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// maxNodes bounds a document after its aliases are written out, so that a few
+// lines of nested aliases cannot fill the memory.
+const maxNodes = 200_000
+
+type kind uint8
+
+const (
+	scalar kind = iota
+	list
+	mapping
+)
+
+// Tags of scalars, as YAML 1.2 resolves them.
+const (
+	tagText  = "!!str"
+	tagInt   = "!!int"
+	tagFloat = "!!float"
+	tagBool  = "!!bool"
+	tagNull  = "!!null"
+)
+
+// A position is where a node was written. Line 0 means that the source has no
+// lines: a value from the command line.
+type position struct {
+	file string
+	line int
+}
+
+func (p position) String() string {
+	if p.line == 0 {
+		return p.file
+	}
+	return fmt.Sprintf("%s:%d", p.file, p.line)
+}
+
+// A node is one value of a document. Nodes are never changed once they are
+// built: merging and setting return new ones, so that rows may share them.
+type node struct {
+	kind     kind
+	at       position
+	tag      string // of a scalar
+	text     string // of a scalar
+	quoted   bool   // a scalar in quotes or of several lines
+	replace  bool   // a mapping tagged !replace: merging does not look below it
+	items    []*node
+	keys     []key // of a mapping, in the order of the file
+	children map[string]*node
+}
+
+// A key is a mapping's key and the place of the key itself.
+type key struct {
+	name string
+	at   position
+}
+
+func (n *node) isNull() bool { return n == nil || n.kind == scalar && n.tag == tagNull }
+
+// child is the value of a mapping's key, nil where there is none.
+func (n *node) child(name string) *node {
+	if n == nil || n.kind != mapping {
+		return nil
+	}
+	return n.children[name]
+}
+
+// with returns a copy of the mapping in which k has the value v; an existing
+// key keeps its place in the order.
+func (n *node) with(k key, v *node) *node {
+	out := *n
+	out.children = make(map[string]*node, len(n.keys)+1)
+	out.keys = make([]key, 0, len(n.keys)+1)
+	seen := false
+	for _, old := range n.keys {
+		if old.name == k.name {
+			old, seen = k, true
+		}
+		out.keys = append(out.keys, old)
+		out.children[old.name] = n.children[old.name]
+	}
+	if !seen {
+		out.keys = append(out.keys, k)
+	}
+	out.children[k.name] = v
+	return &out
+}
+
+// without returns a copy of the mapping that lacks the named keys.
+func (n *node) without(names ...string) *node {
+	out := newMapping(n.at)
+	out.replace = n.replace
+next:
+	for _, k := range n.keys {
+		for _, name := range names {
+			if k.name == name {
+				continue next
+			}
+		}
+		out.keys = append(out.keys, k)
+		out.children[k.name] = n.children[k.name]
+	}
+	return out
+}
+
+func newMapping(at position) *node {
+	return &node{kind: mapping, at: at, children: map[string]*node{}}
+}
+
+// keyPosition is the place of a mapping's key, or of the mapping.
+func (n *node) keyPosition(name string) position {
+	for _, k := range n.keys {
+		if k.name == name {
+			return k.at
+		}
+	}
+	return n.at
+}
+
+// names lists a mapping's keys in order.
+func (n *node) names() []string {
+	out := make([]string, 0, len(n.keys))
+	for _, k := range n.keys {
+		out = append(out, k.name)
+	}
+	return out
+}
+
+// found describes the node for "expected …, found …".
+func (n *node) found() string {
+	switch {
+	case n.isNull():
+		return "nothing"
+	case n.kind == list:
+		return fmt.Sprintf("a list (%s)", clip(n.inline()))
+	case n.kind == mapping:
+		return fmt.Sprintf("a mapping (%s)", clip(n.inline()))
+	case n.tag == tagText:
+		return fmt.Sprintf("%q", clip(n.text))
+	default:
+		return clip(n.text)
+	}
+}
+
+// inline is the node in one line of YAML's flow style.
+func (n *node) inline() string {
+	switch {
+	case n == nil:
+		return "null"
+	case n.kind == list:
+		parts := make([]string, len(n.items))
+		for i, item := range n.items {
+			parts[i] = item.inline()
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	case n.kind == mapping:
+		parts := make([]string, len(n.keys))
+		for i, k := range n.keys {
+			parts[i] = k.name + ": " + n.children[k.name].inline()
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case n.tag == tagText && (n.quoted || n.text == "" || strings.ContainsAny(n.text, ",[]{}:#\"'\n")):
+		return fmt.Sprintf("%q", n.text)
+	default:
+		return n.text
+	}
+}
+
+// clip shortens a text for a message.
+func clip(s string) string {
+	const limit = 60
+	if r := []rune(s); len(r) > limit {
+		return string(r[:limit-1]) + "…"
+	}
+	return s
+}
+
+// yaml writes the node as the YAML library's tree, aliases and tags written out.
+func (n *node) yaml() *yaml.Node {
+	if n == nil {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tagNull, Value: "null"}
+	}
+	out := &yaml.Node{Line: n.at.line}
+	switch n.kind {
+	case list:
+		out.Kind, out.Tag = yaml.SequenceNode, "!!seq"
+		scalars := true
+		for _, item := range n.items {
+			out.Content = append(out.Content, item.yaml())
+			scalars = scalars && item.kind == scalar
+		}
+		if scalars {
+			out.Style = yaml.FlowStyle
+		}
+	case mapping:
+		out.Kind, out.Tag = yaml.MappingNode, "!!map"
+		for _, k := range n.keys {
+			out.Content = append(out.Content, textNode(k.name, k.at.line, false), n.children[k.name].yaml())
+		}
+	case scalar:
+		if n.tag == tagText {
+			return textNode(n.text, n.at.line, n.quoted)
+		}
+		out.Kind, out.Tag, out.Value = yaml.ScalarNode, n.tag, n.text
+		if n.tag == tagNull {
+			out.Value = "null"
+		}
+	}
+	return out
+}
+
+// textNode is a text scalar, in double quotes wherever the plain form could be
+// read as something else.
+func textNode(s string, line int, quoted bool) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: tagText, Value: s, Line: line}
+	if quoted || !plainText.MatchString(s) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
+}

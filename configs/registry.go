@@ -1,0 +1,103 @@
+package configs
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A Registry maps the name of a kind to a constructor that returns it with its
+// defaults set: a pointer to a struct whose fields are the kind's YAML block.
+type Registry[T any] map[string]func() T
+
+// Named is a registered value together with the name that chose it and the
+// block that it was read from.
+type Named[T any] struct {
+	Name  string `yaml:"name"`
+	Value T      `yaml:"value"`
+	Block Block  `yaml:"-"`
+}
+
+// Names lists the registered names in alphabetical order.
+func (r Registry[T]) Names() []string { return slices.Sorted(maps.Keys(r)) }
+
+// One reads a block that names exactly one kind: {ddim: {steps: 25}}, or the
+// bare name for the kind with its defaults.
+func (r Registry[T]) One(b Block) (name string, v T, err error) {
+	var zero T
+	switch {
+	case b.IsNull():
+		return "", zero, b.Errorf("is missing; choose one of: %s", strings.Join(r.Names(), ", "))
+	case b.IsList():
+		return "", zero, b.Errorf("takes one of: %s; found %s", strings.Join(r.Names(), ", "), b.node.found())
+	case b.IsMapping() && len(b.node.keys) > 1:
+		var found []string
+		for _, k := range b.node.keys {
+			found = append(found, k.name+" ("+k.at.String()+")")
+		}
+		return "", zero, b.Errorf("takes one of: %s; found %d: %s; to replace what an included file sets, write \"!replace\" before the mapping",
+			strings.Join(r.Names(), ", "), len(found), strings.Join(found, ", "))
+	}
+	chosen, err := r.Many(b)
+	if err != nil {
+		return "", zero, err
+	}
+	if len(chosen) == 0 {
+		return "", zero, b.Errorf("is empty; choose one of: %s", strings.Join(r.Names(), ", "))
+	}
+	return chosen[0].Name, chosen[0].Value, nil
+}
+
+// Many reads a block that names any number of kinds, in the order of the file:
+// a mapping {sag: {scale: 0.5}, cfg: {}}, a list [fid, is] whose items are names
+// or mappings, or one bare name. A block that is not there names none.
+func (r Registry[T]) Many(b Block) ([]Named[T], error) {
+	var out []Named[T]
+	var faults []error
+	seen := map[string]Block{}
+	add := func(name string, block Block) {
+		if first, twice := seen[name]; twice {
+			faults = append(faults, block.Errorf("%q is named twice; first at %s", name, first.Position()))
+			return
+		}
+		seen[name] = block
+		v, err := r.build(name, block)
+		faults = append(faults, err)
+		out = append(out, Named[T]{name, v, block})
+	}
+	var walk func(b Block, nested bool)
+	walk = func(b Block, nested bool) {
+		switch {
+		case b.IsMapping():
+			for _, name := range b.node.names() {
+				add(name, b.key(name))
+			}
+		case b.IsList() && !nested:
+			for _, item := range b.Items() {
+				walk(item, true)
+			}
+		case !b.IsNull() && !b.IsList() && b.node.tag == tagText:
+			add(b.node.text, Block{path: b.path, at: b.at})
+		case nested || !b.IsNull():
+			faults = append(faults, b.Errorf("expected a name, found %s; known: %s", b.node.found(), strings.Join(r.Names(), ", ")))
+		}
+	}
+	walk(b, false)
+	if err := Join(faults...); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// build makes the named kind and reads its fields from b.
+func (r Registry[T]) build(name string, b Block) (T, error) {
+	make, ok := r[name]
+	if !ok {
+		var zero T
+		where := b
+		where.path = strings.TrimSuffix(strings.TrimSuffix(b.path, name), ".")
+		return zero, where.Errorf("unknown name %q%s", name, meant(name, r.Names()))
+	}
+	v := make()
+	return v, b.Decode(v)
+}
