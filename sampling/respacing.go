@@ -7,17 +7,10 @@ import (
 	"strings"
 )
 
-// maxDiffusionSteps bounds the tables, so that a mistyped flag is an error and
-// not an exhausted memory.
-const maxDiffusionSteps = 1_000_000
-
 // spaceTimesteps is the ascending original timesteps that a respacing of a
 // process of the given number of steps keeps. Source: respace.py
 // space_timesteps, round half to even and running float64 sum included.
 func spaceTimesteps(steps int, respacing string) ([]int, error) {
-	if steps < 1 || steps > maxDiffusionSteps {
-		return nil, fmt.Errorf("cannot respace %d diffusion_steps, expected 1 to %d", steps, maxDiffusionSteps)
-	}
 	if respacing == "" {
 		respacing = strconv.Itoa(steps)
 	}

@@ -6,6 +6,10 @@ import (
 	"math"
 )
 
+// maxDiffusionSteps bounds the tables, so that a mistyped flag is an error and
+// not an exhausted memory.
+const maxDiffusionSteps = 1_000_000
+
 // ScheduleConfig names a diffusion process by the official flags.
 type ScheduleConfig struct {
 	DiffusionSteps    int    `yaml:"diffusion_steps" doc:"timesteps T of the process the network was trained on"`
@@ -46,6 +50,9 @@ type Schedule struct {
 
 // NewSchedule makes the tables. Its error names every flag at fault.
 func NewSchedule(c ScheduleConfig) (*Schedule, error) {
+	if c.DiffusionSteps < 1 || c.DiffusionSteps > maxDiffusionSteps {
+		return nil, fmt.Errorf("sampling: schedule: diffusion_steps is %d, expected 1 to %d (1000 for most checkpoints, 4000 for Improved DDPM)", c.DiffusionSteps, maxDiffusionSteps)
+	}
 	betas, err := namedBetas(c.NoiseSchedule, c.DiffusionSteps)
 	kept, errSpace := spaceTimesteps(c.DiffusionSteps, c.TimestepRespacing)
 	if err := errors.Join(err, errSpace); err != nil {
@@ -147,9 +154,6 @@ func (s *Schedule) FixedVariance(i int) (variance, logVariance float64) {
 // namedBetas is β of the original process. Source: gaussian_diffusion.py
 // get_named_beta_schedule and betas_for_alpha_bar.
 func namedBetas(name string, steps int) ([]float64, error) {
-	if steps < 1 {
-		return nil, fmt.Errorf("diffusion_steps is %d, expected at least 1 (1000 for most checkpoints, 4000 for Improved DDPM)", steps)
-	}
 	betas := make([]float64, steps)
 	switch name {
 	case "linear":
