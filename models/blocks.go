@@ -1,0 +1,122 @@
+package models
+
+import (
+	"math"
+
+	"sagbench/models/onnx"
+	"sagbench/sampling"
+)
+
+// groups is the number of groups of every GroupNorm of ADM and IDDPM:
+// guided_diffusion/nn.py normalization.
+const groups = 32
+
+// A resample says how a residual block or layer changes the resolution.
+type resample int
+
+const (
+	same resample = iota
+	down
+	up
+)
+
+// resBlock is guided_diffusion/unet.py ResBlock: x [N,C,H,W], emb [N,E] → [N,out,H',W'].
+func resBlock(m *onnx.Module, x, emb onnx.Value, out int, scaleShift bool, r resample) onnx.Value {
+	h := m.SiLU(m.In("in_layers.0").GroupNorm(x, groups))
+	h, x = resampled(m, h, r), resampled(m, x, r)
+	h = m.In("in_layers.2").Conv2D(h, out, 3, 1, 1)
+
+	width := out
+	if scaleShift {
+		width = 2 * out
+	}
+	e := m.In("emb_layers.1").Linear(m.SiLU(emb), width) // [N, width]
+	if scaleShift {
+		s := m.Split(e, 1, 2)
+		h = m.In("out_layers.0").GroupNormScaleShift(h, groups, s[0], s[1])
+	} else {
+		h = m.Add(h, m.Reshape(e, e.Dim(0), out, 1, 1))
+		h = m.In("out_layers.0").GroupNorm(h, groups)
+	}
+	h = m.In("out_layers.3").Conv2D(m.SiLU(h), out, 3, 1, 1)
+
+	if x.Dim(1) != out {
+		x = m.In("skip_connection").Conv2D(x, out, 1, 1, 0)
+	}
+	return m.Add(x, h)
+}
+
+// resampled halves by averaging 2×2 pixels or doubles by repetition, without parameters.
+func resampled(m *onnx.Module, x onnx.Value, r resample) onnx.Value {
+	switch r {
+	case down:
+		return m.AveragePool(x, onnx.Pool{Kernel: 2, Stride: 2})
+	case up:
+		return m.UpsampleNearest(x)
+	}
+	return x
+}
+
+// qkvOrder says how the 3·C channels of a qkv projection are laid out.
+type qkvOrder int
+
+const (
+	legacyOrder qkvOrder = iota // heads first, then q, k, v: QKVAttentionLegacy
+	newOrder                    // q, k, v first, then heads: QKVAttention
+)
+
+// splitQKV cuts qkv [N,3C,T] into q, k, v of [N,heads,C/heads,T] each.
+func splitQKV(m *onnx.Module, qkv onnx.Value, heads int, order qkvOrder) (q, k, v onnx.Value) {
+	n, t, ch := qkv.Dim(0), qkv.Dim(2), qkv.Dim(1)/3/heads
+	if order == legacyOrder {
+		p := m.Split(m.Reshape(qkv, n, heads, 3*ch, t), 2, 3)
+		return p[0], p[1], p[2]
+	}
+	p := m.Split(m.Reshape(qkv, n, 3*heads, ch, t), 1, 3)
+	return p[0], p[1], p[2]
+}
+
+// attentionWeights is softmax(qᵀk/√c) [N,heads,T,T], queries before keys.
+func attentionWeights(m *onnx.Module, q, k onnx.Value) onnx.Value {
+	scale := m.Scalar(float32(1 / math.Sqrt(float64(q.Dim(2)))))
+	return m.Softmax(m.Mul(m.MatMul(m.Transpose(q, 0, 1, 3, 2), k), scale))
+}
+
+// attentionMass is the mass that each key position receives: softmax weights
+// [N,heads,T,T], mean over heads, sum over queries → [N,T]; its mean is 1.
+func attentionMass(m *onnx.Module, w onnx.Value) onnx.Value {
+	return m.Sum(m.Mean(w, 1), 1)
+}
+
+// attentionBlock is guided_diffusion/unet.py AttentionBlock: x [N,C,H,W] → the
+// same shape. For each tap of this layer its map is made an output.
+func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *taps) onnx.Value {
+	n, c, height, width := x.Dim(0), x.Dim(1), x.Dim(2), x.Dim(3)
+	h := m.In("norm").GroupNorm(x, groups)
+	h = m.In("qkv").Conv(h, onnx.Conv{Out: 3 * c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
+	qkv := m.Reshape(h, n, 3*c, height*width)
+	q, k, v := splitQKV(m, qkv, heads, order)
+	w := attentionWeights(m, q, k)
+	a := m.MatMul(v, m.Transpose(w, 0, 1, 3, 2)) // [N, heads, c, T]
+	h = m.In("proj_out").Conv(m.Reshape(a, n, c, height, width), onnx.Conv{Out: c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
+
+	t.visit(m, func(tap sampling.Tap) onnx.Value {
+		theirs, mapOrder := tap.Heads, order
+		if theirs == 0 {
+			theirs = heads
+		}
+		if tap.Order == "legacy" {
+			mapOrder = legacyOrder
+		}
+		if theirs == heads && mapOrder == order {
+			return attentionMass(m, w)
+		}
+		if c%theirs != 0 {
+			t.problem("layer %s has %d channels, which %d heads do not divide", tap.Layer, c, theirs)
+			return attentionMass(m, w)
+		}
+		q, k, _ := splitQKV(m, qkv, theirs, mapOrder)
+		return attentionMass(m, attentionWeights(m, q, k))
+	})
+	return m.Add(x, h)
+}

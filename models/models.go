@@ -1,0 +1,111 @@
+// Package models holds the networks, one file a family. A checkpoint as its
+// authors publish it and their flags go in; what comes out maps a network's
+// inputs to its outputs (Model), and for generative families also draws images
+// (Generator). Every network is one Build function that names its weights
+// where it uses them.
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sagbench/configs"
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+	"sagbench/models/ort"
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+)
+
+// Families maps a family's name in a model block to its defaults. The fields
+// of the value are the family's flags, spelled as its authors spell them.
+var Families = configs.Registry[Family]{
+	"adm":       func() Family { return newADM() },
+	"inception": func() Family { return newInception() },
+}
+
+// A Family is a kind of network with its flags.
+type Family interface {
+	// Open prepares the network whose weights lie in the checkpoint at path.
+	Open(path string, opt Options) (Model, error)
+}
+
+// Options say how a network is prepared.
+type Options struct {
+	ort.Options
+	Taps []sampling.Tap // attention layers whose map the network returns as well
+}
+
+// A Model is a network that is ready to run.
+type Model interface {
+	// Forward maps inputs to outputs by the names that FORMAT.md of the
+	// reference cases uses: x, t, y, images → model, attention, pool, …
+	Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error)
+	Close()
+}
+
+// A Generator is a Model that images can be drawn from.
+type Generator interface {
+	Model
+	sampling.Denoiser
+	// Process is the authors' diffusion process.
+	Process() Process
+	// SampleShape is [C,H,W] of x_t.
+	SampleShape() []int
+	// Classes is the number of labels, 0 for an unconditional network.
+	Classes() int
+	// Pixels turns x_0 into images as the authors do.
+	Pixels(ctx context.Context, x tensor.Tensor) (Images, error)
+}
+
+// A Process is a diffusion process as a family's flags describe it. The sampler
+// picks the steps of the schedule.
+type Process struct {
+	Schedule     sampling.ScheduleConfig
+	Predicts     sampling.Parametrization // what the network's output stands for
+	ClipDenoised bool                     // clip x̂0 to [-1,1]: pixels yes, latents no
+}
+
+// A graph is one network in one session, with what it was read from.
+type graph struct {
+	*ort.Session
+	file *checkpoint.File
+}
+
+// openGraph reads a checkpoint and prepares the network that build describes.
+// hint tells from the shapes which flags the checkpoint was trained with; it is
+// asked only when they do not fit.
+func openGraph(path string, opt Options, build func(*onnx.Module), hint func(checkpoint.StateDict) string) (*graph, error) {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	g, err := fileGraph(f, opt, build, hint)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("models: %s: %w", path, err)
+	}
+	return g, nil
+}
+
+func fileGraph(f *checkpoint.File, opt Options, build func(*onnx.Module), hint func(checkpoint.StateDict) string) (*graph, error) {
+	m, err := onnx.Build(f.Tensors, build)
+	var mismatch *onnx.MismatchError
+	if errors.As(err, &mismatch) && hint != nil {
+		mismatch.Hint = hint(f.Tensors)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := ort.Open(m, opt.Options)
+	if err != nil {
+		return nil, err
+	}
+	return &graph{Session: s, file: f}, nil
+}
+
+func (g *graph) Close() {
+	g.Session.Close()
+	g.file.Close()
+}

@@ -1,0 +1,151 @@
+package onnx
+
+import (
+	"math"
+
+	"sagbench/models/checkpoint"
+)
+
+// A Conv describes a 2-D convolution: height and width may differ.
+type Conv struct {
+	Out            int
+	Kernel         [2]int
+	Stride         int
+	Pad            [2]int
+	NoBias         bool
+	StoredKernel1D bool // the checkpoint holds a Conv1d weight [Out,In,1]
+}
+
+// Conv2D is nn.Conv2d with a square kernel: x [N,C,H,W] → [N,out,H',W'];
+// parameters weight [out,C,k,k] and bias [out].
+func (m *Module) Conv2D(x Value, out, kernel, stride, pad int) Value {
+	return m.Conv(x, Conv{Out: out, Kernel: [2]int{kernel, kernel}, Stride: stride, Pad: [2]int{pad, pad}})
+}
+
+// Conv is nn.Conv2d with all of its geometry.
+func (m *Module) Conv(x Value, c Conv) Value {
+	in := x.Shape[1]
+	as := []int{c.Out, in, c.Kernel[0], c.Kernel[1]}
+	stored := as
+	if c.StoredKernel1D {
+		stored = []int{c.Out, in, 1}
+	}
+	args := []Value{x, m.ParamAs("weight", stored, as)}
+	if !c.NoBias {
+		args = append(args, m.Param("bias", c.Out))
+	}
+	size := func(i int) int { return (x.Shape[2+i]+2*c.Pad[i]-c.Kernel[i])/c.Stride + 1 }
+	at := attrs{
+		"kernel_shape": c.Kernel[:],
+		"strides":      []int{c.Stride, c.Stride},
+		"pads":         []int{c.Pad[0], c.Pad[1], c.Pad[0], c.Pad[1]},
+	}
+	return m.op("Conv", x.DType, []int{x.Shape[0], c.Out, size(0), size(1)}, at, args...)
+}
+
+// Linear is nn.Linear: x [N,in] → [N,out]; parameters weight [out,in] and bias [out].
+func (m *Module) Linear(x Value, out int) Value {
+	w, b := m.Param("weight", out, x.Dim(-1)), m.Param("bias", out)
+	return m.op("Gemm", x.DType, []int{x.Shape[0], out}, attrs{"transB": 1}, x, w, b)
+}
+
+// GroupNorm is nn.GroupNorm with eps 1e-5: x [N,C,H,W]; parameters weight and
+// bias [C]. It is emitted as InstanceNormalization over the groups and a
+// per-channel affine map, because GroupNormalization has no CPU kernel.
+func (m *Module) GroupNorm(x Value, groups int) Value {
+	c := x.Shape[1]
+	n := m.normalizeGroups(x, groups)
+	one, zero := make([]float32, c), make([]float32, c)
+	for i := range one {
+		one[i] = 1
+	}
+	return m.op("BatchNormalization", x.DType, x.Shape, attrs{"epsilon": 0.0},
+		n, m.Param("weight", c), m.Param("bias", c), m.Const(zero, c), m.Const(one, c))
+}
+
+// GroupNormScaleShift is GroupNorm(x)·(1+scale)+shift with scale and shift
+// [N,C]. The affine parameters are folded into scale and shift first, so that
+// the image is passed over once.
+func (m *Module) GroupNormScaleShift(x Value, groups int, scale, shift Value) Value {
+	c := x.Shape[1]
+	n := m.normalizeGroups(x, groups)
+	one := m.Add(scale, m.Scalar(1))
+	a := m.Mul(one, m.Param("weight", c))
+	b := m.Add(m.Mul(one, m.Param("bias", c)), shift)
+	image := func(v Value) Value { return m.Reshape(v, v.Shape[0], c, 1, 1) }
+	return m.Add(m.Mul(n, image(a)), image(b))
+}
+
+func (m *Module) normalizeGroups(x Value, groups int) Value {
+	if x.Shape[1]%groups != 0 {
+		fail("%sGroupNorm: %d channels in %d groups", m.prefix, x.Shape[1], groups)
+	}
+	one, zero := make([]float32, groups), make([]float32, groups)
+	for i := range one {
+		one[i] = 1
+	}
+	g := m.Reshape(x, x.Shape[0], groups, known(x.Shape[1:])/groups)
+	n := m.op("InstanceNormalization", x.DType, g.Shape, attrs{"epsilon": 1e-5}, g, m.Const(one, groups), m.Const(zero, groups))
+	return m.Reshape(n, x.Shape...)
+}
+
+// BatchNorm is nn.BatchNorm2d in evaluation mode: parameters weight, bias,
+// running_mean and running_var [C].
+func (m *Module) BatchNorm(x Value, eps float64) Value {
+	c := x.Shape[1]
+	m.Ignore("num_batches_tracked")
+	return m.op("BatchNormalization", x.DType, x.Shape, attrs{"epsilon": eps},
+		x, m.Param("weight", c), m.Param("bias", c), m.Param("running_mean", c), m.Param("running_var", c))
+}
+
+// UpsampleNearest doubles height and width by repetition.
+func (m *Module) UpsampleNearest(x Value) Value {
+	shape := []int{x.Shape[0], x.Shape[1], 2 * x.Shape[2], 2 * x.Shape[3]}
+	at := attrs{"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+	return m.op("Resize", x.DType, shape, at, x, Value{}, m.Const([]float32{1, 1, 2, 2}, 4))
+}
+
+// A Pool describes a pooling window, square, padded on all sides alike.
+type Pool struct{ Kernel, Stride, Pad int }
+
+func (m *Module) pool(kind string, x Value, p Pool, at attrs) Value {
+	size := func(i int) int { return (x.Shape[i]+2*p.Pad-p.Kernel)/p.Stride + 1 }
+	at["kernel_shape"] = []int{p.Kernel, p.Kernel}
+	at["strides"] = []int{p.Stride, p.Stride}
+	at["pads"] = []int{p.Pad, p.Pad, p.Pad, p.Pad}
+	return m.op(kind, x.DType, []int{x.Shape[0], x.Shape[1], size(2), size(3)}, at, x)
+}
+
+// AveragePool is nn.AvgPool2d with count_include_pad=False.
+func (m *Module) AveragePool(x Value, p Pool) Value {
+	return m.pool("AveragePool", x, p, attrs{"count_include_pad": 0})
+}
+
+// MaxPool is nn.MaxPool2d.
+func (m *Module) MaxPool(x Value, p Pool) Value { return m.pool("MaxPool", x, p, attrs{}) }
+
+// TimestepEmbedding is the sinusoidal embedding of t [N] (float32) in dim
+// values, cosines first: guided_diffusion/nn.py timestep_embedding. The
+// frequencies are rounded to float32 after every operation, as there.
+func (m *Module) TimestepEmbedding(t Value, dim int, maxPeriod float64) Value {
+	half := dim / 2
+	freqs := make([]float32, half)
+	for i := range freqs {
+		exponent := float32(-math.Log(maxPeriod)*float64(i)) / float32(half)
+		freqs[i] = float32(math.Exp(float64(exponent)))
+	}
+	arg := m.Mul(m.Reshape(t, t.Shape[0], 1), m.Const(freqs, 1, half))
+	parts := []Value{m.Cos(arg), m.Sin(arg)}
+	if dim%2 == 1 {
+		parts = append(parts, m.Mul(m.Slice(arg, 1, 0, 1), m.Scalar(0)))
+	}
+	return m.Concat(1, parts...)
+}
+
+// Embedding is nn.Embedding: rows of weight [count,dim] picked by y [N] int64.
+func (m *Module) Embedding(y Value, count, dim int) Value {
+	if y.DType != checkpoint.I64 {
+		fail("%sEmbedding of %s labels", m.prefix, y.DType)
+	}
+	return m.Gather(m.Param("weight", count, dim), y)
+}

@@ -1,0 +1,196 @@
+// Package onnx builds ONNX graphs from Go functions that read like the paper:
+// a checkpoint's state dict and a build function go in, a serialized model
+// whose weights point into the checkpoint file comes out.
+//
+// A network is written against a Module, a scope of the state dict. Scopes
+// carry the names that the official code gives its parameters, so that the
+// name of a weight stands on the line that uses it:
+//
+//	h := m.In("input_blocks.%d.0.in_layers", i).In("2").Conv2D(x, out, 3, 1, 1)
+//
+// Building is strict both ways, as load_state_dict(strict=True) is: every
+// missing, unexpected or mis-shaped parameter is reported, all in one error.
+package onnx
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"sagbench/models/checkpoint"
+	pb "sagbench/models/onnx/onnxpb"
+)
+
+// Batch is the symbolic length of the first axis, known only at run time.
+const Batch = -1
+
+// opset 21 is what the CPU kernels of ONNX Runtime 1.27 and later implement in
+// full; IR 10 is its serialization.
+const (
+	opset     = 21
+	irVersion = 10
+)
+
+// A Value is a tensor in the graph: its name, its shape (Batch where only the
+// run time knows) and its element type.
+type Value struct {
+	Name  string
+	Shape []int
+	DType checkpoint.DType
+}
+
+// Dim returns the length of axis i; negative i counts from the end.
+func (v Value) Dim(i int) int {
+	if i < 0 {
+		i += len(v.Shape)
+	}
+	return v.Shape[i]
+}
+
+// A Module is a scope of a state dict under construction.
+type Module struct {
+	g      *graph
+	prefix string
+}
+
+type graph struct {
+	sd        checkpoint.StateDict
+	params    map[string]Value
+	consts    map[string]Value
+	proto     *pb.GraphProto
+	files     map[string]bool
+	contrib   bool // uses com.microsoft operators
+	missing   []string
+	misshaped []Misshape
+	inputs    []Info
+	outputs   []Info
+}
+
+// An Info describes an input or output of a finished model.
+type Info struct {
+	Name  string
+	Shape []int // Batch where only the run time knows
+	DType checkpoint.DType
+}
+
+// A Model is a finished graph: its serialized form and what it takes and gives.
+type Model struct {
+	Proto           []byte // ModelProto; external data named by base name
+	Files           []string
+	Inputs, Outputs []Info
+}
+
+// buildError is what a programmer's error raises while a graph is built.
+type buildError struct{ error }
+
+func fail(format string, args ...any) {
+	panic(buildError{fmt.Errorf(format, args...)})
+}
+
+// Build runs f on the whole of sd and returns the model it describes. A
+// *MismatchError lists every parameter that f wanted and sd lacks, has in
+// another shape, or holds beyond what f used.
+func Build(sd checkpoint.StateDict, f func(*Module)) (model *Model, err error) {
+	g := &graph{
+		sd:     sd,
+		params: map[string]Value{},
+		consts: map[string]Value{},
+		proto:  &pb.GraphProto{Name: proto.String("sagbench")},
+		files:  map[string]bool{},
+	}
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case buildError:
+			model, err = nil, fmt.Errorf("onnx: %w", r.error)
+		default:
+			panic(r)
+		}
+	}()
+	f(&Module{g: g})
+	if err := g.mismatch(); err != nil {
+		return nil, err
+	}
+	return g.finish()
+}
+
+func (g *graph) finish() (*Model, error) {
+	m := &pb.ModelProto{
+		IrVersion:    proto.Int64(irVersion),
+		ProducerName: proto.String("sagbench"),
+		Graph:        g.proto,
+		OpsetImport:  []*pb.OperatorSetIdProto{{Version: proto.Int64(opset)}},
+	}
+	if g.contrib {
+		m.OpsetImport = append(m.OpsetImport, &pb.OperatorSetIdProto{Domain: proto.String(contribDomain), Version: proto.Int64(1)})
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: %w", err)
+	}
+	return &Model{Proto: b, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs}, nil
+}
+
+// In enters a child scope, as attribute access on an nn.Module does.
+func (m *Module) In(format string, args ...any) *Module {
+	return &Module{m.g, m.prefix + fmt.Sprintf(format, args...) + "."}
+}
+
+// Has reports whether the state dict has a parameter of this name in this scope.
+func (m *Module) Has(name string) bool {
+	_, ok := m.g.sd[m.prefix+name]
+	return ok
+}
+
+// Input declares a graph input.
+func (m *Module) Input(name string, t checkpoint.DType, shape ...int) Value {
+	v := Value{Name: name, Shape: slices.Clone(shape), DType: t}
+	m.g.proto.Input = append(m.g.proto.Input, valueInfo(v))
+	m.g.inputs = append(m.g.inputs, Info(v))
+	return v
+}
+
+// Output makes v an output of the graph under the given name.
+func (m *Module) Output(name string, v Value) {
+	out := v
+	out.Name = name
+	m.g.proto.Node = append(m.g.proto.Node, &pb.NodeProto{
+		OpType: proto.String("Identity"), Name: proto.String("output." + name), Input: []string{v.Name}, Output: []string{name},
+	})
+	m.g.proto.Output = append(m.g.proto.Output, valueInfo(out))
+	m.g.outputs = append(m.g.outputs, Info(out))
+}
+
+// op appends a node with one output and returns that.
+func (m *Module) op(kind string, t checkpoint.DType, shape []int, at attrs, in ...Value) Value {
+	return m.ops("", kind, t, [][]int{shape}, at, in...)[0]
+}
+
+// ops appends a node of the given domain with one output a shape.
+func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at attrs, in ...Value) []Value {
+	name := m.prefix + kind + "_" + strconv.Itoa(len(m.g.proto.Node))
+	n := &pb.NodeProto{OpType: proto.String(kind), Domain: proto.String(domain), Name: proto.String(name), Attribute: at.protos()}
+	if domain == contribDomain {
+		m.g.contrib = true
+	}
+	for _, v := range in {
+		n.Input = append(n.Input, v.Name)
+	}
+	var out []Value
+	for i, s := range shapes {
+		v := Value{Name: name, Shape: s, DType: t}
+		if len(shapes) > 1 {
+			v.Name += "." + strconv.Itoa(i)
+		}
+		n.Output = append(n.Output, v.Name)
+		out = append(out, v)
+	}
+	m.g.proto.Node = append(m.g.proto.Node, n)
+	return out
+}
+
+// Name is the scope's name, as in the state dict without the trailing dot.
+func (m *Module) Name() string { return strings.TrimSuffix(m.prefix, ".") }

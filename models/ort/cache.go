@@ -1,0 +1,74 @@
+package ort
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	rt "github.com/yalue/onnxruntime_go"
+	"golang.org/x/sys/cpu"
+
+	"sagbench/models/onnx"
+)
+
+// cacheLimit is the size of weights up to which an optimized graph is kept:
+// larger models spend their time in the network, not in loading.
+const cacheLimit = 256 << 20
+
+// cachePath is where the optimized form of m is kept, or "" where it is not:
+// the optimizer's result depends on the graph, the weights, the runtime, the
+// processor and the number of threads, and all of them are in the key.
+func (o Options) cachePath(m *onnx.Model) string {
+	if o.ContentID == "" || o.device() != "cpu" {
+		return ""
+	}
+	var size int64
+	for _, f := range m.Files {
+		fi, err := os.Stat(f)
+		if err != nil {
+			return ""
+		}
+		size += fi.Size()
+	}
+	folder, err := os.UserCacheDir()
+	if err != nil || size > cacheLimit {
+		return ""
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00%d\x00%+v%+v\x00", rt.GetVersion(), o.ContentID, o.Threads, cpu.X86, cpu.ARM64)
+	h.Write(m.Proto)
+	return filepath.Join(folder, "sagbench", "graphs", fmt.Sprintf("%x.onnx", h.Sum(nil)))
+}
+
+// openCached loads the optimized graph at path, or optimizes and keeps it. A
+// file that cannot be read back is made anew; a folder that cannot be written
+// costs nothing but the time.
+func (s *Session) openCached(path string, options *rt.SessionOptions) (*rt.DynamicAdvancedSession, error) {
+	if b, err := os.ReadFile(path); err == nil {
+		if err := options.SetGraphOptimizationLevel(rt.GraphOptimizationLevelDisableAll); err != nil {
+			return nil, err
+		}
+		if session, err := s.create(b, options); err == nil {
+			return session, nil
+		}
+		os.Remove(path)
+		if err := options.SetGraphOptimizationLevel(rt.GraphOptimizationLevelEnableAll); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return s.create(s.model.Proto, options)
+	}
+	tmp := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
+	defer os.Remove(tmp)
+	if err := options.SetOptimizedModelFilePath(tmp); err != nil {
+		return nil, err
+	}
+	session, err := s.create(s.model.Proto, options)
+	if err != nil {
+		return nil, err
+	}
+	os.Rename(tmp, path)
+	return session, nil
+}

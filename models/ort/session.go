@@ -1,0 +1,252 @@
+package ort
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	rt "github.com/yalue/onnxruntime_go"
+
+	"sagbench/models/onnx"
+)
+
+// Options say where and how a graph runs. The zero value is: CPU, all cores,
+// no cache.
+type Options struct {
+	Device  string // "cpu" or "" | "cuda:0", "cuda:1", …
+	Threads int    // of one network call; 0 = all cores
+	// ContentID identifies the content of the checkpoint (its sha256). With
+	// it, the optimized graph of a small model is kept in the user's cache
+	// folder, so that the next start takes a tenth of the time.
+	ContentID string
+}
+
+// A Session is a graph that is ready to run. Run may be called from several
+// goroutines.
+type Session struct {
+	model   *onnx.Model
+	session *rt.DynamicAdvancedSession
+	close   sync.Once
+}
+
+// Open prepares a model on a device. Errors say what the runtime lacks.
+func Open(m *onnx.Model, opt Options) (*Session, error) {
+	if err := initialize(); err != nil {
+		return nil, err
+	}
+	folder, err := dataFolder(m.Files)
+	if err != nil {
+		return nil, err
+	}
+	options, err := opt.sessionOptions(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer options.Destroy()
+	s := &Session{model: m}
+	if path := opt.cachePath(m); path != "" {
+		s.session, err = s.openCached(path, options)
+	} else {
+		s.session, err = s.create(m.Proto, options)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ort: the graph cannot be prepared on %s: %w", opt.device(), err)
+	}
+	return s, nil
+}
+
+func (s *Session) create(proto []byte, o *rt.SessionOptions) (*rt.DynamicAdvancedSession, error) {
+	var in, out []string
+	for _, i := range s.model.Inputs {
+		in = append(in, i.Name)
+	}
+	for _, o := range s.model.Outputs {
+		out = append(out, o.Name)
+	}
+	return rt.NewDynamicAdvancedSessionWithONNXData(proto, in, out, o)
+}
+
+// dataFolder is the one folder that holds every weight file; the runtime
+// resolves external data by base name in there.
+func dataFolder(files []string) (string, error) {
+	if len(files) == 0 {
+		return "", nil
+	}
+	folder := filepath.Dir(files[0])
+	for _, f := range files {
+		if filepath.Dir(f) != folder {
+			return "", fmt.Errorf("ort: weights of one network lie in two folders: %s and %s", folder, filepath.Dir(f))
+		}
+	}
+	return filepath.Abs(folder)
+}
+
+func (o Options) device() string {
+	if o.Device == "" {
+		return "cpu"
+	}
+	return o.Device
+}
+
+func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
+	so, err := rt.NewSessionOptions()
+	if err != nil {
+		return nil, fmt.Errorf("ort: %w", err)
+	}
+	threads := o.Threads
+	if threads == 0 {
+		threads = runtime.NumCPU()
+	}
+	errs := []error{
+		so.SetIntraOpNumThreads(threads),
+		so.SetGraphOptimizationLevel(rt.GraphOptimizationLevelEnableAll),
+		so.SetLogSeverityLevel(rt.LoggingLevelError),
+	}
+	if folder != "" {
+		errs = append(errs, so.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", folder))
+	}
+	errs = append(errs, o.provider(so))
+	if err := errors.Join(errs...); err != nil {
+		so.Destroy()
+		return nil, fmt.Errorf("ort: %w", err)
+	}
+	return so, nil
+}
+
+// provider puts the graph on the device. The CUDA settings are those that the
+// runtime's documentation names for fixed shapes and throughput.
+func (o Options) provider(so *rt.SessionOptions) error {
+	kind, id, _ := strings.Cut(o.device(), ":")
+	if kind == "cpu" {
+		return nil
+	}
+	if _, err := strconv.Atoi(id); kind != "cuda" || err != nil {
+		return fmt.Errorf("device %q: expected cpu, or cuda:N with the number of the GPU", o.Device)
+	}
+	co, err := rt.NewCUDAProviderOptions()
+	if err == nil {
+		defer co.Destroy()
+		err = co.Update(map[string]string{"device_id": id, "cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"})
+	}
+	if err == nil {
+		err = so.AppendExecutionProviderCUDA(co)
+	}
+	if err != nil {
+		return fmt.Errorf("device %s: %w; it needs an NVIDIA GPU with its driver, the CUDA 13 and cuDNN 9 libraries, and the GPU build of ONNX Runtime (`make onnxruntime DEVICE=cuda`)", o.Device, err)
+	}
+	return nil
+}
+
+// Run computes all outputs of the graph. The first axis of the first input
+// gives the batch size. Cancelling ctx stops the run inside the graph.
+func (s *Session) Run(ctx context.Context, inputs map[string]Array) (map[string]Array, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var values []rt.Value
+	defer func() {
+		for _, v := range values {
+			v.Destroy()
+		}
+	}()
+	bind := func(name string, a Array) error {
+		v, err := a.value()
+		if err != nil {
+			return fmt.Errorf("ort: %s: %w", name, err)
+		}
+		values = append(values, v)
+		return nil
+	}
+	batch, err := s.batch(inputs)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range s.model.Inputs {
+		if err := bind(i.Name, inputs[i.Name]); err != nil {
+			return nil, err
+		}
+	}
+	out := map[string]Array{}
+	for _, o := range s.model.Outputs {
+		a, err := newArray(o.DType, sized(o.Shape, batch))
+		if err != nil {
+			return nil, fmt.Errorf("ort: %s: %w", o.Name, err)
+		}
+		if err := bind(o.Name, a); err != nil {
+			return nil, err
+		}
+		out[o.Name] = a
+	}
+	n := len(s.model.Inputs)
+	if err := s.run(ctx, values[:n], values[n:]); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (s *Session) run(ctx context.Context, in, out []rt.Value) error {
+	opts, err := rt.NewRunOptions()
+	if err != nil {
+		return fmt.Errorf("ort: %w", err)
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		opts.Terminate()
+	})
+	err = s.session.RunWithOptions(in, out, opts)
+	if !stop() {
+		<-done
+	}
+	opts.Destroy()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("ort: %w", err)
+	}
+	return nil
+}
+
+// batch checks the inputs against the graph and returns their common batch size.
+func (s *Session) batch(inputs map[string]Array) (int, error) {
+	batch := -1
+	for _, i := range s.model.Inputs {
+		a, ok := inputs[i.Name]
+		if !ok {
+			return 0, fmt.Errorf("ort: input %s %v is missing", i.Name, i.Shape)
+		}
+		if a.dtype() != i.DType {
+			return 0, fmt.Errorf("ort: input %s holds %T, the graph wants %s", i.Name, a.Data, i.DType)
+		}
+		if len(i.Shape) > 0 && len(a.Shape) == len(i.Shape) && i.Shape[0] == onnx.Batch && batch < 0 {
+			batch = a.Shape[0]
+		}
+		if !slices.Equal(a.Shape, sized(i.Shape, batch)) {
+			return 0, fmt.Errorf("ort: input %s has shape %v, the graph wants %v (N = %d)", i.Name, a.Shape, i.Shape, batch)
+		}
+	}
+	return batch, nil
+}
+
+func sized(shape []int, batch int) []int {
+	r := slices.Clone(shape)
+	for i, d := range r {
+		if d == onnx.Batch {
+			r[i] = batch
+		}
+	}
+	return r
+}
+
+// Model is the graph that the session runs.
+func (s *Session) Model() *onnx.Model { return s.model }
+
+// Close frees the session's memory.
+func (s *Session) Close() { s.close.Do(func() { s.session.Destroy() }) }
