@@ -15,17 +15,16 @@ type Block struct {
 	node *node
 	path string   // from the top of the document, dotted
 	at   position // of the key that holds the value
+
+	document bool // the top of a Document, where ownKeys may stand
 }
 
 // Parse reads a document from memory; name is what messages call it. The
 // document must be one YAML mapping; include, sweep and rows mean nothing here.
 func Parse(name string, data []byte) (Block, error) {
-	n, err := source{name: name, data: data}.parse()
+	n, err := source{name: name, data: data}.parseMapping()
 	if err != nil {
 		return Block{}, err
-	}
-	if n == nil || n.kind != mapping {
-		return Block{}, fmt.Errorf("%s: expected keys and values (key: value), found %s", name, n.found())
 	}
 	return Block{node: n, at: n.at}, nil
 }

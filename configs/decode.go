@@ -104,6 +104,9 @@ func (d *decoder) structure(b Block, v reflect.Value) {
 			known = append(known, f.name)
 		}
 	}
+	if b.document {
+		known = append(known, ownKeys...)
+	}
 	for _, name := range b.Keys() {
 		f, ok := named[name]
 		if !ok {
@@ -135,9 +138,19 @@ func (d *decoder) slice(b Block, v reflect.Value) {
 	}
 	out := reflect.MakeSlice(v.Type(), len(b.node.items), len(b.node.items))
 	for i, item := range b.Items() {
-		d.value(item, out.Index(i))
+		d.element(item, out.Index(i))
 	}
 	v.Set(out)
+}
+
+// element decodes an item of a list or map. A null stands for no default there,
+// so only types that can be nothing take it.
+func (d *decoder) element(b Block, v reflect.Value) {
+	if b.IsNull() && v.Kind() != reflect.Pointer && (v.Kind() != reflect.Struct || v.Addr().Type().Implements(unmarshalerType)) {
+		d.wrong(b, v.Type())
+		return
+	}
+	d.value(b, v)
 }
 
 func (d *decoder) mapOf(b Block, v reflect.Value) {
@@ -153,7 +166,7 @@ func (d *decoder) mapOf(b Block, v reflect.Value) {
 	out := reflect.MakeMapWithSize(t, len(b.node.keys))
 	for _, name := range b.Keys() {
 		element := reflect.New(t.Elem()).Elem()
-		d.value(b.key(name), element)
+		d.element(b.key(name), element)
 		out.SetMapIndex(reflect.ValueOf(name).Convert(t.Key()), element)
 	}
 	v.Set(out)
@@ -165,7 +178,7 @@ func (d *decoder) validate(b Block, v reflect.Value) {
 		if c, ok := v.Interface().(Validator); ok {
 			err = c.Validate()
 		}
-	} else if v.CanAddr() {
+	} else if v.CanAddr() && v.Addr().CanInterface() { // an embedded type may be unexported
 		if c, ok := v.Addr().Interface().(Validator); ok {
 			err = c.Validate()
 		}
@@ -178,8 +191,8 @@ func (d *decoder) located(b Block, err error) {
 	if err == nil {
 		return
 	}
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range several.Unwrap() {
+	if several := parts(err); several != nil {
+		for _, e := range several {
 			d.located(b, e)
 		}
 		return
@@ -188,9 +201,8 @@ func (d *decoder) located(b Block, err error) {
 		d.faults = append(d.faults, err)
 		return
 	}
-	at := b
-	if word := firstWord(err.Error()); b.IsMapping() && b.node.child(word) != nil {
-		at.at = b.node.keyPosition(word)
+	if named, ok := b.At(firstWord(err.Error())); ok {
+		b.at = named.at
 	}
-	d.faults = append(d.faults, at.Errorf("%w", err))
+	d.fault(b, "%w", err)
 }

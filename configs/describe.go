@@ -107,9 +107,12 @@ func typeName(t reflect.Type) string {
 	case reflect.Pointer:
 		return typeName(t.Elem())
 	case reflect.Slice:
-		return "list of " + strings.TrimPrefix(typeName(t.Elem()), "a ")
+		if name := typeName(t.Elem()); name == "block" {
+			return "list of blocks"
+		}
+		return "list of " + plural(t.Elem())
 	case reflect.Map:
-		return "mapping to " + strings.TrimPrefix(typeName(t.Elem()), "a ")
+		return "mapping of names to " + typeName(t.Elem())
 	case reflect.Struct:
 		return "block"
 	case reflect.Bool, reflect.String, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,

@@ -33,6 +33,9 @@ import (
 // maxFiles bounds the files that one document includes, each as often as it is.
 const maxFiles = 256
 
+// ownKeys may stand at the top of a document and do not reach its rows.
+var ownKeys = []string{"include", "sweep", "rows", "label"}
+
 // A Document is an experiment file with its includes merged and its overrides
 // applied. Its Block is the whole of it without include, sweep, rows and label.
 type Document struct {
@@ -62,8 +65,8 @@ func Load(path string, overrides ...string) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	visible := whole.without("sweep", "rows", "label")
-	return &Document{Block{node: visible, at: visible.at}, whole, parsed}, nil
+	visible := whole.without(ownKeys...)
+	return &Document{Block{node: visible, at: visible.at, document: true}, whole, parsed}, nil
 }
 
 // A loader reads a file and what it includes.
@@ -92,12 +95,9 @@ func (l *loader) file(path string, at position) (*node, error) {
 	if err != nil {
 		return nil, l.unreadable(path, at, err)
 	}
-	n, err := source{name: path, data: data}.parse()
+	n, err := source{name: path, data: data}.parseMapping()
 	if err != nil {
 		return nil, err
-	}
-	if n == nil || n.kind != mapping {
-		return nil, fmt.Errorf("%s: expected keys and values (key: value), found %s", path, n.found())
 	}
 	l.open, l.ids = append(l.open, path), append(l.ids, id)
 	defer func() { l.open, l.ids = l.open[:len(l.open)-1], l.ids[:len(l.ids)-1] }()

@@ -18,8 +18,8 @@ func Join(errs ...error) error {
 		if err == nil {
 			return
 		}
-		if several, ok := err.(interface{ Unwrap() []error }); ok {
-			for _, e := range several.Unwrap() {
+		if several := parts(err); several != nil {
+			for _, e := range several {
 				add(e)
 			}
 			return
@@ -38,6 +38,16 @@ func Join(errs ...error) error {
 	return errors.Join(flat...)
 }
 
+// parts are the errors that errors.Join put together; nil for any other error,
+// also for one that wraps several in a sentence of its own.
+func parts(err error) []error {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok || err.Error() != errors.Join(several.Unwrap()...).Error() {
+		return nil
+	}
+	return several.Unwrap()
+}
+
 // A fault is a message about a place in a document.
 type fault struct {
 	at  position
@@ -48,7 +58,13 @@ func faultf(at position, format string, args ...any) error {
 	return &fault{at, fmt.Errorf(format, args...)}
 }
 
-func (f *fault) Error() string { return f.at.String() + ": " + f.err.Error() }
+func (f *fault) Error() string {
+	if f.at == (position{}) {
+		return f.err.Error()
+	}
+	return f.at.String() + ": " + f.err.Error()
+}
+
 func (f *fault) Unwrap() error { return f.err }
 
 // firstWord is the leading run of letters, digits, dots and underscores.
@@ -120,23 +136,28 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// distance counts the insertions, deletions and replacements from a to b (Levenshtein).
+// distance counts the insertions, deletions, replacements and swaps of
+// neighbouring letters from a to b (Damerau and Levenshtein, no letter touched twice).
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	d := make([][]int, len(a)+1)
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		d[i][0] = i
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
+	for j := range len(b) {
+		d[0][j+1] = j + 1
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			replaced := d[i-1][j-1]
+			if a[i-1] != b[j-1] {
+				replaced++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			d[i][j] = min(replaced, d[i-1][j]+1, d[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
 		}
 	}
-	return row[len(b)]
+	return d[len(a)][len(b)]
 }

@@ -26,7 +26,7 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 		if !ok || tag == "-" {
 			continue
 		}
-		if !f.IsExported() {
+		if !f.IsExported() && !f.Anonymous {
 			return nil, fmt.Errorf("configs: %s.%s has a yaml tag but is not exported", t, f.Name)
 		}
 		name, options, _ := strings.Cut(tag, ",")

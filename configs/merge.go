@@ -45,7 +45,7 @@ func set(n *node, path []string, done string, at position, v *node) (*node, erro
 	if n != nil && n.kind == list {
 		i, err := strconv.Atoi(name)
 		if err != nil || i < 0 || i >= len(n.items) {
-			return nil, faultf(at, "%q is a list of %d (%s); %q is no index of it", done, len(n.items), n.at, name)
+			return nil, fmt.Errorf("%q is a list of %d (%s); %q is no index of it", done, len(n.items), n.at, name)
 		}
 		child, err := set(n.items[i], path[1:], join(done, name), at, v)
 		if err != nil {
@@ -58,11 +58,14 @@ func set(n *node, path []string, done string, at position, v *node) (*node, erro
 	}
 	n, ok := opened(n, at)
 	if !ok {
-		return nil, faultf(at, "%q is %s (%s) and has no keys", done, n.found(), n.at)
+		return nil, fmt.Errorf("%q is %s (%s) and has no keys", done, n.found(), n.at)
 	}
 	child, err := set(n.child(name), path[1:], join(done, name), at, v)
 	if err != nil {
 		return nil, err
+	}
+	if len(path) > 1 && n.child(name) != nil {
+		at = n.keyPosition(name)
 	}
 	return n.with(key{name, at}, child), nil
 }
@@ -95,6 +98,9 @@ func parseOverride(text string) (override, error) {
 		return override{}, fmt.Errorf("override %q: expected dotted.path=value, for example guidance.sag.scale=0.5", clip(text))
 	}
 	at := position{file: fmt.Sprintf("override %q", clip(text))}
+	if path == "include" || strings.HasPrefix(path, "include.") {
+		return override{}, faultf(at, "include stands in files only")
+	}
 	n, err := source{name: at.file, data: []byte(value), oneLine: true}.parse()
 	if n == nil {
 		n = &node{at: at, tag: tagNull}
@@ -116,9 +122,11 @@ func applyAll(n *node, overrides []override) (*node, error) {
 	var faults []error
 	for _, o := range overrides {
 		out, err := set(n, o.keys(), "", o.at, o.value)
-		if faults = append(faults, err); err == nil {
-			n = out
+		if err != nil {
+			faults = append(faults, faultf(o.at, "%w", err))
+			continue
 		}
+		n = out
 	}
 	return n, Join(faults...)
 }

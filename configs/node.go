@@ -9,7 +9,7 @@ import (
 
 // maxNodes bounds a document after its aliases are written out, so that a few
 // lines of nested aliases cannot fill the memory.
-const maxNodes = 200_000
+const maxNodes = 100_000
 
 type kind uint8
 
@@ -138,8 +138,12 @@ func (n *node) found() string {
 	switch {
 	case n.isNull():
 		return "nothing"
+	case n.kind == list && len(n.items) == 0:
+		return "an empty list"
 	case n.kind == list:
 		return fmt.Sprintf("a list (%s)", clip(n.inline()))
+	case n.kind == mapping && len(n.keys) == 0:
+		return "an empty mapping"
 	case n.kind == mapping:
 		return fmt.Sprintf("a mapping (%s)", clip(n.inline()))
 	case n.tag == tagText:

@@ -55,6 +55,20 @@ func (s source) parse() (*node, error) {
 	return n, Join(c.faults...)
 }
 
+// parseMapping reads a document whose top is a mapping.
+func (s source) parseMapping() (*node, error) {
+	n, err := s.parse()
+	switch {
+	case err != nil:
+		return nil, err
+	case n.isNull():
+		return nil, fmt.Errorf("%s: is empty; expected keys and values (key: value)", s.name)
+	case n.kind != mapping:
+		return nil, fmt.Errorf("%s: expected keys and values (key: value), found %s", s.position(n.at.line), n.found())
+	}
+	return n, nil
+}
+
 // checkText refuses bytes that are no UTF-8 text; the library gives no line for them.
 func (s source) checkText() error {
 	line := 1
@@ -126,7 +140,14 @@ func (s source) syntaxError(err error) error {
 	if strings.Contains(indent, "\t") {
 		return fmt.Errorf("%s: the line is indented with a tab; YAML takes spaces only", s.position(bad))
 	}
-	return fmt.Errorf("%s: not valid YAML: %s, in %q", s.position(bad), reason, clip(strings.TrimSpace(text)))
+	hint := ""
+	switch {
+	case strings.Contains(reason, "cannot start any token"):
+		hint = "; put the text in quotes"
+	case strings.Contains(reason, "mapping values are not allowed"):
+		hint = "; look at the indentation, and put a text that holds \": \" in quotes"
+	}
+	return fmt.Errorf("%s: not valid YAML: %s, in %q%s", s.position(bad), reason, clip(strings.TrimSpace(text)), hint)
 }
 
 // A converter turns the library's tree into nodes: aliases and merge keys are
@@ -174,7 +195,7 @@ func (c *converter) convert(y *yaml.Node, path string) *node {
 		c.checkTag(y, path, "!!map", "!replace")
 		return c.mapping(y, path)
 	default:
-		c.checkTag(y, path, tagText, tagInt, tagFloat, tagBool, tagNull)
+		c.checkTag(y, path, tagText, tagInt, tagFloat, tagBool)
 		n := &node{at: at, tag: y.Tag, text: y.Value}
 		n.quoted = y.Style&^yaml.TaggedStyle != 0
 		if y.Tag == "!!timestamp" || y.Tag == "!!merge" {
@@ -216,7 +237,7 @@ func (c *converter) mapping(y *yaml.Node, path string) *node {
 		}
 		child := c.convert(v, join(path, k.Value))
 		if n.children[k.Value] != nil {
-			c.fault(at, "duplicate key %q %s; it already stands in line %d", k.Value, inside(path), n.keyPosition(k.Value).line)
+			c.fault(at, "duplicate key %q %s; first at %s", k.Value, inside(path), n.keyPosition(k.Value))
 			continue
 		}
 		n.keys = append(n.keys, key{k.Value, at})

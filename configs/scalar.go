@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -28,11 +29,25 @@ func expected(t reflect.Type) string {
 	case reflect.Float32, reflect.Float64:
 		return "a number"
 	case reflect.Slice:
-		return "a list"
+		return "a list of " + plural(t.Elem())
 	case reflect.Pointer:
 		return expected(t.Elem())
 	default:
 		return "keys and values (key: value)"
+	}
+}
+
+// plural names several values of type t.
+func plural(t reflect.Type) string {
+	switch words := strings.TrimPrefix(expected(t), "a "); {
+	case strings.HasPrefix(words, "list"):
+		return strings.Replace(words, "list", "lists", 1)
+	case strings.Contains(words, "number"):
+		return strings.Replace(words, "number", "numbers", 1)
+	case words == "text":
+		return "texts"
+	default:
+		return "values, each " + words
 	}
 }
 
@@ -44,9 +59,15 @@ func (d *decoder) wrong(b Block, t reflect.Type, hint ...string) {
 // advice is what to write instead, where that can be guessed.
 func advice(b Block, t reflect.Type) string {
 	single := t.Kind() != reflect.Slice && t.Kind() != reflect.Struct && t.Kind() != reflect.Map
-	switch word := strings.ToLower(b.node.text); {
-	case single && b.IsList() && b.path != "":
-		return fmt.Sprintf("; for one row of the table a value write sweep: {%s: %s}", b.path, clip(b.node.inline()))
+	word := ""
+	if b.node != nil {
+		word = strings.ToLower(b.node.text)
+	}
+	switch {
+	case b.node == nil:
+		return ""
+	case single && b.IsList() && b.path != "" && !inList.MatchString(b.path):
+		return textInstead(b.node, t) + fmt.Sprintf("; for one row of the table a value write sweep: {%s: %s}", b.path, clip(b.node.inline()))
 	case b.node.kind != scalar:
 		return ""
 	case t.Kind() == reflect.Slice:
@@ -66,6 +87,16 @@ func advice(b Block, t reflect.Type) string {
 	}
 	return ""
 }
+
+// textInstead is how a list is written for a text field: channel_mult: "1,2,2".
+func textInstead(n *node, t reflect.Type) string {
+	if t.Kind() != reflect.String {
+		return ""
+	}
+	return fmt.Sprintf("; as one text write \"%s\"", clip(strings.ReplaceAll(strings.Trim(n.inline(), "[]"), ", ", ",")))
+}
+
+var inList = regexp.MustCompile(`(^|\.)[0-9]+(\.|$)`)
 
 var yaml11 = map[string]string{"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -50,7 +51,7 @@ func (doc *Document) Rows() ([]Row, error) {
 
 // entry lists the rows of entry i of rows; nil stands for the document itself.
 func (doc *Document) entry(i int, entry *node) ([]Row, error) {
-	n := doc.whole.without("rows")
+	n := doc.whole.without("include", "rows")
 	if entry != nil {
 		if entry.kind != mapping {
 			return nil, faultf(entry.at, "rows.%d: expected keys and values (key: value), found %s", i, entry.found())
@@ -70,14 +71,13 @@ func (doc *Document) entry(i int, entry *node) ([]Row, error) {
 		if n, err = applyAll(merge(n, entry), own); err != nil {
 			return nil, err
 		}
-		n.at = entry.at
 	}
 	label, err := labelOf(n)
 	axes, sweepErr := doc.axes(n)
 	if err := Join(err, sweepErr); err != nil {
 		return nil, err
 	}
-	return product(n.without("sweep", "label"), label, axes)
+	return product(n.without(ownKeys...), label, axes)
 }
 
 func labelOf(n *node) (string, error) {
@@ -116,7 +116,7 @@ func (doc *Document) axes(n *node) ([]axis, error) {
 		}
 		err := a.read(sweep.children[k.name])
 		if err == nil {
-			err = a.check(n.without("sweep", "label"))
+			err = a.undoes(out)
 		}
 		if err == nil {
 			err = doc.hides(a)
@@ -147,9 +147,24 @@ func (doc *Document) hides(a axis) error {
 	return nil
 }
 
+// undoes is an error where the axis would replace what an earlier one chose.
+func (a axis) undoes(earlier []axis) error {
+	for _, e := range earlier {
+		if strings.HasPrefix(e.path, a.path+".") {
+			return faultf(a.at, "sweep path %q: it replaces what %q chooses (%s); write it before that one", a.path, e.path, e.at)
+		}
+	}
+	return nil
+}
+
 // read takes the list of values.
 func (a *axis) read(n *node) error {
+	first, _, _ := strings.Cut(a.path, ".")
 	switch {
+	case strings.Contains("."+a.path+".", ".."):
+		return faultf(a.at, "sweep path %q: a key is empty", a.path)
+	case slices.Contains(ownKeys, first):
+		return faultf(a.at, "sweep path %q: %s is no setting of a row", a.path, first)
 	case n.kind == mapping:
 		return faultf(a.at, "sweep path %q: expected a list of values, found %s; write the whole path with dots: %s.…: [values]", a.path, n.found(), a.path)
 	case n.kind != list:
@@ -171,13 +186,10 @@ func (a *axis) read(n *node) error {
 
 // check looks for the parent of the path; the last key is left to the strict
 // decoding of the row, since a document need not mention a default.
-func (a *axis) check(n *node) error {
+func (a axis) check(n *node) error {
 	steps := strings.Split(a.path, ".")
 	done := ""
 	for _, step := range steps[:len(steps)-1] {
-		if step == "" {
-			break
-		}
 		have := n
 		if n.kind != list {
 			have, _ = opened(n, a.at)
@@ -193,9 +205,6 @@ func (a *axis) check(n *node) error {
 		}
 		n, done = next.node, join(done, step)
 	}
-	if strings.Contains("."+a.path+".", "..") {
-		return faultf(a.at, "sweep path %q: an empty key between dots", a.path)
-	}
 	return nil
 }
 
@@ -208,22 +217,38 @@ func product(n *node, label string, axes []axis) ([]Row, error) {
 		}
 	}
 	rows := make([]Row, 0, total)
+	var faults []error
 	for i := range total {
 		row := Row{Label: label}
 		out, rest := n, total
 		for _, a := range axes {
 			rest /= len(a.values)
 			v := a.values[i/rest%len(a.values)]
-			var err error
-			if out, err = set(out, strings.Split(a.path, "."), "", a.at, v); err != nil {
-				return nil, err
+			next, err := a.choose(out, v)
+			if faults = append(faults, err); err == nil {
+				out = next
 			}
 			row.Settings = append(row.Settings, Setting{a.path, v.plain()})
 		}
-		row.Block = Block{node: out, at: n.at}
+		row.Block = Block{node: out, at: n.at, document: true}
+		if err := Join(faults...); err != nil {
+			return nil, err
+		}
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// choose returns n with v at the axis' path.
+func (a axis) choose(n, v *node) (*node, error) {
+	if err := a.check(n); err != nil {
+		return nil, err
+	}
+	out, err := set(n, strings.Split(a.path, "."), "", a.at, v)
+	if err != nil {
+		return nil, faultf(a.at, "sweep path %q: %w", a.path, err)
+	}
+	return out, nil
 }
 
 // plain is a single value's text, or the flow style of a list or mapping.
