@@ -54,6 +54,7 @@ func (d *DDIM) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, noise
 		}
 		c := p.Schedule.At(i)
 		toXStart, toEps, sigma := c.ddim(d.Eta)
+		sqrt1mBar := sqrt32(1 - c.AlphaBar) // in float32, as condition_score has it
 		EachImage(x.Rows(), func(n int) {
 			x, eps, g, z := x.Row(n), guided.Eps.Row(n), rowOf(score, n), z.Row(n)
 			for j, xj := range x {
@@ -62,7 +63,7 @@ func (d *DDIM) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, noise
 					x0 = Clip(x0)
 				}
 				if g != nil {
-					x0 = c.XStart(xj, c.Eps(xj, x0)-float32(c.sqrt1mBar()*g[j]))
+					x0 = c.XStart(xj, c.Eps(xj, x0)-float32(sqrt1mBar*g[j]))
 				}
 				x[j] = float32(x0*toXStart) + float32(toEps*c.Eps(xj, x0)) + float32(sigma*z[j])
 			}
@@ -78,8 +79,5 @@ func (c *Coefficients) ddim(eta float64) (toXStart, toEps, sigma float32) {
 	// rounding can carry the difference below 0 where it vanishes
 	return sqrt32(prev), sqrt32(max(0, 1-prev-float32(sigma*sigma))), sigma
 }
-
-// sqrt1mBar is √(1−ᾱ) as condition_score rounds it: the difference in float32.
-func (c *Coefficients) sqrt1mBar() float32 { return sqrt32(1 - c.AlphaBar) }
 
 func sqrt32(v float32) float32 { return float32(math.Sqrt(float64(v))) }

@@ -51,8 +51,8 @@ func Label(seed uint64, image, classes int) int64 {
 	s := newStream(seed, image, labelStream)
 	n := uint64(classes)
 	for {
-		b := s.next()
-		hi, lo := bits.Mul64(uint64(b[0])|uint64(b[1])<<32, n)
+		low, high, _, _ := s.next()
+		hi, lo := bits.Mul64(uint64(low)|uint64(high)<<32, n)
 		if lo >= (math.MaxUint64-n+1)%n {
 			return int64(hi)
 		}

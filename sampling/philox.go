@@ -4,18 +4,20 @@ import "math"
 
 // philox4x32 is one block of Philox-4x32-10, the counter-based generator of
 // Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
-func philox4x32(c [4]uint32, k [2]uint32) [4]uint32 {
-	const m0, m1 = 0xD2511F53, 0xCD9E8D57
+func philox4x32(c0, c1, c2, c3, k0, k1 uint32) (uint32, uint32, uint32, uint32) {
 	const w0, w1 = 0x9E3779B9, 0xBB67AE85
-	c0, c1, c2, c3 := c[0], c[1], c[2], c[3]
-	k0, k1 := k[0], k[1]
-	for range 10 {
-		p, q := uint64(c0)*m0, uint64(c2)*m1
-		c0, c1, c2, c3 = uint32(q>>32)^c1^k0, uint32(q), uint32(p>>32)^c3^k1, uint32(p)
-		k0 += w0
-		k1 += w1
+	for range 5 {
+		c0, c1, c2, c3 = philoxRound(c0, c1, c2, c3, k0, k1)
+		c0, c1, c2, c3 = philoxRound(c0, c1, c2, c3, k0+w0, k1+w1)
+		k0 += 2 * w0 & math.MaxUint32
+		k1 += 2 * w1 & math.MaxUint32
 	}
-	return [4]uint32{c0, c1, c2, c3}
+	return c0, c1, c2, c3
+}
+
+func philoxRound(c0, c1, c2, c3, k0, k1 uint32) (uint32, uint32, uint32, uint32) {
+	p, q := uint64(c0)*0xD2511F53, uint64(c2)*0xCD9E8D57
+	return uint32(q>>32) ^ c1 ^ k0, uint32(q), uint32(p>>32) ^ c3 ^ k1, uint32(p)
 }
 
 // A stream is an endless sequence of blocks of random bits, a function of
@@ -39,31 +41,31 @@ func newStream(seed uint64, image int, purpose uint32) stream {
 	}
 }
 
-func (s *stream) next() [4]uint32 {
-	block := philox4x32(s.counter, s.key)
+func (s *stream) next() (a, b, c, d uint32) {
+	a, b, c, d = philox4x32(s.counter[0], s.counter[1], s.counter[2], s.counter[3], s.key[0], s.key[1])
 	s.counter[0]++
-	return block
+	return a, b, c, d
 }
 
-// normals fills dst with standard normals, four a block, by Box and Muller's
-// method: √(−2 ln u)·(cos 2πv, sin 2πv). With 32-bit u the largest is 6.8.
+// normals fills dst with standard normals, four a block.
 func (s *stream) normals(dst []float32) {
 	for len(dst) >= 4 {
-		a, b, c, d := boxMuller(s.next())
-		dst[0], dst[1], dst[2], dst[3] = a, b, c, d
+		a, b, c, d := s.next()
+		dst[0], dst[1] = boxMuller(a, b)
+		dst[2], dst[3] = boxMuller(c, d)
 		dst = dst[4:]
 	}
 	if len(dst) > 0 {
-		a, b, c, d := boxMuller(s.next())
-		copy(dst, []float32{a, b, c, d})
+		var last [4]float32
+		s.normals(last[:])
+		copy(dst, last[:])
 	}
 }
 
-func boxMuller(r [4]uint32) (a, b, c, d float32) {
-	radius := math.Sqrt(float64(-2 * logUniform(r[0])))
-	cos, sin := turn(r[1])
-	a, b = float32(float64(radius*cos)), float32(float64(radius*sin))
-	radius = math.Sqrt(float64(-2 * logUniform(r[2])))
-	cos, sin = turn(r[3])
-	return a, b, float32(float64(radius * cos)), float32(float64(radius * sin))
+// boxMuller is √(−2 ln u)·(cos 2πv, sin 2πv), two independent standard normals
+// of two uniform variables (Box and Muller 1958). The largest is 6.8.
+func boxMuller(u, v uint32) (float32, float32) {
+	radius := math.Sqrt(float64(-2 * logUniform(u)))
+	cos, sin := turn(v)
+	return float32(float64(radius * cos)), float32(float64(radius * sin))
 }

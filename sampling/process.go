@@ -78,15 +78,7 @@ func (c *Coefficients) LearnedLogVariance(v float32) float32 {
 }
 
 // Clip is v limited to [-1,1]; NaN stays NaN.
-func Clip(v float32) float32 {
-	if v > 1 {
-		return 1
-	}
-	if v < -1 {
-		return -1
-	}
-	return v
-}
+func Clip(v float32) float32 { return max(-1, min(v, 1)) }
 
 // PredictXStart is x̂0 at step i from x_t and ε, both [N,…]; not clipped.
 func (s *Schedule) PredictXStart(i int, x, eps tensor.Tensor) tensor.Tensor {

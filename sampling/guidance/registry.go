@@ -1,0 +1,16 @@
+// Package guidance holds the corrections that a sampler adds to a network's
+// prediction. In goes one step, (x_t, t), of which a guidance may ask the
+// network's prediction there and elsewhere; out comes what is to be added to ε
+// or the score that the sampler is to follow.
+package guidance
+
+import (
+	"sagbench/configs"
+	"sagbench/sampling"
+)
+
+// Registry holds the guidances by the name that an experiment gives them, each
+// with its defaults.
+var Registry = configs.Registry[sampling.Guidance]{
+	"sag": func() sampling.Guidance { return NewSAG() },
+}

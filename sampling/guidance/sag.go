@@ -1,0 +1,173 @@
+package guidance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+)
+
+var _ sampling.Tapper = (*SAG)(nil)
+
+// SAG is self-attention guidance: away from what the network sees when the
+// places that it attends to are blurred. With A the attention mass that each
+// position of a layer receives, ε = ε(x_t), G the Gaussian blur:
+//
+//	M   = 1[A > ψ], enlarged to the image by nearest neighbours
+//	x̂0  = clip(√(1/ᾱ) x_t − √(1/ᾱ − 1) ε)
+//	x̂_t = √ᾱ (M ⊙ G(x̂0) + (1−M) ⊙ x̂0) + √(1−ᾱ) ε          (the same ε)
+//	Δε  = s (ε − ε(x̂_t))
+//
+// The unguided prediction's variance stays. Sources: Hong et al. 2023
+// (arXiv:2210.00939), algorithm 1; KU-CVLAB/Self-Attention-Guidance
+// gaussian_diffusion.py p_sample and attention_masking, whose guide_scale is
+// 1 + s.
+type SAG struct {
+	Scale          float64 `yaml:"scale" doc:"s: 0 switches the guidance off, without a second network call; the official guide_scale is 1 + s"`
+	BlurSigma      float64 `yaml:"blur_sigma" doc:"standard deviation of the blur, in pixels"`
+	BlurKernel     int     `yaml:"blur_kernel" doc:"width of the blur's kernel, in pixels; odd"`
+	MaskThreshold  float64 `yaml:"mask_threshold" doc:"ψ: positions that receive more attention are blurred; the mean is 1, and 0 blurs everything"`
+	Layer          string  `yaml:"layer" doc:"the attention layer whose map makes the mask, such as output_blocks.8.1"`
+	Heads          int     `yaml:"heads" doc:"heads with which the map is computed; 0 for the layer's own (the official fork takes 4 whatever the layer has)"`
+	AttentionOrder string  `yaml:"attention_order" doc:"order of q, k and v for the map: empty for the layer's own, legacy as the official fork takes it"`
+	Start          *int    `yaml:"start" doc:"guide only the last steps, where the respaced step's index is below this; absent for all (the official guide_start)"`
+}
+
+// NewSAG is SAG with the official defaults; the layer is still to be named.
+func NewSAG() *SAG {
+	return &SAG{Scale: 0.5, BlurSigma: 9, BlurKernel: 31, MaskThreshold: 1}
+}
+
+// Tap is the layer whose map the network has to return. It does not depend on
+// the scale, so that the rows of a sweep over scales run the same network.
+func (g *SAG) Tap() sampling.Tap {
+	return sampling.Tap{Layer: g.Layer, Heads: g.Heads, Order: g.AttentionOrder}
+}
+
+// maxBlurKernel bounds the blur's operator against a mistyped width.
+const maxBlurKernel = 1025
+
+// Validate tells everything that is wrong with the options.
+func (g *SAG) Validate() error {
+	var errs []error
+	fault := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf("sag: "+format, args...))
+		}
+	}
+	fault(!finite(g.Scale), "scale is %g, expected a finite number (0 is off; the official guide_scale minus 1)", g.Scale)
+	fault(!finite(g.BlurSigma) || float32(g.BlurSigma) <= 0, "blur_sigma is %g, expected a positive number of pixels", g.BlurSigma)
+	fault(g.BlurKernel < 1 || g.BlurKernel > maxBlurKernel, "blur_kernel is %d, expected an odd number of pixels from 1 to %d", g.BlurKernel, maxBlurKernel)
+	fault(g.BlurKernel > 0 && g.BlurKernel%2 == 0, "blur_kernel is %d, expected an odd number of pixels such as %d", g.BlurKernel, g.BlurKernel+1)
+	fault(math.IsNaN(g.MaskThreshold), "mask_threshold is NaN, expected a number (1 is the mean attention a position receives)")
+	fault(g.Layer == "", "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
+	fault(g.Heads < 0, "heads is %d, expected a positive number, or 0 for the layer's own", g.Heads)
+	fault(g.AttentionOrder != "" && g.AttentionOrder != "legacy", "attention_order is %q, expected legacy, or empty for the layer's own", g.AttentionOrder)
+	fault(g.Start != nil && *g.Start < 0, "start is %d, expected the number of steps to guide; leave it out to guide all", deref(g.Start))
+	return errors.Join(errs...)
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+func deref(p *int) int {
+	if p == nil {
+		return 0
+	}
+	return *p
+}
+
+// Delta is s (ε − ε(x̂_t)); where the guidance is off, nothing, without any
+// network call.
+func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
+	if g.Scale == 0 || g.Start != nil && s.T.Index >= *g.Start {
+		return sampling.Delta{}, nil
+	}
+	p, err := s.Predict(ctx, s.Cond())
+	if err != nil {
+		return sampling.Delta{}, err
+	}
+	xHat, err := g.degrade(s, p)
+	if err != nil {
+		return sampling.Delta{}, fmt.Errorf("guidance: sag: %w", err)
+	}
+	degraded, err := s.PredictAt(ctx, xHat, s.Cond())
+	if err != nil {
+		return sampling.Delta{}, err
+	}
+	scale, delta := float32(g.Scale), degraded.Eps
+	sampling.EachImage(delta.Rows(), func(n int) {
+		d, eps := delta.Row(n), p.Eps.Row(n)
+		for j, e := range eps[:len(d)] {
+			d[j] = scale * (e - d[j])
+		}
+	})
+	return sampling.Delta{Eps: delta}, nil
+}
+
+// degrade is x̂_t, [N,C,H,W].
+func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (tensor.Tensor, error) {
+	if len(s.X.Shape) != 4 {
+		return tensor.Tensor{}, fmt.Errorf("the state has shape %v, expected [N,C,H,W]", s.X.Shape)
+	}
+	if p.Attn.IsZero() {
+		return tensor.Tensor{}, fmt.Errorf("the network returned no attention map; it has to be built with layer %q tapped", g.Layer)
+	}
+	height, width := s.X.Shape[2], s.X.Shape[3]
+	masks, err := newMasker(p.Attn.Shape[1], height, width)
+	if err != nil {
+		return tensor.Tensor{}, fmt.Errorf("layer %q: %w", g.Layer, err)
+	}
+	d := degrader{
+		masker: masks, threshold: float32(g.MaskThreshold),
+		blur: newBlur(height, width, g.BlurKernel, g.BlurSigma),
+		c:    s.Schedule().At(s.T.Index), clip: s.ClipDenoised(),
+	}
+	d.workspaces.New = func() any { return d.blur.newWorkspace() }
+	xHat := s.X.Like()
+	sampling.EachImage(xHat.Rows(), func(n int) {
+		w := d.workspaces.Get().(*workspace)
+		d.image(w, xHat.Row(n), s.X.Row(n), p.Eps.Row(n), p.Attn.Row(n))
+		d.workspaces.Put(w)
+	})
+	return xHat, nil
+}
+
+// A degrader makes x̂_t of the images of one step.
+type degrader struct {
+	masker     masker
+	threshold  float32
+	blur       blur
+	c          sampling.Coefficients
+	clip       bool
+	workspaces sync.Pool
+}
+
+// image sets xHat to the degraded x, both [C,H,W].
+func (d *degrader) image(w *workspace, xHat, x, eps, attention []float32) {
+	blurs := d.masker.mask(w.mask, attention, d.threshold)
+	d.blur.need(w)
+	for size := len(w.mask); len(x) > 0; xHat, x, eps = xHat[size:], x[size:], eps[size:] {
+		noise := eps[:size]
+		for j, v := range x[:size] {
+			x0 := d.c.XStart(v, noise[j])
+			if d.clip {
+				x0 = sampling.Clip(x0)
+			}
+			w.xStart[j] = x0
+		}
+		if blurs {
+			d.blur.blur(w)
+		}
+		for j, masked := range w.mask {
+			x0 := w.xStart[j]
+			if masked {
+				x0 = w.blurred[j]
+			}
+			xHat[j] = d.c.Noised(x0, noise[j])
+		}
+	}
+}
