@@ -3,7 +3,19 @@
 // in, names, dtypes, shapes and byte ranges come out. The file is mapped
 // read-only; nothing in it is ever executed or constructed but tensors and
 // plain containers.
+//
+// The format is told by content, never by the file's name. What the weights
+// are wrapped in ({"ema": …}, {"state_dict": …}, DataParallel's "module.") is
+// taken off and reported in the fields of File. Memory is bounded by a small
+// multiple of the file's size plus a constant (see budget), whatever the file
+// claims about itself.
 package checkpoint
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // DType names an element type as safetensors spells it.
 type DType string
@@ -21,17 +33,130 @@ const (
 	Bool DType = "BOOL"
 )
 
+// Size is the number of bytes of one element, 0 for a type that is none of
+// the constants above.
+func (d DType) Size() int {
+	switch d {
+	case F64, I64:
+		return 8
+	case F32, I32:
+		return 4
+	case F16, BF16, I16:
+		return 2
+	case I8, U8, Bool:
+		return 1
+	}
+	return 0
+}
+
 // A StateDict locates every tensor of a checkpoint by its full key.
 type StateDict map[string]Tensor
 
-// A Tensor is a C-contiguous little-endian array that lies in File at
-// [Offset, Offset+Size), or, where the file holds it in another layout
-// (strided views), in Raw.
-type Tensor struct {
-	DType  DType
-	Shape  []int
-	File   string
-	Offset int64
-	Size   int64  // bytes
-	Raw    []byte // nil when File holds the bytes as they are
+// Names lists the keys in ascending order.
+func (sd StateDict) Names() []string { return slices.Sorted(maps.Keys(sd)) }
+
+// The formats that Open tells apart; the values of File.Format.
+const (
+	TorchZip    = "torch zip"    // torch.save since 1.6
+	TorchLegacy = "torch legacy" // torch.save before, or _use_new_zipfile_serialization=False
+	Safetensors = "safetensors"
+)
+
+// A File is an open checkpoint. Its tensors point into the mapped file, so it
+// must stay open while their bytes are used, and nobody may shorten the file
+// meanwhile.
+type File struct {
+	Path   string
+	Format string
+	// Wrapper is the key under which the weights lay, dotted where it was
+	// nested: "" (the file is the state dict), "state_dict", "model", "ema", …
+	// An average of the weights ("ema") is preferred to "model", as the
+	// official sampling scripts do.
+	Wrapper string
+	// Others are the entries beside Wrapper that hold tensors too, such as
+	// "model" where "ema" was taken.
+	Others []string
+	// Prefix is what every key began with and what was removed: "" or
+	// DataParallel's "module.".
+	Prefix string
+	// Ignored are the keys of the state dict whose value is no tensor, each
+	// with what it is: "_extra_state (None)".
+	Ignored []string
+	// Opaque are the classes and functions that the pickle names and that
+	// were neither constructed nor called: "argparse.Namespace".
+	Opaque []string
+	// Metadata is the __metadata__ of a safetensors file, nil otherwise.
+	Metadata map[string]string
+	Tensors  StateDict
+
+	m *mapping
+}
+
+// Open maps the checkpoint at path and locates its tensors. Only the headers
+// are read; the weights themselves are read when somebody asks for them, but
+// for compressed entries and strided views, which are put into Tensor.Raw.
+//
+// The error names the file, and the tensor where one is at fault. A file that
+// is something else (an HTML page, a Git LFS pointer, a gzip archive, …) is
+// called what it is.
+func Open(path string) (*File, error) {
+	m, err := mapFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
+	}
+	f, err := parse(m)
+	if err != nil {
+		m.close()
+		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// parse tells the format of a mapping and reads its headers.
+func parse(m *mapping) (f *File, err error) {
+	defer guard(&err)()
+	b := newBudget(int64(len(m.data)))
+	switch format, ferr := detect(m.data); {
+	case ferr != nil:
+		return nil, ferr
+	case format == TorchZip:
+		f, err = parseTorchZip(m, b)
+	case format == TorchLegacy:
+		f, err = parseTorchLegacy(m, b)
+	default:
+		f, err = parseSafetensors(m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.Path, f.m = m.path, m
+	f.stripPrefix("module.")
+	for name, t := range f.Tensors {
+		t.File, t.name, t.m = m.path, name, m
+		f.Tensors[name] = t
+	}
+	return f, nil
+}
+
+// StateDict is f.Tensors: every tensor of the file by its full key, without
+// Wrapper and Prefix.
+func (f *File) StateDict() StateDict { return f.Tensors }
+
+// Close unmaps the file. Slices that Tensor.Bytes returned must not be used
+// any more. Closing twice is harmless.
+func (f *File) Close() error {
+	if err := f.m.close(); err != nil {
+		return fmt.Errorf("checkpoint: %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+// SHA256 is the hash of the whole file's content in hexadecimal. It is
+// computed once, by streaming; a later call answers at once, also after Close.
+func (f *File) SHA256() (string, error) {
+	sum, err := f.m.sha256()
+	if err != nil {
+		return "", fmt.Errorf("checkpoint: %s: sha256: %w", f.Path, err)
+	}
+	return sum, nil
 }
