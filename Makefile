@@ -1,0 +1,68 @@
+# sagbench: build, test and the paper's tables. `make help` lists the targets.
+
+DEVICE     ?= cpu
+SCALE      ?= miniature
+MODELS     ?= models
+REFERENCES ?= references
+RESULTS    ?= results
+FUZZTIME   ?= 60s
+
+runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
+device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
+version := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
+sagbench = bin/sagbench --device $(device) --results $(RESULTS)
+
+.PHONY: help build onnxruntime reproduce-table1 test test-slow lint bench fuzz docs clean
+
+help:
+	@echo 'make reproduce-table1                 Table 1 in miniature on the embedded models (minutes, CPU)'
+	@echo 'make reproduce-table1 SCALE=paper MODELS=DIR REFERENCES=DIR'
+	@echo '                                      Table 1 itself: official checkpoints, 50,000 images a row'
+	@echo 'make build | test | test-slow | lint | bench | fuzz | docs | clean'
+	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
+
+build: onnxruntime
+	@go build -trimpath -ldflags '-X main.version=$(version)' -o bin/sagbench ./experiments
+
+onnxruntime:
+	@sh models/ort/install.sh $(runtime)
+
+ifeq ($(SCALE),paper)
+reproduce-table1: build
+	@MODELS='$(MODELS)' REFERENCES='$(REFERENCES)' $(sagbench) run configs/table1.yaml
+else
+reproduce-table1: build
+	@$(sagbench) run configs/table1-fashion.yaml
+	@echo
+	@echo 'This is Table 1 in miniature: small networks trained on Fashion-MNIST, few images and steps.'
+	@echo "The paper's scale: make reproduce-table1 SCALE=paper MODELS=DIR REFERENCES=DIR"
+	@echo '(it lists the files it needs and where their authors publish them before it computes anything)'
+endif
+
+test: onnxruntime
+	go test ./...
+
+test-slow: onnxruntime
+	go test -race ./...
+	go test -tags slow -timeout 60m ./...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these files'; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+bench: build
+	@bin/sagbench bench --device $(device)
+
+fuzz: onnxruntime
+	@for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
+	done
+
+docs: build
+	@bin/sagbench docs > docs/configuration.md
+
+clean:
+	rm -rf bin
