@@ -146,11 +146,15 @@ func (d *decoder) slice(b Block, v reflect.Value) {
 // element decodes an item of a list or map. A null stands for no default there,
 // so only types that can be nothing take it.
 func (d *decoder) element(b Block, v reflect.Value) {
-	if b.IsNull() && v.Kind() != reflect.Pointer && (v.Kind() != reflect.Struct || v.Addr().Type().Implements(unmarshalerType)) {
+	own := v.Addr().Type().Implements(unmarshalerType)
+	switch {
+	case b.IsNull() && own:
+		d.fault(b, "needs a value, found nothing")
+	case b.IsNull() && v.Kind() != reflect.Pointer && v.Kind() != reflect.Struct:
 		d.wrong(b, v.Type())
-		return
+	default:
+		d.value(b, v)
 	}
-	d.value(b, v)
 }
 
 func (d *decoder) mapOf(b Block, v reflect.Value) {

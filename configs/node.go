@@ -156,7 +156,7 @@ func (n *node) found() string {
 // inline is the node in one line of YAML's flow style.
 func (n *node) inline() string {
 	switch {
-	case n == nil:
+	case n.isNull():
 		return "null"
 	case n.kind == list:
 		parts := make([]string, len(n.items))
@@ -224,7 +224,7 @@ func (n *node) yaml() *yaml.Node {
 // read as something else.
 func textNode(s string, line int, quoted bool) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: tagText, Value: s, Line: line}
-	if quoted || !plainText.MatchString(s) {
+	if quoted || !plainText.MatchString(s) || otherWord.MatchString(s) {
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n

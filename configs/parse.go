@@ -18,6 +18,7 @@ const maxBytes = 8 << 20
 
 var (
 	plainText  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_./+-]*$`)
+	otherWord  = regexp.MustCompile(`(?i)^(true|false|null|yes|no|on|off|y|n)$`) // not text to every reader
 	librarySay = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 )
 
