@@ -1,0 +1,196 @@
+package sampling
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"sagbench/models/tensor"
+)
+
+// linear predicts ε = 3x under labels and 2x without, and counts its calls.
+type linear struct{ calls int }
+
+func (l *linear) Denoise(_ context.Context, x tensor.Tensor, _ Timestep, c Cond) (Prediction, error) {
+	l.calls++
+	k := 2.0
+	if c.Labels != nil {
+		k = 3
+	}
+	return Prediction{Eps: each(x, func(v float64) float64 { return k * v }), Attn: tensor.New(x.Rows(), 4)}, nil
+}
+
+// Guidances see the unguided prediction, share its calls, and add up.
+func TestComposition(t *testing.T) {
+	classifierFree := guide(func(ctx context.Context, s *Step) (Delta, error) {
+		c, err := s.Predict(ctx, s.Cond())
+		if err != nil {
+			return Delta{}, err
+		}
+		u, err := s.Predict(ctx, Cond{})
+		if err != nil {
+			return Delta{}, err
+		}
+		d := c.Eps.Like()
+		for i := range d.Data {
+			d.Data[i] = 6.5 * (c.Eps.Data[i] - u.Eps.Data[i])
+		}
+		return Delta{Eps: d}, nil
+	})
+	shifted := guide(func(ctx context.Context, s *Step) (Delta, error) {
+		u, err := s.Predict(ctx, Cond{})
+		if err != nil {
+			return Delta{}, err
+		}
+		q, err := s.PredictAt(ctx, each(s.X, func(v float64) float64 { return v + 0.5 }), Cond{})
+		if err != nil {
+			return Delta{}, err
+		}
+		d := u.Eps.Like()
+		for i := range d.Data {
+			d.Data[i] = 0.75 * (u.Eps.Data[i] - q.Eps.Data[i])
+		}
+		return Delta{Eps: d, Score: each(s.X, func(v float64) float64 { return v })}, nil
+	})
+	nothing := guide(func(context.Context, *Step) (Delta, error) { return Delta{}, nil })
+	s := schedule(t, "10")
+	x := tensor.Of([]float32{1, -2}, 1, 1, 1, 2)
+	for _, c := range []struct {
+		guidances []Guidance
+		labels    []int64
+		eps       []float32 // of x = 1 and −2
+		score     []float32
+		calls     int
+	}{
+		{nil, []int64{7}, []float32{3, -6}, nil, 1},
+		{[]Guidance{nothing}, nil, []float32{2, -4}, nil, 1},
+		{[]Guidance{classifierFree}, []int64{7}, []float32{9.5, -19}, nil, 2},
+		{[]Guidance{classifierFree, nothing, shifted}, []int64{7}, []float32{8.75, -19.75}, []float32{1, -2}, 3},
+		{[]Guidance{shifted, shifted}, []int64{7}, []float32{1.5, -7.5}, []float32{2, -4}, 4},
+		{[]Guidance{shifted}, nil, []float32{1.25, -4.75}, []float32{1, -2}, 2},
+	} {
+		l := &linear{}
+		var traced []string
+		p := &Predictor{Denoiser: l, Guidances: c.guidances, Schedule: s, Cond: Cond{Labels: c.labels},
+			Trace: func(name string, at Timestep, v tensor.Tensor) {
+				traced = append(traced, fmt.Sprintf("%s %d %v", name, at.Index, v.Shape))
+				if name == "eps_guided" && !slices.Equal(v.Data, c.eps) {
+					t.Errorf("traced ε is %v, want %v", v.Data, c.eps)
+				}
+			}}
+		got, score, err := p.Predict(t.Context(), x, s.Timestep(4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.Eps.Data, c.eps) || !slices.Equal(score.Data, c.score) || l.calls != c.calls {
+			t.Errorf("%d guidances: ε %v, score %v after %d calls, want %v, %v after %d", len(c.guidances), got.Eps.Data, score.Data, l.calls, c.eps, c.score, c.calls)
+		}
+		if want := []string{"eps_guided 4 [1 1 1 2]", "attention_step 4 [1 4]"}; !slices.Equal(traced, want) {
+			t.Errorf("traced %q, want %q", traced, want)
+		}
+	}
+}
+
+func TestCondEqual(t *testing.T) {
+	context1, context2 := tensor.New(1, 2, 3), tensor.New(1, 2, 3)
+	context3 := tensor.New(1, 3, 2)
+	context4 := tensor.New(1, 2, 3)
+	context4.Data[5] = 1
+	for _, c := range []struct {
+		a, b Cond
+		want bool
+	}{
+		{Cond{}, Cond{}, true},
+		{Cond{Labels: []int64{1, 2}}, Cond{Labels: []int64{1, 2}}, true},
+		{Cond{Labels: []int64{1, 2}}, Cond{Labels: []int64{1, 3}}, false},
+		{Cond{Labels: []int64{0}}, Cond{}, false},
+		{Cond{Context: context1}, Cond{Context: context2}, true},
+		{Cond{Context: context1}, Cond{Context: context1}, true},
+		{Cond{Context: context1}, Cond{Context: context3}, false},
+		{Cond{Context: context1}, Cond{Context: context4}, false},
+		{Cond{Context: context1}, Cond{}, false},
+	} {
+		if c.a.Equal(c.b) != c.want || c.b.Equal(c.a) != c.want {
+			t.Errorf("%v equals %v: not %v", c.a, c.b, c.want)
+		}
+	}
+}
+
+// A network that predicts x_0 or v samples as the one that predicts ε.
+func TestParametrized(t *testing.T) {
+	s := schedule(t, "12")
+	g := gaussian{0.2, 0.5}
+	x := start(t, 21, 2, 1, 6)
+	run := func(d Denoiser) []float32 {
+		t.Helper()
+		out, err := (&DDPM{Steps: 12}).Sample(t.Context(), &Predictor{Denoiser: d, Schedule: s}, x, Keyed{21, numbers(2)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Data
+	}
+	want := run(g.denoiser(s, true))
+	for kind, f := range map[Parametrization]func(x, eps, bar float64) float64{
+		Epsilon: func(_, eps, _ float64) float64 { return eps },
+		XStart:  func(x, eps, bar float64) float64 { return (x - math.Sqrt(1-bar)*eps) / math.Sqrt(bar) },
+		V: func(x, eps, bar float64) float64 {
+			return math.Sqrt(bar)*eps - math.Sqrt(1-bar)*(x-math.Sqrt(1-bar)*eps)/math.Sqrt(bar)
+		},
+	} {
+		d, err := Parametrized(denoise(func(x tensor.Tensor, at Timestep, c Cond) (Prediction, error) {
+			p, err := g.denoiser(s, true).Denoise(t.Context(), x, at, c)
+			bar := s.AlphaBar(at.Index)
+			for i, e := range p.Eps.Data {
+				p.Eps.Data[i] = float32(f(float64(x.Data[i]), float64(e), bar))
+			}
+			return p, err
+		}), kind, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := run(d); far(got, want) > 1e-4 {
+			t.Errorf("%s: distance %.2g", kind, far(got, want))
+		}
+	}
+	if _, err := Parametrized(&linear{}, "score", s); err == nil {
+		t.Error("an unknown parametrization is accepted")
+	}
+	d, err := Parametrized(denoise(func(tensor.Tensor, Timestep, Cond) (Prediction, error) { return Prediction{Eps: tensor.New(1)}, nil }), V, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Denoise(t.Context(), x, s.Timestep(3), Cond{}); err == nil {
+		t.Error("a mis-shaped prediction is accepted")
+	}
+}
+
+// The tensor forms invert each other and agree with the tables.
+func TestProcess(t *testing.T) {
+	s := schedule(t, "50")
+	xStart, eps := start(t, 31, 2, 3, 4), start(t, 32, 2, 3, 4)
+	for _, i := range []int{0, 20, 49} {
+		x := s.QSample(i, xStart, eps)
+		for j, v := range x.Data {
+			want := math.Sqrt(s.AlphaBar(i))*float64(xStart.Data[j]) + math.Sqrt(1-s.AlphaBar(i))*float64(eps.Data[j])
+			if math.Abs(float64(v)-want) > 1e-6 {
+				t.Fatalf("QSample(%d)[%d] = %g, want %g", i, j, v, want)
+			}
+		}
+		// the rounding of x grows by 1/√ᾱ or 1/√(1−ᾱ)
+		if d := far(s.PredictXStart(i, x, eps).Data, xStart.Data); d > 2e-7/math.Sqrt(s.AlphaBar(i)) {
+			t.Errorf("x_0 of step %d comes back at distance %.2g", i, d)
+		}
+		if d := far(s.PredictEps(i, x, xStart).Data, eps.Data); d > 4e-7/math.Sqrt(1-s.AlphaBar(i)) {
+			t.Errorf("ε of step %d comes back at distance %.2g", i, d)
+		}
+		mean := s.PosteriorMean(i, xStart, x)
+		for j, v := range mean.Data {
+			want := s.posteriorMean1[i]*float64(xStart.Data[j]) + s.posteriorMean2[i]*float64(x.Data[j])
+			if math.Abs(float64(v)-want) > 1e-6 {
+				t.Fatalf("PosteriorMean(%d)[%d] = %g, want %g", i, j, v, want)
+			}
+		}
+	}
+}
