@@ -43,6 +43,7 @@ func (c *Inception) Load(path string, opt Options) (*InceptionNet, error) {
 	if err != nil {
 		return nil, err
 	}
+	opt.Content = f.SHA256
 	n := &InceptionNet{file: f, inputSize: c.InputSize, opt: opt, sessions: map[inceptionKey]*ort.Session{}}
 	fc, ok := f.Tensors["fc.weight"]
 	if !ok || len(fc.Shape) != 2 {

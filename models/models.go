@@ -98,6 +98,7 @@ func fileGraph(f *checkpoint.File, opt Options, build func(*onnx.Module), hint f
 	if err != nil {
 		return nil, err
 	}
+	opt.Content = f.SHA256
 	s, err := ort.Open(m, opt.Options)
 	if err != nil {
 		return nil, err

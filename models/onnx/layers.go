@@ -49,6 +49,14 @@ func (m *Module) Linear(x Value, out int) Value {
 	return m.op("Gemm", x.DType, []int{x.Shape[0], out}, attrs{"transB": 1}, x, w, b)
 }
 
+// MatMulTransposed is a·bᵀ: a [m,k], b [n,k] → [m,n].
+func (m *Module) MatMulTransposed(a, b Value) Value {
+	if a.Dim(-1) != b.Dim(-1) {
+		fail("%sMatMulTransposed of %v and %v", m.prefix, a.Shape, b.Shape)
+	}
+	return m.op("Gemm", a.DType, []int{a.Shape[0], b.Shape[0]}, attrs{"transB": 1}, a, b)
+}
+
 // GroupNorm is nn.GroupNorm with eps 1e-5: x [N,C,H,W]; parameters weight and
 // bias [C]. It is emitted as InstanceNormalization over the groups and a
 // per-channel affine map, because GroupNormalization has no CPU kernel.

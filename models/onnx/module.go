@@ -24,7 +24,8 @@ import (
 	pb "sagbench/models/onnx/onnxpb"
 )
 
-// Batch is the symbolic length of the first axis, known only at run time.
+// Batch is the symbolic length of the first axis, known only at run time. Other
+// negative lengths are further symbols: equal numbers are equal lengths.
 const Batch = -1
 
 // opset 21 is what the CPU kernels of ONNX Runtime 1.27 and later implement in
@@ -34,8 +35,8 @@ const (
 	irVersion = 10
 )
 
-// A Value is a tensor in the graph: its name, its shape (Batch where only the
-// run time knows) and its element type.
+// A Value is a tensor in the graph: its name, its shape (negative where only
+// the run time knows) and its element type.
 type Value struct {
 	Name  string
 	Shape []int
@@ -72,7 +73,7 @@ type graph struct {
 // An Info describes an input or output of a finished model.
 type Info struct {
 	Name  string
-	Shape []int // Batch where only the run time knows
+	Shape []int // negative where only the run time knows
 	DType checkpoint.DType
 }
 

@@ -197,8 +197,8 @@ func valueInfo(v Value) *pb.ValueInfoProto {
 	shape := &pb.TensorShapeProto{}
 	for _, d := range v.Shape {
 		dim := &pb.TensorShapeProto_Dimension{Value: &pb.TensorShapeProto_Dimension_DimValue{DimValue: int64(d)}}
-		if d == Batch {
-			dim.Value = &pb.TensorShapeProto_Dimension_DimParam{DimParam: "N"}
+		if d < 0 {
+			dim.Value = &pb.TensorShapeProto_Dimension_DimParam{DimParam: "N" + strconv.Itoa(-d)}
 		}
 		shape.Dim = append(shape.Dim, dim)
 	}

@@ -20,7 +20,7 @@ const cacheLimit = 256 << 20
 // the optimizer's result depends on the graph, the weights, the runtime, the
 // processor and the number of threads, and all of them are in the key.
 func (o Options) cachePath(m *onnx.Model) string {
-	if o.ContentID == "" || o.device() != "cpu" {
+	if o.Content == nil || o.device() != "cpu" {
 		return ""
 	}
 	var size int64
@@ -35,8 +35,12 @@ func (o Options) cachePath(m *onnx.Model) string {
 	if err != nil || size > cacheLimit {
 		return ""
 	}
+	content, err := o.Content()
+	if err != nil {
+		return ""
+	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00%d\x00%+v%+v\x00", rt.GetVersion(), o.ContentID, o.Threads, cpu.X86, cpu.ARM64)
+	fmt.Fprintf(h, "%s\x00%s\x00%d\x00%+v%+v\x00", rt.GetVersion(), content, o.Threads, cpu.X86, cpu.ARM64)
 	h.Write(m.Proto)
 	return filepath.Join(folder, "sagbench", "graphs", fmt.Sprintf("%x.onnx", h.Sum(nil)))
 }
@@ -60,8 +64,12 @@ func (s *Session) openCached(path string, options *rt.SessionOptions) (*rt.Dynam
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return s.create(s.model.Proto, options)
 	}
-	tmp := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
-	defer os.Remove(tmp)
+	scratch, err := os.MkdirTemp(filepath.Dir(path), "new-")
+	if err != nil {
+		return s.create(s.model.Proto, options)
+	}
+	defer os.RemoveAll(scratch)
+	tmp := filepath.Join(scratch, "graph.onnx")
 	if err := options.SetOptimizedModelFilePath(tmp); err != nil {
 		return nil, err
 	}
@@ -69,6 +77,8 @@ func (s *Session) openCached(path string, options *rt.SessionOptions) (*rt.Dynam
 	if err != nil {
 		return nil, err
 	}
-	os.Rename(tmp, path)
+	if err := os.Rename(tmp, path); err != nil {
+		os.Remove(path) // the next start makes it anew
+	}
 	return session, nil
 }

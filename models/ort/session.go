@@ -21,10 +21,10 @@ import (
 type Options struct {
 	Device  string // "cpu" or "" | "cuda:0", "cuda:1", …
 	Threads int    // of one network call; 0 = all cores
-	// ContentID identifies the content of the checkpoint (its sha256). With
-	// it, the optimized graph of a small model is kept in the user's cache
-	// folder, so that the next start takes a tenth of the time.
-	ContentID string
+	// Content identifies the content of the checkpoint (its sha256). With it,
+	// the optimized graph of a small model is kept in the user's cache folder,
+	// so that the next start takes a tenth of the time.
+	Content func() (string, error)
 }
 
 // A Session is a graph that is ready to run. Run may be called from several
@@ -143,11 +143,26 @@ func (o Options) provider(so *rt.SessionOptions) error {
 	return nil
 }
 
-// Run computes all outputs of the graph. The first axis of the first input
-// gives the batch size. Cancelling ctx stops the run inside the graph.
+// Run computes all outputs of the graph. Symbolic lengths, such as the batch
+// size, follow from the inputs. Cancelling ctx stops the run inside the graph.
 func (s *Session) Run(ctx context.Context, inputs map[string]Array) (map[string]Array, error) {
-	if err := ctx.Err(); err != nil {
+	lengths, err := s.check(inputs)
+	if err != nil {
 		return nil, err
+	}
+	out := map[string]Array{}
+	for _, o := range s.model.Outputs {
+		if out[o.Name], err = newArray(o.DType, sized(o.Shape, lengths)); err != nil {
+			return nil, fmt.Errorf("ort: %s: %w", o.Name, err)
+		}
+	}
+	return out, s.into(ctx, inputs, out)
+}
+
+// into computes all outputs into arrays of the right shapes.
+func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	var values []rt.Value
 	defer func() {
@@ -155,39 +170,24 @@ func (s *Session) Run(ctx context.Context, inputs map[string]Array) (map[string]
 			v.Destroy()
 		}
 	}()
-	bind := func(name string, a Array) error {
-		v, err := a.value()
-		if err != nil {
-			return fmt.Errorf("ort: %s: %w", name, err)
+	bind := func(infos []onnx.Info, arrays map[string]Array) error {
+		for _, i := range infos {
+			v, err := arrays[i.Name].value()
+			if err != nil {
+				return fmt.Errorf("ort: %s: %w", i.Name, err)
+			}
+			values = append(values, v)
 		}
-		values = append(values, v)
 		return nil
 	}
-	batch, err := s.batch(inputs)
-	if err != nil {
-		return nil, err
+	if err := bind(s.model.Inputs, inputs); err != nil {
+		return err
 	}
-	for _, i := range s.model.Inputs {
-		if err := bind(i.Name, inputs[i.Name]); err != nil {
-			return nil, err
-		}
-	}
-	out := map[string]Array{}
-	for _, o := range s.model.Outputs {
-		a, err := newArray(o.DType, sized(o.Shape, batch))
-		if err != nil {
-			return nil, fmt.Errorf("ort: %s: %w", o.Name, err)
-		}
-		if err := bind(o.Name, a); err != nil {
-			return nil, err
-		}
-		out[o.Name] = a
+	if err := bind(s.model.Outputs, outputs); err != nil {
+		return err
 	}
 	n := len(s.model.Inputs)
-	if err := s.run(ctx, values[:n], values[n:]); err != nil {
-		return nil, err
-	}
-	return out, nil
+	return s.run(ctx, values[:n], values[n:])
 }
 
 func (s *Session) run(ctx context.Context, in, out []rt.Value) error {
@@ -214,32 +214,37 @@ func (s *Session) run(ctx context.Context, in, out []rt.Value) error {
 	return nil
 }
 
-// batch checks the inputs against the graph and returns their common batch size.
-func (s *Session) batch(inputs map[string]Array) (int, error) {
-	batch := -1
+// check holds the inputs against the graph and returns the symbolic lengths.
+func (s *Session) check(inputs map[string]Array) (map[int]int, error) {
+	lengths := map[int]int{}
 	for _, i := range s.model.Inputs {
 		a, ok := inputs[i.Name]
 		if !ok {
-			return 0, fmt.Errorf("ort: input %s %v is missing", i.Name, i.Shape)
+			return nil, fmt.Errorf("ort: input %s %v is missing", i.Name, i.Shape)
 		}
 		if a.dtype() != i.DType {
-			return 0, fmt.Errorf("ort: input %s holds %T, the graph wants %s", i.Name, a.Data, i.DType)
+			return nil, fmt.Errorf("ort: input %s holds %T, the graph wants %s", i.Name, a.Data, i.DType)
 		}
-		if len(i.Shape) > 0 && len(a.Shape) == len(i.Shape) && i.Shape[0] == onnx.Batch && batch < 0 {
-			batch = a.Shape[0]
+		if len(a.Shape) == len(i.Shape) {
+			for k, d := range i.Shape {
+				if _, known := lengths[d]; d < 0 && !known {
+					lengths[d] = a.Shape[k]
+				}
+			}
 		}
-		if !slices.Equal(a.Shape, sized(i.Shape, batch)) {
-			return 0, fmt.Errorf("ort: input %s has shape %v, the graph wants %v (N = %d)", i.Name, a.Shape, i.Shape, batch)
+		if want := sized(i.Shape, lengths); !slices.Equal(a.Shape, want) {
+			return nil, fmt.Errorf("ort: input %s has shape %v, the graph wants %v", i.Name, a.Shape, want)
 		}
 	}
-	return batch, nil
+	return lengths, nil
 }
 
-func sized(shape []int, batch int) []int {
+// sized is the shape with its symbolic lengths filled in.
+func sized(shape []int, lengths map[int]int) []int {
 	r := slices.Clone(shape)
 	for i, d := range r {
-		if d == onnx.Batch {
-			r[i] = batch
+		if d < 0 {
+			r[i] = lengths[d]
 		}
 	}
 	return r

@@ -1,0 +1,237 @@
+package ort
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+	"sagbench/models/tensor"
+)
+
+func TestProducts(t *testing.T) {
+	p, err := NewProducts(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, s := range [][3]int{{1, 1, 1}, {3, 5, 7}, {64, 33, 129}, {2, 3, 0}, {0, 3, 2}} {
+		m, n, k := s[0], s[1], s[2]
+		a, b := make([]float64, m*k), make([]float64, n*k)
+		for i := range a {
+			a[i] = r.NormFloat64()
+		}
+		for i := range b {
+			b[i] = r.NormFloat64()
+		}
+		got, got32 := make([]float64, m*n), make([]float32, m*n)
+		if err := errors.Join(p.Mul64(got, a, b, m, n, k), p.Mul32(got32, to32(a), to32(b), m, n, k)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range m {
+			for j := range n {
+				want, size := 0.0, 0.0
+				for l := range k {
+					want += a[i*k+l] * b[j*k+l]
+					size += math.Abs(a[i*k+l] * b[j*k+l])
+				}
+				if d := math.Abs(got[i*n+j] - want); d > 1e-14*size*float64(k+1) {
+					t.Fatalf("float64 %v: element %d,%d is off by %g", s, i, j, d)
+				}
+				if d := math.Abs(float64(got32[i*n+j]) - want); d > 1.2e-7*size*float64(k+1) {
+					t.Fatalf("float32 %v: element %d,%d is off by %g", s, i, j, d)
+				}
+			}
+		}
+	}
+	if err := p.Mul32(make([]float32, 3), make([]float32, 4), make([]float32, 4), 2, 2, 2); err == nil {
+		t.Error("a destination that is too short was accepted")
+	}
+}
+
+func to32(a []float64) []float32 {
+	r := make([]float32, len(a))
+	for i, x := range a {
+		r[i] = float32(x)
+	}
+	return r
+}
+
+// doubling is a graph without weights: y = x + x, x [N,2].
+func doubling(t testing.TB, opt Options) *Session {
+	t.Helper()
+	m, err := onnx.Build(nil, func(m *onnx.Module) {
+		x := m.Input("x", checkpoint.F32, onnx.Batch, 2)
+		m.Output("y", m.Add(x, x))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(m, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestRunChecksInputs(t *testing.T) {
+	s := doubling(t, Options{})
+	ctx := context.Background()
+	x := Floats(tensor.Of([]float32{1, 2, 3, 4}, 2, 2))
+	out, err := s.Run(ctx, map[string]Array{"x": x})
+	if err != nil || out["y"].Tensor().Data[3] != 8 || out["y"].Shape[0] != 2 {
+		t.Fatalf("%v %v", out, err)
+	}
+	for _, c := range []struct {
+		in   map[string]Array
+		want string
+	}{
+		{nil, "ort: input x [-1 2] is missing"},
+		{map[string]Array{"x": {Shape: []int{1, 2}, Data: []int64{1, 2}}}, "ort: input x holds []int64, the graph wants F32"},
+		{map[string]Array{"x": {Shape: []int{1, 3}, Data: []float32{1, 2, 3}}}, "ort: input x has shape [1 3], the graph wants [1 2]"},
+		{map[string]Array{"x": {Shape: []int{2}, Data: []float32{1, 2}}}, "ort: input x has shape [2], the graph wants [0 2]"},
+		{map[string]Array{"x": {Shape: []int{2, 2}, Data: []float32{1, 2}}}, "ort: x: 2 values for shape [2 2]"},
+	} {
+		if _, err := s.Run(ctx, c.in); err == nil || err.Error() != c.want {
+			t.Errorf("got %v, want %s", err, c.want)
+		}
+	}
+}
+
+func TestRunConcurrently(t *testing.T) {
+	s := doubling(t, Options{Threads: 1})
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for range 50 {
+				out, err := s.Run(context.Background(), map[string]Array{"x": Floats(tensor.Of([]float32{float32(g), 1}, 1, 2))})
+				if err != nil || out["y"].Tensor().Data[0] != float32(2*g) {
+					t.Errorf("goroutine %d: %v %v", g, out, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestCancel stops a product of a second or more inside the graph.
+func TestCancel(t *testing.T) {
+	m, err := onnx.Build(nil, func(m *onnx.Module) {
+		x := m.Input("x", checkpoint.F32, onnx.Batch, onnx.Batch)
+		y := x
+		for range 50 {
+			y = m.MatMulTransposed(y, x)
+		}
+		m.Output("y", y)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(m, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	_, err = s.Run(ctx, map[string]Array{"x": Floats(tensor.New(1500, 1500))})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled run returned %v", err)
+	}
+	if _, err := s.Run(ctx, map[string]Array{"x": Floats(tensor.New(2, 2))}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a run under a cancelled context returned %v", err)
+	}
+}
+
+func TestDevices(t *testing.T) {
+	for device, want := range map[string]string{
+		"gpu":  `device "gpu": expected cpu, or cuda:N with the number of the GPU`,
+		"cuda": `device "cuda": expected cpu, or cuda:N with the number of the GPU`,
+	} {
+		m, _ := onnx.Build(nil, func(m *onnx.Module) { m.Output("y", m.Input("x", checkpoint.F32, 1)) })
+		if _, err := Open(m, Options{Device: device}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", device, err, want)
+		}
+	}
+}
+
+// TestCache opens a network twice: the second time from the kept graph, with
+// the same numbers; a damaged file is made anew.
+func TestCache(t *testing.T) {
+	t.Setenv(EnvLibrary, mustLibrary(t))
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	weights := checkpoint.StateDict{"weight": checkpoint.FromFloat32(make([]float32, 16*3*9), 16, 3, 3, 3), "bias": checkpoint.FromFloat32(make([]float32, 16), 16)}
+	m, err := onnx.Build(weights, func(m *onnx.Module) {
+		m.Output("y", m.Conv2D(m.Input("x", checkpoint.F32, onnx.Batch, 3, 8, 8), 16, 3, 1, 1))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := func(id string) Options { return Options{Content: func() (string, error) { return id, nil }} }
+	opt := content("a")
+	kept := opt.cachePath(m)
+	for i, damage := range []func(){func() {}, func() {}, func() { os.WriteFile(kept, []byte("no graph"), 0o644) }, func() {}} {
+		damage()
+		s, err := Open(m, opt)
+		if err != nil {
+			t.Fatalf("opening %d: %v", i, err)
+		}
+		if _, err := s.Run(context.Background(), map[string]Array{"x": Floats(tensor.New(1, 3, 8, 8))}); err != nil {
+			t.Fatalf("opening %d: %v", i, err)
+		}
+		s.Close()
+		if fi, err := os.Stat(kept); err != nil || fi.Size() < 100 {
+			t.Fatalf("opening %d kept nothing at %s", i, kept)
+		}
+	}
+	if other := content("b").cachePath(m); other == kept {
+		t.Error("another checkpoint has the same key")
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(kept), "new-*")); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+func mustLibrary(t *testing.T) string {
+	t.Helper()
+	p, err := libraryPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestMissingRuntime runs in a process of its own, as the library is loaded once.
+func TestMissingRuntime(t *testing.T) {
+	if os.Getenv("SAGBENCH_TEST_MISSING") != "" {
+		_, err := RuntimeVersion()
+		if err == nil {
+			t.Fatal("a library that is not there was loaded")
+		}
+		t.Log(err)
+		return
+	}
+	for env, want := range map[string]string{
+		EnvLibrary + "=/nowhere/lib.so": EnvLibrary + " names a file that cannot be opened",
+		EnvLibrary + "=/dev/null":       "/dev/null cannot be loaded",
+		"XDG_CACHE_HOME=" + t.TempDir(): "is not installed; run `make onnxruntime`",
+	} {
+		c := exec.Command(os.Args[0], "-test.run=TestMissingRuntime", "-test.v")
+		c.Env = append(os.Environ(), EnvLibrary+"=", "SAGBENCH_TEST_MISSING=1", env)
+		out, err := c.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v, want %q in\n%s", env, err, want, out)
+		}
+	}
+}
