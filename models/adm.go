@@ -99,6 +99,9 @@ func (c *ADM) dims() (admDims, error) {
 		if err != nil || r <= 0 {
 			return d, fmt.Errorf("attention_resolutions %q: expected comma-separated sizes in pixels such as \"32,16,8\"", c.AttentionResolutions)
 		}
+		if r > c.ImageSize {
+			return d, fmt.Errorf("attention_resolutions %q: %d pixels are more than image_size %d", c.AttentionResolutions, r, c.ImageSize)
+		}
 		d.attention = append(d.attention, c.ImageSize/r)
 	}
 	return d, c.check(d)
@@ -119,19 +122,24 @@ func (c *ADM) check(d admDims) error {
 		if ch == 0 || ch%groups != 0 {
 			return fmt.Errorf("level %d has %d channels (num_channels %d × %g), which GroupNorm cannot split into %d groups", i, ch, c.NumChannels, mult, groups)
 		}
-		if err := c.checkHeads(ch, c.NumHeads); err != nil && slices.Contains(d.attention, 1<<i) {
-			return err
+		if i == len(d.mult)-1 || slices.Contains(d.attention, 1<<i) { // the middle block always attends
+			if err := c.checkHeads(ch); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (c *ADM) checkHeads(ch, heads int) error {
+func (c *ADM) checkHeads(ch int) error {
+	divides := func(n int) bool { return n > 0 && ch%n == 0 }
 	switch {
-	case c.NumHeadChannels != -1 && (c.NumHeadChannels <= 0 || ch%c.NumHeadChannels != 0):
+	case c.NumHeadChannels != -1 && !divides(c.NumHeadChannels):
 		return fmt.Errorf("num_head_channels %d does not divide %d channels", c.NumHeadChannels, ch)
-	case c.NumHeadChannels == -1 && (heads <= 0 || ch%heads != 0):
-		return fmt.Errorf("num_heads %d does not divide %d channels", heads, ch)
+	case c.NumHeadChannels == -1 && !divides(c.NumHeads):
+		return fmt.Errorf("num_heads %d does not divide %d channels", c.NumHeads, ch)
+	case c.NumHeadChannels == -1 && c.NumHeadsUpsample != -1 && !divides(c.NumHeadsUpsample):
+		return fmt.Errorf("num_heads_upsample %d does not divide %d channels", c.NumHeadsUpsample, ch)
 	}
 	return nil
 }

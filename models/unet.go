@@ -54,8 +54,8 @@ func (u *pixelUNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Tim
 	}
 	in := map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps)}
 	if u.classes > 0 {
-		if len(c.Labels) != n {
-			return sampling.Prediction{}, fmt.Errorf("models: %d labels for %d images: a class-conditional network needs one each", len(c.Labels), n)
+		if err := checkLabels(c.Labels, n, u.classes); err != nil {
+			return sampling.Prediction{}, err
 		}
 		in["y"] = ort.Array{Shape: []int{n}, Data: c.Labels}
 	}
@@ -69,6 +69,18 @@ func (u *pixelUNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Tim
 		p.Attn = out[tapName(0)].Tensor()
 	}
 	return p, nil
+}
+
+func checkLabels(labels []int64, images, classes int) error {
+	if len(labels) != images {
+		return fmt.Errorf("models: %d labels for %d images: a class-conditional network needs one each", len(labels), images)
+	}
+	for _, y := range labels {
+		if y < 0 || y >= int64(classes) {
+			return fmt.Errorf("models: label %d: the network knows 0 to %d", y, classes-1)
+		}
+	}
+	return nil
 }
 
 // splitVariance cuts [N,2C,H,W] into ε and v, both [N,C,H,W]; without a learned

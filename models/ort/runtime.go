@@ -27,7 +27,7 @@ var initialize = sync.OnceValue(func() error {
 		return err
 	}
 	rt.SetSharedLibraryPath(path)
-	if err := rt.InitializeEnvironment(rt.WithLogLevelError()); err != nil {
+	if err := rt.InitializeEnvironment(rt.WithLogLevelFatal()); err != nil {
 		return fmt.Errorf("ort: %s cannot be loaded: %w; install it anew with `make onnxruntime`", path, err)
 	}
 	return nil

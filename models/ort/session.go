@@ -106,7 +106,7 @@ func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
 	errs := []error{
 		so.SetIntraOpNumThreads(threads),
 		so.SetGraphOptimizationLevel(rt.GraphOptimizationLevelEnableAll),
-		so.SetLogSeverityLevel(rt.LoggingLevelError),
+		so.SetLogSeverityLevel(rt.LoggingLevelFatal), /* errors are returned, not printed */
 	}
 	if folder != "" {
 		errs = append(errs, so.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", folder))
