@@ -83,9 +83,18 @@ func attentionWeights(m *onnx.Module, q, k onnx.Value) onnx.Value {
 }
 
 // attentionMass is the mass that each key position receives: softmax weights
-// [N,heads,T,T], mean over heads, sum over queries → [N,T]; its mean is 1.
+// [N,heads,T,T], mean over heads, sum over queries → [N,T]; its mean is 1. It is
+// one product with a constant row, because the runtime's reductions add in
+// another order for a batch of one, and an image's mask may not depend on its
+// batch.
 func attentionMass(m *onnx.Module, w onnx.Value) onnx.Value {
-	return m.Sum(m.Mean(w, 1), 1)
+	n, heads, t := w.Dim(0), w.Dim(1), w.Dim(3)
+	row := make([]float32, heads*t)
+	for i := range row {
+		row[i] = 1 / float32(heads)
+	}
+	mass := m.MatMul(m.Const(row, 1, heads*t), m.Reshape(w, n, heads*t, t)) // [N, 1, T]
+	return m.Reshape(mass, n, t)
 }
 
 // attentionBlock is guided_diffusion/unet.py AttentionBlock: x [N,C,H,W] → the
