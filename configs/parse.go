@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -14,7 +15,7 @@ import (
 
 // maxBytes bounds a file: a checkpoint given in place of an experiment is
 // refused before it is read.
-const maxBytes = 8 << 20
+const maxBytes = 1 << 20
 
 var (
 	plainText  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_./+-]*$`)
@@ -125,12 +126,16 @@ func (s source) syntaxError(err error) error {
 		return fmt.Errorf("%s: a second document starts here; a file holds one experiment: remove the \"---\" or split the file", s.position(several.line))
 	}
 	reason := librarySay.ReplaceAllString(err.Error(), "")
+	roughly := 1
+	if m := librarySay.FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
+		roughly, _ = strconv.Atoi(m[1])
+	}
 	lines := bytes.SplitAfter(s.data, []byte("\n"))
 	bad, end := len(lines), len(s.data)
 	for budget := 4 << 20; bad > 1; bad-- {
 		end -= len(lines[bad-1])
 		if budget -= end; budget < 0 {
-			return fmt.Errorf("%s: not valid YAML: %s", s.name, err)
+			return fmt.Errorf("%s: not valid YAML: %s, here or in the lines below", s.position(roughly), reason)
 		}
 		if _, err := decodeFirst(s.data[:end]); err == nil {
 			break

@@ -7,7 +7,7 @@ import (
 )
 
 // maxRows bounds the rows of a table: beyond it a sweep is taken for a mistake.
-const maxRows = 10_000
+const maxRows = 2_000
 
 // A Setting is one choice that tells a row from the others.
 type Setting struct{ Path, Value string }

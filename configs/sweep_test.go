@@ -111,8 +111,8 @@ t.yaml:5: sweep path "label": label is no setting of a row`},
 t.yaml:4: rows.1: expected keys and values (key: value), found 5
 t.yaml:5: label: expected text, found a list ([x])
 t.yaml:6: rows.3: expected keys and values (key: value), found nothing`},
-		{"sweep: {" + wide(5, 7) + "}", "", `t.yaml:1: the sweep has more than 10000 rows`},
-		{"rows: [" + strings.Repeat("{sweep: {"+wide(3, 21)+"}}, ", 2) + "]", "", `t.yaml:1: the table has more than 10000 rows`},
+		{"sweep: {" + wide(5, 7) + "}", "", `t.yaml:1: the sweep has more than 2000 rows`},
+		{"rows: [" + strings.Repeat("{sweep: {"+wide(2, 44)+"}}, ", 2) + "]", "", `t.yaml:1: the table has more than 2000 rows`},
 	} {
 		folder(t, map[string]string{"t.yaml": c.text})
 		var overrides []string
