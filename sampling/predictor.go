@@ -143,10 +143,10 @@ func (s *Step) PredictAt(ctx context.Context, xHat tensor.Tensor, c Cond) (Predi
 func (p Prediction) check(x tensor.Tensor) error {
 	var attn error
 	if !p.Attn.IsZero() && (len(p.Attn.Shape) != 2 || p.Attn.Shape[0] != x.Shape[0] || len(p.Attn.Data) != tensor.Size(p.Attn.Shape)) {
-		attn = fmt.Errorf("Attn has shape %v (%d values), expected [%d, H·W of the tapped layer]", p.Attn.Shape, len(p.Attn.Data), x.Shape[0])
+		attn = fmt.Errorf("the map Attn has shape %v (%d values), expected [%d, H·W of the tapped layer]", p.Attn.Shape, len(p.Attn.Data), x.Shape[0])
 	}
 	if p.Eps.IsZero() {
-		return errors.Join(errors.New("Eps is missing"), attn)
+		return errors.Join(errors.New("no Eps"), attn)
 	}
 	return errors.Join(wantShape("Eps", p.Eps, x), wantShape("Var", p.Var, x), attn)
 }

@@ -3,13 +3,10 @@ package sampling
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"testing"
 
-	"sagbench/configs"
 	"sagbench/models/tensor"
 )
 
@@ -253,107 +250,6 @@ func TestBatchInvariance(t *testing.T) {
 					t.Errorf("%T: image %d differs between batches of %d and 64", sampler, image, len(images))
 				}
 			}
-		}
-	}
-}
-
-func TestSamplerErrors(t *testing.T) {
-	s := schedule(t, "5")
-	fine := gaussian{0, 1}.denoiser(s, true)
-	x := tensor.New(2, 3, 4, 4)
-	broken := func(change func(p *Prediction)) Denoiser {
-		return denoise(func(x tensor.Tensor, at Timestep, c Cond) (Prediction, error) {
-			p, err := fine.Denoise(t.Context(), x, at, c)
-			if at.Index == 3 {
-				change(&p)
-			}
-			return p, err
-		})
-	}
-	nan := float32(math.NaN())
-	for _, c := range []struct {
-		p    Predictor
-		x    tensor.Tensor
-		want string
-	}{
-		{Predictor{}, tensor.New(3, 4), "no Denoiser\nthe predictor has no Schedule\nx_T has shape [3 4] (12 values), expected [N,C,H,W]"},
-		{Predictor{Denoiser: fine, Schedule: s}, tensor.New(0, 3, 4, 4), "with N ≥ 1"},
-		{Predictor{Denoiser: fine, Schedule: s, Cond: Cond{Labels: []int64{1}}}, x, "1 labels for a batch of 2"},
-		{Predictor{Denoiser: fine, Schedule: s, Cond: Cond{Context: tensor.New(1, 77, 8)}}, x, "Context has shape [1 77 8], expected [2,L,D]"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps = tensor.Tensor{} }), Schedule: s}, x, "step 3 (t = 749): the network's prediction: Eps is missing"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Var = tensor.New(2, 3) }), Schedule: s}, x, "Var has shape [2 3] (6 values), expected [2 3 4 4]"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Attn = tensor.New(1, 4) }), Schedule: s}, x, "Attn has shape [1 4]"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps.Row(1)[5] = nan }), Schedule: s}, x, "step 3 (t = 749): image 1 of the batch is not finite, from the guided ε"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Var.Row(0)[5] = nan }), Schedule: s}, x, "image 0 of the batch is not finite, from the learned variance"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps.Data[0] = math.MaxFloat32 }), Schedule: s}, x, "the update overflowed"},
-		{Predictor{Denoiser: fine, Schedule: s, Guidances: []Guidance{guide(func(_ context.Context, s *Step) (Delta, error) {
-			return Delta{Score: each(s.X, func(float64) float64 { return math.Inf(1) })}, nil
-		})}}, x, "from a guidance's Score"},
-		{Predictor{Denoiser: fine, Schedule: s, Guidances: []Guidance{guide(func(context.Context, *Step) (Delta, error) {
-			return Delta{Eps: tensor.New(1)}, nil
-		})}}, x, "a guidance's Eps has shape [1]"},
-		{Predictor{Denoiser: fine, Schedule: s, Guidances: []Guidance{guide(func(context.Context, *Step) (Delta, error) {
-			return Delta{}, errors.New("no memory")
-		})}}, x, "no memory"},
-	} {
-		_, err := (&DDPM{Steps: 5}).Sample(t.Context(), &c.p, c.x, Keyed{1, numbers(2)})
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%v lacks %q", err, c.want)
-		}
-	}
-	p := &Predictor{Denoiser: fine, Schedule: s}
-	for _, sampler := range []Sampler{&DDPM{Steps: 5}, &DDIM{Steps: 5, Eta: 1}} {
-		if _, err := sampler.Sample(t.Context(), p, x, Keyed{1, numbers(3)}); err == nil || !strings.Contains(err.Error(), "for 3 images") {
-			t.Errorf("%T with another batch's noise: %v", sampler, err)
-		}
-	}
-}
-
-// The context is looked at before every network call.
-func TestCancel(t *testing.T) {
-	s := schedule(t, "50")
-	for _, sampler := range []Sampler{&DDPM{Steps: 50}, &DDIM{Steps: 50}} {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		calls := 0
-		p := &Predictor{Schedule: s, Denoiser: denoise(func(x tensor.Tensor, _ Timestep, _ Cond) (Prediction, error) {
-			if calls++; calls == 3 {
-				cancel()
-			}
-			return Prediction{Eps: x.Clone()}, nil
-		})}
-		_, err := sampler.Sample(ctx, p, tensor.New(1, 1, 2, 2), Keyed{1, numbers(1)})
-		if !errors.Is(err, context.Canceled) || calls != 3 || !strings.Contains(err.Error(), "before step 46") {
-			t.Errorf("%T: %d calls, %v", sampler, calls, err)
-		}
-	}
-}
-
-func TestSamplersFromYAML(t *testing.T) {
-	for _, c := range []struct{ yaml, want string }{
-		{"ddpm", "&{Steps:250} 250 <nil>"},
-		{"{ddpm: {steps: 10}}", "&{Steps:10} 10 <nil>"},
-		{"{ddim: {steps: 50, eta: 0.5}}", "&{Steps:50 Eta:0.5} ddim50 <nil>"},
-		{"ddim", "&{Steps:25 Eta:0} ddim25 <nil>"},
-		{"{ddpm: {steps: 0}}", "steps is 0, expected at least 1"},
-		{"{ddim: {steps: -1}}", "steps is -1, expected at least 1"},
-		{"{ddim: {eta: 1.5}}", "eta is 1.5, expected 0 (deterministic) to 1"},
-		{"{ddim: {eta: .nan}}", "eta is NaN"},
-		{"{ddpm: {eta: 1}}", `unknown key "eta"`},
-		{"euler", "ddim, ddpm"},
-	} {
-		b, err := configs.Parse("test.yaml", []byte("sampler: "+c.yaml))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ = b.At("sampler")
-		_, s, err := Samplers.One(b)
-		got := fmt.Sprint(err)
-		if err == nil {
-			got = fmt.Sprintf("%+v %s %v", s, s.Respacing(), err)
-		}
-		if !strings.Contains(got, c.want) {
-			t.Errorf("%s: %s lacks %q", c.yaml, got, c.want)
 		}
 	}
 }

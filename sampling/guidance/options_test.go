@@ -1,0 +1,85 @@
+package guidance
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"sagbench/configs"
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+)
+
+// plain is a network without a tapped layer.
+type plain struct{ attention tensor.Tensor }
+
+func (d plain) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ sampling.Cond) (sampling.Prediction, error) {
+	return sampling.Prediction{Eps: x.Clone(), Attn: d.attention}, nil
+}
+
+func TestSAGErrors(t *testing.T) {
+	s := schedule(t)
+	g := NewSAG()
+	g.Layer = "output_blocks.1.1"
+	for _, c := range []struct {
+		x         tensor.Tensor
+		attention tensor.Tensor
+		want      string
+	}{
+		{tensor.New(1, 3, 8, 8), tensor.Tensor{}, `guidance: sag: the network returned no attention map; it has to be built with layer "output_blocks.1.1" tapped`},
+		{tensor.New(1, 3, 8, 8), tensor.New(1, 12), `layer "output_blocks.1.1": its attention map has 12 positions, which are no grid in the proportion of the 8×8 image`},
+		{tensor.New(1, 64), tensor.New(1, 64), "expected [N,C,H,W]"},
+	} {
+		p := &sampling.Predictor{Denoiser: plain{c.attention}, Schedule: s}
+		_, err := g.Delta(t.Context(), p.Step(c.x, s.Timestep(3)))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v lacks %q", err, c.want)
+		}
+	}
+}
+
+func TestSAGFromYAML(t *testing.T) {
+	for _, c := range []struct{ yaml, want string }{
+		{"{sag: {layer: output_blocks.2.1}}", "{Scale:0.5 BlurSigma:9 BlurKernel:31 MaskThreshold:1 Layer:output_blocks.2.1 Heads:0 AttentionOrder: Start:<nil>}"},
+		{"{sag: {scale: 0, blur_sigma: 1.5, blur_kernel: 9, mask_threshold: 0, layer: middle_block.1, heads: 4, attention_order: legacy, start: null}}",
+			"{Scale:0 BlurSigma:1.5 BlurKernel:9 MaskThreshold:0 Layer:middle_block.1 Heads:4 AttentionOrder:legacy Start:<nil>}"},
+		{"sag", "layer is missing: name the attention layer"},
+		{"{sag: {layer: a, blur_kernel: 30}}", "blur_kernel is 30, expected an odd number of pixels such as 31"},
+		{"{sag: {layer: a, blur_kernel: -1}}", "blur_kernel is -1, expected an odd number of pixels from 1"},
+		{"{sag: {layer: a, blur_kernel: 100001}}", "blur_kernel is 100001"},
+		{"{sag: {layer: a, blur_sigma: 0}}", "blur_sigma is 0, expected a positive number"},
+		{"{sag: {layer: a, blur_sigma: -3}}", "blur_sigma is -3"},
+		{"{sag: {layer: a, heads: -1}}", "heads is -1"},
+		{"{sag: {layer: a, attention_order: new}}", `attention_order is "new", expected legacy`},
+		{"{sag: {layer: a, start: -5}}", "start is -5"},
+		{"{sag: {layer: a, blursigma: 3}}", `unknown key "blursigma"`},
+	} {
+		b, err := configs.Parse("test.yaml", []byte("guidance: "+c.yaml))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ = b.At("guidance")
+		g, err := Registry.Many(b)
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = fmt.Sprintf("%+v", *g[0].Value.(*SAG))
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s lacks %q", c.yaml, got, c.want)
+		}
+	}
+	g := &SAG{Scale: math.Inf(1), BlurSigma: math.NaN(), BlurKernel: 2, MaskThreshold: math.NaN()}
+	err := g.Validate()
+	for _, want := range []string{"scale is +Inf", "blur_sigma is NaN", "blur_kernel is 2", "mask_threshold is NaN", "layer is missing"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+	g = NewSAG()
+	g.Scale, g.Layer, g.Heads, g.AttentionOrder = 0, "output_blocks.8.1", 4, "legacy"
+	if got, want := g.Tap(), (sampling.Tap{Layer: "output_blocks.8.1", Heads: 4, Order: "legacy"}); got != want {
+		t.Errorf("Tap() = %v, want %v, whatever the scale", got, want)
+	}
+}
