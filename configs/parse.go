@@ -132,7 +132,7 @@ func (s source) syntaxError(err error) error {
 	}
 	lines := bytes.SplitAfter(s.data, []byte("\n"))
 	bad, end := len(lines), len(s.data)
-	for budget := 4 << 20; bad > 1; bad-- {
+	for budget := 2 << 20; bad > 1; bad-- {
 		end -= len(lines[bad-1])
 		if budget -= end; budget < 0 {
 			return fmt.Errorf("%s: not valid YAML: %s, here or in the lines below", s.position(roughly), reason)
