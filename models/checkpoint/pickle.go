@@ -143,6 +143,7 @@ func (c dictClass) Call(args ...any) (any, error) {
 	if err := c.b.take(64*int64(len(pairs)), "a dict of the pickle"); err != nil {
 		return nil, err // a few bytes of a pickle can name a long list again and again
 	}
+	d.entries = make([]types.DictEntry, 0, len(pairs))
 	for _, pair := range pairs {
 		if kv := items(pair); len(kv) == 2 {
 			d.Set(kv[0], kv[1])

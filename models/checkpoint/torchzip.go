@@ -177,15 +177,21 @@ func (z *torchZip) inflate(e *zip.File) ([]byte, error) {
 	}
 	defer r.Close()
 	raw := make([]byte, size)
-	if n, err := io.ReadFull(r, raw); err != nil {
-		return nil, fmt.Errorf("decompressing: %w after %d of %d bytes", err, n, size)
+	_, err = io.ReadFull(r, raw)
+	if err == nil {
+		// The CRC is compared at the end of the stream, which must be here.
+		if _, err = io.ReadFull(r, make([]byte, 1)); err == io.EOF {
+			z.inflated[e.Name] = raw
+			return raw, nil
+		} else if err == nil {
+			err = zip.ErrFormat
+		}
 	}
-	// The CRC is compared at the end of the stream, which must be here.
-	if n, err := r.Read(make([]byte, 1)); n != 0 {
+	switch {
+	case errors.Is(err, zip.ErrFormat): // archive/zip's word for more data than stated
 		return nil, fmt.Errorf("decompresses to more than the %d bytes that it claims", size)
-	} else if err != io.EOF {
-		return nil, fmt.Errorf("decompressing: %w", err)
+	case errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF:
+		return nil, fmt.Errorf("decompresses to fewer than the %d bytes that it claims", size)
 	}
-	z.inflated[e.Name] = raw
-	return raw, nil
+	return nil, fmt.Errorf("decompressing %d bytes: %w", size, err)
 }

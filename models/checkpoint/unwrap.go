@@ -29,7 +29,9 @@ func (f *File) unwrap(root any, v *resolver) error {
 		if err != nil {
 			return err
 		}
-		f.Others = append(f.Others, without(c.holders, key)...)
+		for _, other := range without(c.holders, key) {
+			f.Others = append(f.Others, strings.Join(append(slices.Clone(path), other), "."))
+		}
 		if key == "" {
 			f.Wrapper = strings.Join(path, ".")
 			return f.locate(es, v)
@@ -174,6 +176,7 @@ func label(e types.DictEntry) string {
 func (f *File) locate(es []types.DictEntry, v *resolver) error {
 	f.Tensors = make(StateDict, len(es))
 	var errs []error
+	seen := make(map[string]bool, len(es))
 	for _, e := range es {
 		r, isTensor := e.Value.(*rebuilt)
 		name, isString := e.Key.(string)
@@ -185,20 +188,20 @@ func (f *File) locate(es []types.DictEntry, v *resolver) error {
 			f.Ignored = append(f.Ignored, s)
 			continue
 		}
-		if _, twice := f.Tensors[name]; twice {
-			errs = append(errs, fmt.Errorf("tensor %q is there twice", shorten(name)))
-			continue
-		}
 		t, err := v.tensor(r)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("tensor %q: %w", shorten(name), err))
-			if len(errs) == maxFaults {
-				errs = append(errs, errors.New("… and perhaps more"))
-				break
-			}
+		if seen[name] {
+			err = errors.New("is there twice")
+		}
+		seen[name] = true
+		if err == nil {
+			f.Tensors[name] = t
 			continue
 		}
-		f.Tensors[name] = t
+		errs = append(errs, fmt.Errorf("tensor %q: %w", shorten(name), err))
+		if len(errs) == maxFaults {
+			errs = append(errs, errors.New("… and perhaps more"))
+			break
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,88 @@
+package checkpoint
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestUnwrap(t *testing.T) {
+	sd := pairs{{"w", ramp4("0")}}
+	more := pairs{{"w", ramp4("0")}, {"v", ramp4("0")}}
+	for name, c := range map[string]struct {
+		object  any
+		wrapper string
+		tensors []string
+		others  []string
+		ignored []string
+	}{
+		"plain":                    {sd, "", []string{"w"}, nil, nil},
+		"model":                    {pairs{{"model", sd}, {"epoch", 3}}, "model", []string{"w"}, nil, nil},
+		"params_ema before params": {pairs{{"params", sd}, {"params_ema", more}}, "params_ema", []string{"v", "w"}, []string{"params"}, nil},
+		"ema without tensors":      {pairs{{"ema", pairs{{"decay", .99}}}, {"model_state_dict", sd}}, "model_state_dict", []string{"w"}, nil, nil},
+		"ema that is a number":     {pairs{{"ema", .99}, {"w", ramp4("0")}}, "", []string{"w"}, nil, []string{"ema (0.99)"}},
+		"a name of its own":        {pairs{{"generator", sd}, {"step", 1}}, "generator", []string{"w"}, nil, nil},
+		"nested":                   {pairs{{"model", pairs{{"ema", sd}, {"model", more}}}}, "model.ema", []string{"w"}, []string{"model.model"}, nil},
+		"tensors beside":           {pairs{{"rng", ramp4("0")}, {"state_dict", sd}}, "state_dict", []string{"w"}, nil, nil},
+		"flat with another dict":   {pairs{{"w", ramp4("0")}, {"buffers", sd}}, "", []string{"w"}, []string{"buffers"}, []string{"buffers (dict of 1)"}},
+		"keys that are no strings": {pairs{{0, ramp4("0")}, {"w", ramp4("0")}, {nil, 1}}, "", []string{"w"}, nil, []string{"0 (tensor)", "None (1)"}},
+		"extra state":              {pairs{{"w", ramp4("0")}, {"_extra_state", nil}}, "", []string{"w"}, nil, []string{"_extra_state (None)"}},
+		"one dict twice":           {pairs{{"model", code("}(X\x01\x00\x00\x00w" + string(body(ramp4("0"))) + "uq\x09")}, {"ema", code("h\x09")}}, "ema", []string{"w"}, []string{"model"}, nil},
+	} {
+		for _, file := range [][]byte{torchZipOf(c.object), legacyOf(c.object, "0")} {
+			f, err := parseBytes(file)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			if f.Wrapper != c.wrapper || !slices.Equal(f.Tensors.Names(), c.tensors) || !slices.Equal(f.Others, c.others) || !slices.Equal(f.Ignored, c.ignored) {
+				t.Errorf("%s: wrapper %q, tensors %q, others %q, ignored %q; want %+v", name, f.Wrapper, f.Tensors.Names(), f.Others, f.Ignored, c)
+			}
+		}
+	}
+}
+
+// body is the pickle of v without its first and last opcode.
+func body(v any) []byte {
+	b := pickled(v)
+	return b[2 : len(b)-1]
+}
+
+func TestNoStateDict(t *testing.T) {
+	sd := pairs{{"w", ramp4("0")}}
+	for name, c := range map[string]struct {
+		object any
+		want   string
+	}{
+		"empty":              {pairs{}, "empty dict"},
+		"a list":             {list{ramp4("0")}, "holds a list of 1"},
+		"a number":           {3, "holds a 3"},
+		"a tensor":           {ramp4("0"), "a single tensor"},
+		"an object":          {reduce{global{"my", "Net"}, tuple{}}, "a whole Python object (my.Net)"},
+		"no tensors":         {pairs{{"epoch", 3}, {"model", reduce{global{"my", "Net"}, tuple{}}}}, "epoch (3), model (my.Net)"},
+		"two that might be":  {pairs{{"left", sd}, {"right", sd}}, "several entries hold tensors (left, right)"},
+		"key twice":          {pairs{{"w", ramp4("0")}, {"w", ramp4("0")}}, `tensor "w": is there twice`},
+		"wrapper twice":      {pairs{{"model", sd}, {"model", sd}}, `entry "model" is there twice`},
+		"many other entries": {pairs{{"a", 1}, {"b", 1}, {"c", 1}, {"d", 1}, {"e", 1}, {"f", 1}, {"g", 1}, {"h", 1}, {"i", 1}}, "h (1), …"},
+		"OrderedDict, twice": {filled{orderedDict, pairs{{"w", ramp4("0")}, {"w", ramp4("0")}}}, `tensor "w": is there twice`},
+	} {
+		refused(t, name, torchZipOf(c.object), c.want)
+		refused(t, name+", legacy", legacyOf(c.object), c.want)
+	}
+}
+
+func TestPrefix(t *testing.T) {
+	for name, c := range map[string]struct {
+		object pairs
+		prefix string
+		names  []string
+	}{
+		"every key":     {pairs{{"module.a", ramp4("0")}, {"module.b.module.c", ramp4("0")}}, "module.", []string{"a", "b.module.c"}},
+		"not every key": {pairs{{"module.a", ramp4("0")}, {"b", ramp4("0")}}, "", []string{"b", "module.a"}},
+		"nothing else":  {pairs{{"module.", ramp4("0")}}, "", []string{"module."}},
+	} {
+		f, err := parseBytes(torchZipOf(c.object))
+		if err != nil || f.Prefix != c.prefix || !slices.Equal(f.Tensors.Names(), c.names) {
+			t.Errorf("%s: %+v, %v; want %+v", name, f, err, c)
+		}
+	}
+}
