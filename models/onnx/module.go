@@ -13,6 +13,7 @@
 package onnx
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -64,7 +65,7 @@ type graph struct {
 	proto     *pb.GraphProto
 	files     map[string]bool
 	contrib   bool // uses com.microsoft operators
-	missing   []string
+	missing   []Parameter
 	misshaped []Misshape
 	inputs    []Info
 	outputs   []Info
@@ -195,3 +196,18 @@ func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at
 
 // Name is the scope's name, as in the state dict without the trailing dot.
 func (m *Module) Name() string { return strings.TrimSuffix(m.prefix, ".") }
+
+// Parameters lists the parameters that f asks for, by key, with the shapes in
+// which a checkpoint has to hold them.
+func Parameters(f func(*Module)) (shapes map[string][]int, err error) {
+	_, err = Build(nil, f)
+	var e *MismatchError
+	if errors.As(err, &e) {
+		shapes = map[string][]int{}
+		for _, p := range e.Missing {
+			shapes[p.Key] = p.Shape
+		}
+		return shapes, nil
+	}
+	return nil, err
+}

@@ -41,7 +41,7 @@ func (m *Module) ParamAs(name string, stored, as []int) Value {
 	t, ok := m.g.sd[key]
 	switch {
 	case !ok:
-		m.g.missing = append(m.g.missing, fmt.Sprintf("%s %v", key, stored))
+		m.g.missing = append(m.g.missing, Parameter{key, slices.Clone(stored)})
 	case !slices.Equal(t.Shape, stored):
 		m.g.misshaped = append(m.g.misshaped, Misshape{Key: key, Want: slices.Clone(stored), Have: t.Shape})
 	default:
@@ -80,6 +80,12 @@ func (m *Module) initializer(key string, t checkpoint.Tensor, as []int) Value {
 	return v
 }
 
+// A Parameter is a tensor of a checkpoint: its key and shape.
+type Parameter struct {
+	Key   string
+	Shape []int
+}
+
 // A Misshape is a parameter whose shape in the checkpoint is not the network's.
 type Misshape struct {
 	Key        string
@@ -89,8 +95,8 @@ type Misshape struct {
 // A MismatchError lists every difference between a network's parameters and a
 // checkpoint's.
 type MismatchError struct {
-	Missing    []string // wanted by the network: key and shape
-	Unexpected []string // in the checkpoint, used by nothing
+	Missing    []Parameter // wanted by the network
+	Unexpected []Parameter // in the checkpoint, used by nothing
 	Misshaped  []Misshape
 	Hint       string // what the shapes suggest, if the family can tell
 }
@@ -101,11 +107,11 @@ func (e *MismatchError) Error() string {
 	if e.Hint != "" {
 		b.WriteString("; " + e.Hint)
 	}
-	for _, s := range e.Missing {
-		b.WriteString("\n  missing    " + s)
+	for _, p := range e.Missing {
+		fmt.Fprintf(&b, "\n  missing    %s %v", p.Key, p.Shape)
 	}
-	for _, s := range e.Unexpected {
-		b.WriteString("\n  unexpected " + s)
+	for _, p := range e.Unexpected {
+		fmt.Fprintf(&b, "\n  unexpected %s %v", p.Key, p.Shape)
 	}
 	for _, s := range e.Misshaped {
 		fmt.Fprintf(&b, "\n  mis-shaped %s: the network wants %v, the checkpoint has %v", s.Key, s.Want, s.Have)
@@ -117,7 +123,7 @@ func (g *graph) mismatch() error {
 	e := &MismatchError{Missing: g.missing, Misshaped: g.misshaped}
 	for _, k := range sortedKeys(g.sd) {
 		if _, ok := g.params[k]; !ok {
-			e.Unexpected = append(e.Unexpected, fmt.Sprintf("%s %v", k, g.sd[k].Shape))
+			e.Unexpected = append(e.Unexpected, Parameter{k, g.sd[k].Shape})
 		}
 	}
 	if len(e.Missing)+len(e.Unexpected)+len(e.Misshaped) == 0 {
