@@ -15,6 +15,7 @@ package sampling
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"sagbench/models/tensor"
@@ -81,6 +82,23 @@ type Tap struct {
 type Tapper interface {
 	Guidance
 	Tap() Tap
+}
+
+// TapOf is the attention map that the guidances need, and whether any needs
+// one. A network returns one map, so guidances that need different ones are an
+// error.
+func TapOf(guidances []Guidance) (tap Tap, needed bool, err error) {
+	for _, g := range guidances {
+		t, ok := g.(Tapper)
+		if !ok {
+			continue
+		}
+		if needed && t.Tap() != tap {
+			return Tap{}, false, fmt.Errorf("sampling: the guidances need the attention maps of two layers, %+v and %+v; a network returns one", tap, t.Tap())
+		}
+		tap, needed = t.Tap(), true
+	}
+	return tap, needed, nil
 }
 
 // A Sampler takes x_T to x_0.

@@ -93,6 +93,34 @@ func TestComposition(t *testing.T) {
 	}
 }
 
+// tapped is a Guidance that needs a map.
+type tapped struct {
+	guide
+	tap Tap
+}
+
+func (g tapped) Tap() Tap { return g.tap }
+
+func TestTapOf(t *testing.T) {
+	a, b := tapped{tap: Tap{Layer: "middle_block.1", Heads: 4}}, tapped{tap: Tap{Layer: "middle_block.1"}}
+	for _, c := range []struct {
+		guidances []Guidance
+		tap       Tap
+		needed    bool
+		fails     bool
+	}{
+		{nil, Tap{}, false, false},
+		{[]Guidance{guide(nil)}, Tap{}, false, false},
+		{[]Guidance{guide(nil), a, guide(nil), a}, a.tap, true, false},
+		{[]Guidance{a, b}, Tap{}, false, true},
+	} {
+		tap, needed, err := TapOf(c.guidances)
+		if tap != c.tap || needed != c.needed || (err != nil) != c.fails {
+			t.Errorf("%d guidances: %v, %v, %v, want %v, %v", len(c.guidances), tap, needed, err, c.tap, c.needed)
+		}
+	}
+}
+
 func TestCondEqual(t *testing.T) {
 	context1, context2 := tensor.New(1, 2, 3), tensor.New(1, 2, 3)
 	context3 := tensor.New(1, 3, 2)

@@ -88,7 +88,7 @@ func (s *Schedule) derive() {
 	bar := 1.0
 	for _, b := range s.beta {
 		prev := bar
-		bar *= 1 - b
+		bar = float64(bar * (1 - b))
 		s.alphaBar = append(s.alphaBar, bar)
 		s.posteriorVariance = append(s.posteriorVariance, b*(1-prev)/(1-bar))
 		s.posteriorMean1 = append(s.posteriorMean1, b*math.Sqrt(prev)/(1-bar))
@@ -158,7 +158,7 @@ func namedBetas(name string, steps int) ([]float64, error) {
 	switch name {
 	case "linear":
 		scale := 1000 / float64(steps)
-		first, last := scale*0.0001, scale*0.02
+		first, last := float64(scale*0.0001), float64(scale*0.02)
 		if last > 1 {
 			return nil, fmt.Errorf("diffusion_steps is %d: the linear noise_schedule ends with β = 20/%d, above 1; expected at least 20 steps, or noise_schedule cosine", steps, steps)
 		}
