@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 )
 
 // hint compares the flags with what the shapes of a checkpoint suggest and
@@ -44,6 +45,51 @@ func (c *ADM) hint(sd checkpoint.StateDict) string {
 		return "its shapes agree with the flags, its keys do not: is it a file of another family?"
 	}
 	return "its shapes suggest " + strings.Join(diffs, ", ")
+}
+
+// Guess implements Guesser. image_size leaves no trace in the shapes; it is
+// known where the levels are the authors' default for one.
+func (c *ADM) Guess(sd checkpoint.StateDict) (Guess, bool) {
+	g, ok := guessADM(sd)
+	if !ok {
+		return Guess{}, false
+	}
+	size := flag("image_size", "?")
+	size.Note = "not in the shapes"
+	attention := flag("attention_resolutions", "?")
+	attention.Note = "image_size divided by " + joinInts(g.attention)
+	g.ImageSize = 512 // any that the levels divide will do to compare the keys
+	for s, mult := range defaultChannelMult {
+		if mult == g.ChannelMult {
+			g.ImageSize = s
+			size = flag("image_size", s)
+			size.Note = "whose default channel_mult this is"
+			attention = flag("attention_resolutions", g.attentionResolutions(s))
+		}
+	}
+	g.AttentionResolutions = g.attentionResolutions(g.ImageSize)
+	guess := Guess{Evidence: "time_embed, input_blocks, middle_block and output_blocks of guided-diffusion's UNetModel"}
+	guess.Flags = append(guess.Flags, size, flag("num_channels", g.NumChannels), flag("num_res_blocks", g.NumResBlocks),
+		flag("channel_mult", g.ChannelMult), flag("learn_sigma", g.LearnSigma), flag("class_cond", g.ClassCond))
+	if g.ClassCond {
+		guess.Flags = append(guess.Flags, flag("num_classes", g.NumClasses))
+	}
+	guess.Flags = append(guess.Flags, attention, flag("use_scale_shift_norm", g.UseScaleShiftNorm), flag("resblock_updown", g.ResblockUpdown))
+	d, err := g.dims()
+	if err != nil {
+		guess.Mismatches = []string{err.Error()}
+		return guess, true
+	}
+	guess.Mismatches = mismatches(sd, func(m *onnx.Module) { g.build(m, d, newTaps(nil)) })
+	return guess, true
+}
+
+func joinInts(xs []int) string {
+	var s []string
+	for _, x := range xs {
+		s = append(s, fmt.Sprint(x))
+	}
+	return strings.Join(s, ", ")
 }
 
 // A guessedADM holds the flags that can be read off a checkpoint's shapes.

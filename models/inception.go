@@ -62,6 +62,22 @@ func (c *Inception) Load(path string, opt Options) (*InceptionNet, error) {
 	return n, nil
 }
 
+// Guess implements Guesser.
+func (c *Inception) Guess(sd checkpoint.StateDict) (Guess, bool) {
+	fc, ok := sd["fc.weight"]
+	if _, stem := sd["Conv2d_1a_3x3.conv.weight"]; !ok || !stem || len(fc.Shape) != 2 {
+		return Guess{}, false
+	}
+	n := &InceptionNet{inputSize: 299, classes: fc.Shape[0], width: fc.Shape[1]}
+	return Guess{
+		Evidence: "Conv2d_1a_3x3 … Mixed_7c and fc of the FID Inception under pytorch-fid's names",
+		Flags:    []Flag{flag("width", n.width)},
+		Mismatches: mismatches(sd, func(m *onnx.Module) {
+			n.build(m, Resizes[TF], n.inputSize, n.inputSize, []string{Logits})
+		}),
+	}, true
+}
+
 // An InceptionNet is the FID Inception with its weights at hand.
 type InceptionNet struct {
 	file           *checkpoint.File

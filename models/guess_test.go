@@ -1,0 +1,101 @@
+package models
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+)
+
+func TestGuessFamily(t *testing.T) {
+	for path, want := range map[string]string{
+		"pretrained/adm-uncond.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? use_scale_shift_norm=true resblock_updown=true`,
+		"pretrained/adm-cond.pt":   `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=true num_classes=10 attention_resolutions=? use_scale_shift_norm=true resblock_updown=true`,
+		"pretrained/inception.pt":  "inception width=256",
+	} {
+		f, err := checkpoint.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := spell(GuessFamily(f.Tensors)); got != want {
+			t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
+		}
+		f.Close()
+	}
+}
+
+func spell(gs []Guess) string {
+	var s []string
+	for _, g := range gs {
+		s = append(s, g.Family)
+		for _, f := range g.Flags {
+			s = append(s, f.Name+"="+f.Value)
+		}
+		s = append(s, g.Mismatches...)
+	}
+	return strings.Join(s, " ")
+}
+
+// official are the authors' published ADM configurations.
+var official = map[string]struct {
+	flags      func(*ADM)
+	parameters int // of guided-diffusion's UNetModel with these flags, from PyTorch
+}{
+	"256x256_diffusion_uncond": {func(c *ADM) {
+		c.ImageSize, c.NumChannels, c.NumHeadChannels, c.AttentionResolutions = 256, 256, 64, "32,16,8"
+		c.LearnSigma, c.ResblockUpdown = true, true
+	}, 552_814_086},
+	"256x256_diffusion": {func(c *ADM) {
+		c.ImageSize, c.NumChannels, c.NumHeadChannels, c.AttentionResolutions = 256, 256, 64, "32,16,8"
+		c.LearnSigma, c.ResblockUpdown, c.ClassCond = true, true, true
+	}, 553_838_086},
+	"128x128_diffusion": {func(c *ADM) {
+		c.ImageSize, c.NumChannels, c.NumHeads, c.AttentionResolutions = 128, 256, 4, "32,16,8"
+		c.LearnSigma, c.ResblockUpdown, c.ClassCond = true, true, true
+	}, 421_529_606},
+	"64x64_diffusion": {func(c *ADM) {
+		c.ImageSize, c.NumChannels, c.NumResBlocks, c.NumHeadChannels, c.AttentionResolutions = 64, 192, 3, 64, "32,16,8"
+		c.LearnSigma, c.ResblockUpdown, c.ClassCond, c.UseNewAttentionOrder = true, true, true, true
+	}, 295_904_454},
+}
+
+// TestOfficialSizes counts the parameters of the published networks and guesses
+// their flags back from their shapes.
+func TestOfficialSizes(t *testing.T) {
+	for name, o := range official {
+		c := newADM()
+		o.flags(c)
+		d, err := c.dims()
+		if err != nil {
+			t.Fatal(err)
+		}
+		shapes, err := onnx.Parameters(func(m *onnx.Module) { c.build(m, d, newTaps(nil)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		sd, count := checkpoint.StateDict{}, 0
+		for k, s := range shapes {
+			tensor := checkpoint.Tensor{DType: checkpoint.F32, Shape: s, File: "weights.pt"}
+			tensor.Size = 4 * int64(tensor.Len())
+			sd[k] = tensor
+			count += tensor.Len()
+		}
+		if count != o.parameters {
+			t.Errorf("%s has %d parameters, want %d", name, count, o.parameters)
+		}
+		g, ok := guessADM(sd)
+		if !ok {
+			t.Fatalf("%s is not recognized", name)
+		}
+		got := fmt.Sprint(g.NumChannels, g.NumResBlocks, g.ChannelMult, g.LearnSigma, g.ClassCond, g.UseScaleShiftNorm, g.ResblockUpdown, g.attentionResolutions(c.ImageSize))
+		want := fmt.Sprint(c.NumChannels, c.NumResBlocks, joinFloats(d.mult), c.LearnSigma, c.ClassCond, c.UseScaleShiftNorm, c.ResblockUpdown, c.AttentionResolutions)
+		if got != want || !slices.Equal(g.attention, sorted(d.attention)) {
+			t.Errorf("%s: guessed %s, want %s", name, got, want)
+		}
+	}
+}
+
+func sorted(xs []int) []int { slices.Sort(xs); return xs }
