@@ -1,0 +1,120 @@
+package eval
+
+import (
+	"context"
+	"fmt"
+)
+
+// FID is the Fréchet distance of two Gaussians fitted to pool features
+// (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", eq. 6):
+//
+//	d² = |μ₁−μ₂|² + Tr Σ₁ + Tr Σ₂ − 2·Tr √(Σ₁Σ₂)
+//
+// evaluator.py, FIDStatistics.frechet_distance. ADM and torch-fidelity take
+// means in float32 (row after row), pytorch-fid and torchmetrics in float64.
+type FID struct {
+	Mean MeanType `yaml:"mean" doc:"float32 (ADM, torch-fidelity) or float64 (exact; pytorch-fid, torchmetrics)"`
+}
+
+var _ Metric = (*FID)(nil)
+
+// A MeanType is the arithmetic of the mean of features.
+type MeanType string
+
+// The arithmetics of the mean. Statistics that were read from a file have the
+// mean that the file holds, whatever is asked for.
+const (
+	MeanFloat32 MeanType = "float32"
+	MeanFloat64 MeanType = "float64"
+)
+
+// Validate reports an unknown name.
+func (m MeanType) Validate() error {
+	if m != MeanFloat32 && m != MeanFloat64 {
+		return fmt.Errorf("mean %q; known: %s, %s", string(m), MeanFloat32, MeanFloat64)
+	}
+	return nil
+}
+
+// Validate implements the check after decoding.
+func (m *FID) Validate() error { return m.Mean.Validate() }
+
+// Column implements Metric.
+func (*FID) Column() Column { return Column{"fid", "FID", Lower, 2} }
+
+// Score implements Metric.
+func (m *FID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
+	r, err := ref.poolStats()
+	if err != nil {
+		return nil, err
+	}
+	g, err := gen.poolStats()
+	if err != nil {
+		return nil, err
+	}
+	return frechetScore(m.Column(), r, g, m.Mean, products(gen, ref))
+}
+
+// frechetScore is the distance as a score, with what may mislead about it.
+func frechetScore(c Column, ref, gen *Stats, mean MeanType, p Products) ([]Score, error) {
+	f, err := FrechetDistance(ref, gen, mean, p)
+	if err != nil {
+		return nil, err
+	}
+	s := c.score(f.Distance, f.Route)
+	for _, set := range []*Stats{ref, gen} {
+		if set.N > 0 && set.N <= set.D() {
+			s.Warnings = append(s.Warnings, fmt.Sprintf(
+				"%s: %d images in %d dimensions: the covariance is singular and %s is biased upwards; compare equal numbers of images only",
+				set.name(), set.N, set.D(), c.Title))
+		}
+	}
+	return []Score{s}, nil
+}
+
+// A Frechet is the Fréchet distance and its parts.
+type Frechet struct {
+	Distance float64
+	Mean     float64 // |μ₁−μ₂|²
+	Traces   float64 // Tr Σ₁ + Tr Σ₂
+	Root     float64 // Tr √(Σ₁Σ₂)
+	Route    string  // how Root was computed
+}
+
+// FrechetDistance compares two sets of statistics. Rounding can leave the
+// distance of equal sets a little below zero; it is then zero. Nil products
+// are Gonum.
+func FrechetDistance(ref, gen *Stats, mean MeanType, p Products) (Frechet, error) {
+	if ref.D() != gen.D() {
+		return Frechet{}, fmt.Errorf("%s has %d dimensions, %s has %d: they come from different networks",
+			ref.name(), ref.D(), gen.name(), gen.D())
+	}
+	root, route, err := traceOfRoot(ref, gen, p)
+	if err != nil {
+		return Frechet{}, err
+	}
+	f := Frechet{Mean: meanDistance(ref, gen, mean), Traces: ref.trace() + gen.trace(), Root: root, Route: route}
+	f.Distance = max(f.Mean+f.Traces-2*f.Root, 0)
+	return f, nil
+}
+
+// meanDistance is |μ₁−μ₂|². Two float32 means are subtracted in float32, as
+// NumPy does; their squares are added exactly.
+func meanDistance(ref, gen *Stats, mean MeanType) float64 {
+	sum := 0.0
+	for j := range ref.Mean {
+		delta := ref.Mean[j] - gen.Mean[j]
+		if mean == MeanFloat32 {
+			switch {
+			case ref.Mean32 != nil && gen.Mean32 != nil:
+				delta = float64(ref.Mean32[j] - gen.Mean32[j])
+			case ref.Mean32 != nil:
+				delta = float64(ref.Mean32[j]) - gen.Mean[j]
+			case gen.Mean32 != nil:
+				delta = ref.Mean[j] - float64(gen.Mean32[j])
+			}
+		}
+		sum += delta * delta
+	}
+	return sum
+}

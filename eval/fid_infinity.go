@@ -1,0 +1,115 @@
+package eval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// FIDInfinity extrapolates FID to infinitely many generated images (Chong and
+// Forsyth, "Effectively Unbiased FID and Inception Score and where to find
+// them", §3): FID of random subsets of growing size against the whole
+// reference, and a straight line through it as a function of 1/N,
+//
+//	FID_N ≈ a + b/N,  answer a
+//
+// Sizes are evenly spaced from the smallest to all images (dgm-eval and
+// FID_IS_infinity: 15 from 5000 on). Means are float64.
+type FIDInfinity struct {
+	Points   int    `yaml:"points" doc:"number of subset sizes"`
+	Smallest int    `yaml:"smallest" doc:"smallest subset; at most a tenth of the images is taken"`
+	Seed     uint32 `yaml:"seed" doc:"seed of the subsets (numpy.random.RandomState)"`
+}
+
+var _ Metric = (*FIDInfinity)(nil)
+
+// Validate implements the check after decoding.
+func (m *FIDInfinity) Validate() error {
+	if m.Points < 2 || m.Smallest < 2 {
+		return fmt.Errorf("%d points from %d images on; at least 2 of each are needed", m.Points, m.Smallest)
+	}
+	return nil
+}
+
+// Column implements Metric.
+func (*FIDInfinity) Column() Column { return Column{"fid_infinity", "FID∞", Lower, 2} }
+
+// Score implements Metric.
+func (m *FIDInfinity) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	if gen.Pool == nil {
+		return nil, fmt.Errorf("%s has no features of single images: statistics are not enough, an .npz with arr_0 supplies them", gen.name())
+	}
+	random := newRandomState(m.Seed)
+	smallest := min(m.Smallest, max(gen.N/10, 2))
+	if smallest >= gen.N {
+		return nil, fmt.Errorf("%s: %d images are too few for subsets", gen.name(), gen.N)
+	}
+	var subsets [][]int
+	for i := range m.Points {
+		size := smallest + (gen.N-smallest)*i/(m.Points-1)
+		subsets = append(subsets, random.permutation(gen.N)[:size])
+	}
+	fit, err := fidInfinity(ctx, ref, gen, subsets)
+	if err != nil {
+		return nil, err
+	}
+	return []Score{m.Column().score(fit.intercept, fmt.Sprintf("%d subsets of %d to %d images", m.Points, smallest, gen.N))}, nil
+}
+
+type infinityFit struct {
+	fids             []float64
+	intercept, slope float64
+}
+
+// fidInfinity fits FID over 1/N for subsets given as indices of images.
+func fidInfinity(ctx context.Context, ref, gen *Features, subsets [][]int) (infinityFit, error) {
+	var fit infinityFit
+	r, err := ref.poolStats()
+	if err != nil {
+		return fit, err
+	}
+	p := products(gen, ref)
+	inverse := make([]float64, len(subsets))
+	for i, list := range subsets {
+		if err := ctx.Err(); err != nil {
+			return fit, err
+		}
+		a := NewAccumulator(gen.D, p)
+		for _, j := range list {
+			if err := a.Add(gen.Pool[j*gen.D : (j+1)*gen.D]); err != nil {
+				return fit, err
+			}
+		}
+		s, err := a.Stats()
+		if err != nil {
+			return fit, err
+		}
+		f, err := FrechetDistance(r, s, MeanFloat64, p)
+		if err != nil {
+			return fit, err
+		}
+		fit.fids = append(fit.fids, f.Distance)
+		inverse[i] = 1 / float64(len(list))
+	}
+	fit.intercept, fit.slope, err = line(inverse, fit.fids)
+	return fit, err
+}
+
+// line is the least-squares fit y ≈ a + b·x.
+func line(x, y []float64) (a, b float64, err error) {
+	mx, _ := meanStd(x)
+	my, _ := meanStd(y)
+	var sxy, sxx float64
+	for i := range x {
+		sxy += (x[i] - mx) * (y[i] - my)
+		sxx += (x[i] - mx) * (x[i] - mx)
+	}
+	if sxx == 0 {
+		return 0, 0, errors.New("subsets of one size: no line through FID over 1/N")
+	}
+	b = sxy / sxx
+	return my - b*mx, b, nil
+}

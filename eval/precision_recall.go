@@ -1,0 +1,127 @@
+package eval
+
+import (
+	"context"
+	"fmt"
+)
+
+// Precision is the share of generated images that lie in the manifold of the
+// reference: within the ball around some reference image whose radius is the
+// distance to its k-th neighbour among the reference images (Kynkäänniemi et
+// al., "Improved Precision and Recall Metric", eq. 1 and 2):
+//
+//	precision = 1/M Σⱼ [∃i: |rᵢ−gⱼ|² ≤ ρₖ(rᵢ)²]
+//
+// evaluator.py: k = 3, squared distances in float16, see Distance.
+type Precision struct {
+	K        int      `yaml:"k" doc:"neighbour whose distance is the radius"`
+	Distance Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
+}
+
+// Recall is the share of reference images that lie in the manifold of the
+// generated ones; see Precision.
+//
+//	recall = 1/N Σᵢ [∃j: |rᵢ−gⱼ|² ≤ ρₖ(gⱼ)²]
+type Recall struct {
+	K        int      `yaml:"k" doc:"neighbour whose distance is the radius"`
+	Distance Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
+}
+
+var (
+	_ Metric = (*Precision)(nil)
+	_ Metric = (*Recall)(nil)
+)
+
+// Validate implements the check after decoding.
+func (m *Precision) Validate() error { return validBalls(m.K, m.Distance) }
+
+// Validate implements the check after decoding.
+func (m *Recall) Validate() error { return validBalls(m.K, m.Distance) }
+
+func validBalls(k int, d Distance) error {
+	if k < 1 {
+		return fmt.Errorf("k is %d, expected at least 1", k)
+	}
+	return d.Validate()
+}
+
+// Column implements Metric.
+func (*Precision) Column() Column { return Column{"precision", "Precision", Higher, 2} }
+
+// Column implements Metric.
+func (*Recall) Column() Column { return Column{"recall", "Recall", Higher, 2} }
+
+// Score implements Metric.
+func (m *Precision) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
+	c, err := compareManifolds(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
+	if err != nil {
+		return nil, err
+	}
+	return []Score{m.Column().score(float64(c.genIn)/float64(gen.N), ballsNote(m.K, m.Distance, ref, gen))}, nil
+}
+
+// Score implements Metric.
+func (m *Recall) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
+	c, err := compareManifolds(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
+	if err != nil {
+		return nil, err
+	}
+	return []Score{m.Column().score(float64(c.refIn)/float64(ref.N), ballsNote(m.K, m.Distance, ref, gen))}, nil
+}
+
+func ballsNote(k int, d Distance, ref, gen *Features) string {
+	return fmt.Sprintf("k = %d, %s distances, %d reference and %d generated images", k, d, ref.N, gen.N)
+}
+
+// A manifoldKey says how two sets are compared; the outcome is remembered.
+type manifoldKey struct {
+	distance Distance
+	k        int
+	strict   bool
+}
+
+type radiiKey struct {
+	distance Distance
+	k        int
+}
+
+// radiiOf are the radii of a set, computed once.
+func (f *Features) radiiOf(ctx context.Context, d Distance, k int, p Products) ([]float64, error) {
+	return remember(f, radiiKey{d, k}, func() ([]float64, error) {
+		r, err := radii(ctx, d, p, f.Pool, f.D, []int{k})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name(), err)
+		}
+		return r[0], nil
+	})
+}
+
+// compareManifolds counts the images of one set in the balls of the other.
+func compareManifolds(ctx context.Context, ref, gen *Features, key manifoldKey) (manifoldCount, error) {
+	if err := pools(ref, gen); err != nil {
+		return manifoldCount{}, err
+	}
+	if err := validBalls(key.k, key.distance); err != nil {
+		return manifoldCount{}, err
+	}
+	type against struct {
+		ref *Features
+		manifoldKey
+	}
+	return remember(gen, against{ref, key}, func() (manifoldCount, error) {
+		p := products(gen, ref)
+		r, err := ref.radiiOf(ctx, key.distance, key.k, p)
+		if err != nil {
+			return manifoldCount{}, err
+		}
+		g, err := gen.radiiOf(ctx, key.distance, key.k, p)
+		if err != nil {
+			return manifoldCount{}, err
+		}
+		c, err := manifolds(ctx, key.distance, p, ref.Pool, gen.Pool, ref.D, [][]float64{r}, [][]float64{g}, key.strict)
+		if err != nil {
+			return manifoldCount{}, err
+		}
+		return c[0], nil
+	})
+}

@@ -1,0 +1,168 @@
+package eval
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"sagbench/eval/npz"
+)
+
+// A Reference is what an .npz file says about a set of images.
+type Reference struct {
+	Path     string
+	Pool     *Stats   // mu, sigma; nil where the file has none
+	Spatial  *Stats   // mu_s, sigma_s; nil where the file has none
+	Images   *Images  // arr_0; nil where the file has none
+	Warnings []string // what the file cannot supply, or what is suspicious about it
+}
+
+// ReadReference reads an .npz file in the layout of the ADM evaluator: images
+// arr_0 [N,H,W,3] and, where they are known, statistics mu [D], sigma [D,D] of
+// pool features and mu_s, sigma_s of spatial features, float32 or float64. A
+// file of mu and sigma alone (pytorch-fid) and one of arr_0 alone (samples)
+// are read as well. Statistics are checked: finite, symmetric, no negative
+// variance, shapes that fit. Images are opened, not read; Close closes them.
+func ReadReference(path string) (*Reference, error) {
+	f, err := npz.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
+	}
+	r := &Reference{Path: path}
+	if err := r.read(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("eval: %w", err), f.Close())
+	}
+	if r.Images == nil {
+		err = f.Close()
+	}
+	return r, err
+}
+
+func (r *Reference) read(f *npz.File) error {
+	var faults []error
+	has := func(names ...string) bool {
+		for _, n := range names {
+			if f.Has(n) {
+				return true
+			}
+		}
+		return false
+	}
+	if !has("arr_0", "mu", "sigma") {
+		return fmt.Errorf("%s: missing arr_0 and mu; the file holds %v, expected images arr_0 or statistics mu and sigma", r.Path, f.Names())
+	}
+	var err error
+	if has("mu", "sigma") {
+		r.Pool, err = readStats(f, "mu", "sigma")
+		faults = append(faults, err)
+		if !has("mu_s", "sigma_s") {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("%s: mu and sigma without mu_s and sigma_s: sFID needs them or its images", r.Path))
+		}
+	}
+	if has("mu_s", "sigma_s") {
+		r.Spatial, err = readStats(f, "mu_s", "sigma_s")
+		faults = append(faults, err)
+	}
+	if has("arr_0") && errors.Join(faults...) == nil {
+		r.Images, err = openImages(f)
+		faults = append(faults, err)
+		if err == nil {
+			r.Warnings = append(r.Warnings, r.Images.Warnings...)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Close closes the images.
+func (r *Reference) Close() error {
+	if r.Images == nil {
+		return nil
+	}
+	return r.Images.Close()
+}
+
+// maxDims bounds statistics: the widest features in use have 4096 dimensions.
+const maxDims = 8192
+
+// readStats reads a mean [D] and a covariance [D,D].
+func readStats(f *npz.File, mean, cov string) (*Stats, error) {
+	mu, shape, single, err := readFloats(f, mean, maxDims)
+	if err != nil {
+		return nil, err
+	}
+	if len(shape) != 1 || shape[0] < 1 {
+		return nil, fmt.Errorf("%s: %s has shape %v, expected [D]", f.Path(), mean, shape)
+	}
+	d := shape[0]
+	sigma, shape, _, err := readFloats(f, cov, maxDims*maxDims)
+	if err != nil {
+		return nil, err
+	}
+	if len(shape) != 2 || shape[0] != d || shape[1] != d {
+		return nil, fmt.Errorf("%s: %s has shape %v, expected [%d,%d] since %s has %d values", f.Path(), cov, shape, d, d, mean, d)
+	}
+	if err := checkCovariance(sigma, d); err != nil {
+		return nil, fmt.Errorf("%s: %s %w", f.Path(), cov, err)
+	}
+	s := &Stats{Mean: mu, Cov: sigma, Source: f.Path()}
+	if single {
+		s.Mean32 = make([]float32, d)
+		for i, v := range mu {
+			s.Mean32[i] = float32(v)
+		}
+	}
+	return s, nil
+}
+
+// readFloats reads a whole array of floating point numbers that are finite;
+// single says whether the file has them as float32 or less.
+func readFloats(f *npz.File, name string, limit int) (values []float64, shape []int, single bool, err error) {
+	a, err := f.Array(name)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	values, err = npz.ReadAll[float64](a, limit)
+	if err := errors.Join(err, a.Close()); err != nil {
+		return nil, nil, false, err
+	}
+	if a.Dtype.Kind != 'f' {
+		return nil, nil, false, fmt.Errorf("%s: %s holds %s, expected floating point numbers", f.Path(), name, a.Dtype)
+	}
+	for i, v := range values {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil, nil, false, fmt.Errorf("%s: %s%v is %v, expected a finite number", f.Path(), name, position(i, a.Shape), v)
+		}
+	}
+	return values, a.Shape, a.Dtype.Size < 8, nil
+}
+
+// position is the index of element i of an array of that shape.
+func position(i int, shape []int) []int {
+	at := make([]int, len(shape))
+	for axis := len(shape) - 1; axis >= 0; axis-- {
+		at[axis] = i % shape[axis]
+		i /= shape[axis]
+	}
+	return at
+}
+
+// checkCovariance reports what no covariance can be, and takes the rounding
+// out of the rest: equal elements on either side of the diagonal.
+func checkCovariance(a []float64, d int) error {
+	for i := range d {
+		if v := a[i*d+i]; v < 0 {
+			return fmt.Errorf("has the negative variance %v at [%d %d]: it is no covariance", v, i, i)
+		}
+	}
+	for i := range d {
+		for j := range i {
+			x, y := a[i*d+j], a[j*d+i]
+			if math.Abs(x-y) > 1e-5*math.Sqrt(a[i*d+i]*a[j*d+j]) {
+				return fmt.Errorf("is not symmetric: %v at [%d %d], %v at [%d %d]", y, j, i, x, i, j)
+			}
+			a[i*d+j] = (x + y) / 2
+			a[j*d+i] = a[i*d+j]
+		}
+	}
+	return nil
+}

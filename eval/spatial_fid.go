@@ -1,0 +1,32 @@
+package eval
+
+import (
+	"context"
+	"fmt"
+)
+
+// SpatialFID is sFID, the Fréchet distance of spatial features (Nash et al.,
+// "Generating Images with Sparse Representations", §4.1; evaluator.py): the
+// first 7 channels of Mixed_6d.branch1x1, 17·17·7 = 2023 features in the order
+// (h·17+w)·7+c. See FID for the formula.
+type SpatialFID struct {
+	Mean MeanType `yaml:"mean" doc:"float32 (ADM) or float64 (exact)"`
+}
+
+var _ Metric = (*SpatialFID)(nil)
+
+// Validate implements the check after decoding.
+func (m *SpatialFID) Validate() error { return m.Mean.Validate() }
+
+// Column implements Metric.
+func (*SpatialFID) Column() Column { return Column{"sfid", "sFID", Lower, 2} }
+
+// Score implements Metric.
+func (m *SpatialFID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
+	for _, f := range []*Features{ref, gen} {
+		if f.Spatial == nil {
+			return nil, fmt.Errorf("%s has no spatial statistics: a reference .npz of the ADM layout supplies them as mu_s and sigma_s, images as arr_0", f.name())
+		}
+	}
+	return frechetScore(m.Column(), ref.Spatial, gen.Spatial, m.Mean, products(gen, ref))
+}

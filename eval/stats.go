@@ -1,0 +1,210 @@
+package eval
+
+import (
+	"fmt"
+	"math"
+)
+
+// Stats are the mean and the covariance of a set of features of D dimensions.
+type Stats struct {
+	N      int       // images; 0 where a file of statistics does not say
+	Mean   []float64 // [D]
+	Mean32 []float32 // [D], the mean as NumPy computes it from float32 rows; nil where only Mean is known
+	Cov    []float64 // [D,D] row-major, symmetric, divided by N−1 (numpy.cov)
+	Rows   []float32 // [N,D], the features themselves, kept while N ≤ D; nil otherwise
+	Source string    // file or folder, for messages
+}
+
+// D is the number of dimensions.
+func (s *Stats) D() int { return len(s.Mean) }
+
+// trace is the trace of the covariance.
+func (s *Stats) trace() float64 {
+	sum, d := 0.0, s.D()
+	for i := range d {
+		sum += s.Cov[i*d+i]
+	}
+	return sum
+}
+
+const (
+	// batchRows is how many rows the accumulator gathers before it multiplies
+	// them. It is fixed, so that the result does not depend on the batches in
+	// which the features arrive.
+	batchRows = 1024
+	// panelRows bounds the rows of a product of which only a triangle is used.
+	panelRows = 512
+)
+
+// An Accumulator computes Stats from features that arrive in batches, in one
+// pass and in memory that does not grow with their number.
+//
+// Batches are centred by their own mean and merged (Chan, Golub and LeVeque,
+// "Updating formulae and a pairwise algorithm for computing sample variances",
+// 1979), so that nothing cancels however far from zero the features lie:
+//
+//	S ← S + Σ(x−m_b)(x−m_b)ᵀ + n·n_b/(n+n_b)·(m_b−m)(m_b−m)ᵀ
+type Accumulator struct {
+	d        int
+	products Products
+	n        int       // rows merged into mean and square
+	mean     []float64 // [D]
+	square   []float64 // [D,D], upper triangle of S
+	sum32    []float32 // [D], row after row in float32, as numpy.mean over axis 0
+	batch    []float32 // rows that wait
+	rows     []float32 // all rows, while there are no more than D
+	seen     int
+}
+
+// NewAccumulator accumulates features of d dimensions; nil products are Gonum.
+func NewAccumulator(d int, products Products) *Accumulator {
+	if products == nil {
+		products = Gonum{}
+	}
+	return &Accumulator{d: d, products: products, mean: make([]float64, d), sum32: make([]float32, d)}
+}
+
+// N is the number of rows added so far.
+func (a *Accumulator) N() int { return a.seen }
+
+// Add takes the next rows [n,D] in file order. A value that is not finite is a
+// *NotFiniteError that names the image, counted from the first row ever added.
+func (a *Accumulator) Add(rows []float32) error {
+	if a.d == 0 || len(rows)%a.d != 0 {
+		return fmt.Errorf("eval: %d values are no rows of %d features", len(rows), a.d)
+	}
+	if err := checkFinite(rows, a.d, a.seen); err != nil {
+		return err
+	}
+	for len(rows) > 0 {
+		row := rows[:a.d]
+		rows = rows[a.d:]
+		for j, v := range row {
+			a.sum32[j] += v
+		}
+		a.batch = append(a.batch, row...)
+		a.seen++
+		if a.seen <= a.d {
+			a.rows = append(a.rows, row...)
+		} else {
+			a.rows = nil
+		}
+		if len(a.batch) == batchRows*a.d {
+			if err := a.merge(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// merge adds the waiting rows to mean and S.
+func (a *Accumulator) merge() error {
+	nb := len(a.batch) / a.d
+	if nb == 0 {
+		return nil
+	}
+	if a.square == nil {
+		a.square = make([]float64, a.d*a.d)
+	}
+	mean := make([]float64, a.d)
+	for i := range nb {
+		for j, v := range a.batch[i*a.d : (i+1)*a.d] {
+			mean[j] += float64(v)
+		}
+	}
+	total := float64(a.n + nb)
+	weight := math.Sqrt(float64(a.n) * float64(nb) / total)
+	// Column j of the centred batch, and the shift of the means as one row more.
+	columns := make([]float64, a.d*(nb+1))
+	parallel(a.d, func(from, to int) {
+		for j := from; j < to; j++ {
+			m := mean[j] / float64(nb)
+			col := columns[j*(nb+1) : (j+1)*(nb+1)]
+			for i := range nb {
+				col[i] = float64(a.batch[i*a.d+j]) - m
+			}
+			delta := m - a.mean[j]
+			col[nb] = weight * delta
+			a.mean[j] += delta * float64(nb) / total
+		}
+	})
+	a.n += nb
+	a.batch = a.batch[:0]
+	return addGram(a.products, a.square, columns, a.d, nb+1)
+}
+
+// addGram adds the upper triangle of x·xᵀ, x [d,k], to dst [d,d].
+func addGram(p Products, dst, x []float64, d, k int) error {
+	tmp := make([]float64, min(d, panelRows)*d)
+	for from := 0; from < d; from += panelRows {
+		rows, cols := min(panelRows, d-from), d-from
+		if err := p.Mul64(tmp, x[from*k:(from+rows)*k], x[from*k:], rows, cols, k); err != nil {
+			return err
+		}
+		parallel(rows, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				out := dst[(from+i)*d+from+i : (from+i+1)*d]
+				for j, v := range tmp[i*cols+i : (i+1)*cols] {
+					out[j] += v
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// Stats are the statistics of the rows so far; at least two are needed.
+func (a *Accumulator) Stats() (*Stats, error) {
+	if a.seen < 2 {
+		return nil, fmt.Errorf("eval: %d images: a covariance needs at least 2", a.seen)
+	}
+	if err := a.merge(); err != nil {
+		return nil, err
+	}
+	s := &Stats{N: a.n, Mean: append([]float64(nil), a.mean...), Mean32: make([]float32, a.d),
+		Cov: make([]float64, a.d*a.d), Rows: append([]float32(nil), a.rows...)}
+	if len(a.rows) == 0 {
+		s.Rows = nil
+	}
+	for j, v := range a.sum32 {
+		s.Mean32[j] = v / float32(a.n)
+	}
+	for i := range a.d {
+		for j := i; j < a.d; j++ {
+			v := a.square[i*a.d+j] / float64(a.n-1)
+			s.Cov[i*a.d+j], s.Cov[j*a.d+i] = v, v
+		}
+	}
+	return s, nil
+}
+
+// StatsOf are the statistics of features [n,d] that lie in memory.
+func StatsOf(rows []float32, d int, products Products) (*Stats, error) {
+	a := NewAccumulator(d, products)
+	if err := a.Add(rows); err != nil {
+		return nil, err
+	}
+	return a.Stats()
+}
+
+// A NotFiniteError is a feature that is NaN or infinite.
+type NotFiniteError struct {
+	Image, Dim int
+	Value      float32
+}
+
+func (e *NotFiniteError) Error() string {
+	return fmt.Sprintf("eval: feature %d of image %d (counted from 0) is %v: the network or the image is damaged", e.Dim, e.Image, e.Value)
+}
+
+// checkFinite looks for the first value of rows [n,d] that is not finite;
+// first is the index of the first image.
+func checkFinite(rows []float32, d, first int) error {
+	for i, v := range rows {
+		if v-v != 0 {
+			return &NotFiniteError{Image: first + i/d, Dim: i % d, Value: v}
+		}
+	}
+	return nil
+}
