@@ -73,8 +73,8 @@ type File struct {
 	// An average of the weights ("ema") is preferred to "model", as the
 	// official sampling scripts do.
 	Wrapper string
-	// Others are the entries beside Wrapper that hold tensors too, such as
-	// "model" where "ema" was taken.
+	// Others are the entries beside Wrapper that hold tensors too, dotted
+	// likewise, such as "model" where "ema" was taken.
 	Others []string
 	// Prefix is what every key began with and what was removed: "" or
 	// DataParallel's "module.".

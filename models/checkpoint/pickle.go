@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -98,14 +99,13 @@ func (u *unpickler) placeholder(name string) *opaque {
 // opaqueNames are the classes and functions that were met and not obeyed.
 func (u *unpickler) opaqueNames() []string { return slices.Sorted(maps.Keys(u.opaque)) }
 
-// inert swallows whatever a pickle may do to an object that is no container.
+// inert swallows what a pickle may do to an object that is no container: give
+// it a state, append to it, set its items.
 type inert struct{}
 
-func (inert) PySetState(any) error            { return nil }
-func (inert) PyDictSet(_, _ any) error        { return nil }
-func (inert) PySetAttr(_ string, _ any) error { return nil }
-func (inert) Append(any)                      {}
-func (inert) Set(_, _ any)                    {}
+func (inert) PySetState(any) error { return nil }
+func (inert) Append(any)           {}
+func (inert) Set(_, _ any)         {}
 
 // opaque stands for a class or function that is neither constructed nor
 // called, and for what constructing or calling it would have yielded.
@@ -122,11 +122,10 @@ type firstArgument struct{ inert }
 
 func (firstArgument) Call(args ...any) (any, error) {
 	if len(args) == 0 {
-		return nil, nil
+		return nil, errors.New("a Parameter or Size without an argument")
 	}
 	return args[0], nil
 }
-func (f firstArgument) PyNew(args ...any) (any, error) { return f.Call(args...) }
 
 // dictClass makes dicts out of nothing or of Python 2's list of pairs.
 type dictClass struct {

@@ -129,6 +129,8 @@ func TestBrokenPickles(t *testing.T) {
 		"out-of-band buffer": "\x97", "negative put": "Np-1\n", "text for a number": "Ix\n", "unquoted string": "Sx\n", "protocol 9": "\x80\x09",
 		"nested frames": "\x95\x09\x00\x00\x00\x00\x00\x00\x00\x95\x00\x00\x00\x00\x00\x00\x00\x00", "line cut by a frame": "\x95\x02\x00\x00\x00\x00\x00\x00\x00I1\n",
 		"global without name": "cx\n", "unhashable key": "\x8c\x0bcollections\x8c\x0bOrderedDict\x93)RC\x01aNs", "list for a class": "X\x01\x00\x00\x00a]\x93",
+		"size of nothing": "ctorch\nSize\n)R", "type of nothing": "ctorch._tensor\n_rebuild_from_type_v2\n)R", "type without function": "ctorch._tensor\n_rebuild_from_type_v2\n(NNNtR",
+		"type of a type": "ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._tensor\n_rebuild_from_type_v2\nN)NtR", "tensor by __new__": "ctorch._utils\n_rebuild_tensor_v2\n)\x81",
 	} {
 		f, err := parseBytes(torchZipOf(pairs{{"weight", ramp4("0")}, {"x", code(ops)}}))
 		if err == nil || !strings.Contains(err.Error(), "pickle") || !strings.Contains(err.Error(), "data.pkl") {
@@ -141,10 +143,13 @@ func TestBrokenPickles(t *testing.T) {
 func TestLegitimateOddities(t *testing.T) {
 	python2 := reduce{global{"collections", "OrderedDict"}, tuple{list{list{"weight", ramp4("0")}, list{"n", 3}}}}
 	for name, object := range map[string]any{
-		"OrderedDict of Python 2":    python2,
-		"sets":                       pairs{{"weight", ramp4("0")}, {"s", code("\x8f(C\x01aK\x01\x90")}, {"f", code("(C\x01a\x91")}},
-		"0L of Python 2":             pairs{{"weight", tensorV2(storageID("FloatStorage", "0", 4), 0, tuple{4}, tuple{1})}, {"n", code("\x8a\x00")}, {"m", code("\x8b\x00\x00\x00\x00")}},
-		"object()":                   pairs{{"weight", ramp4("0")}, {"o", code("c__builtin__\nobject\n)\x81")}},
+		"OrderedDict of Python 2": python2,
+		"sets":                    pairs{{"weight", ramp4("0")}, {"s", code("\x8f(C\x01aK\x01\x90")}, {"f", code("(C\x01a\x91")}},
+		"0L of Python 2":          pairs{{"weight", tensorV2(storageID("FloatStorage", "0", 4), 0, tuple{4}, tuple{1})}, {"n", code("\x8a\x00")}, {"m", code("\x8b\x00\x00\x00\x00")}},
+		"object()":                pairs{{"weight", ramp4("0")}, {"o", code("c__builtin__\nobject\n)\x81")}},
+		"subclasses of containers": pairs{{"weight", ramp4("0")},
+			{"deque", code("ccollections\ndeque\n)R(K\x01K\x02eK\x03a")}, {"EasyDict", code("ceasydict\nEasyDict\n)\x81(X\x01\x00\x00\x00aK\x02uX\x01\x00\x00\x00bK\x03s}b")}},
+		"dict made by __new__":       filled{code("c__builtin__\ndict\n)\x81"), pairs{{"weight", ramp4("0")}}},
 		"state of an OrderedDict":    build{filled{orderedDict, pairs{{"weight", ramp4("0")}}}, pairs{{1, 2}}},
 		"defaultdict":                filled{reduce{global{"collections", "defaultdict"}, tuple{global{"builtins", "list"}}}, pairs{{"weight", ramp4("0")}}},
 		"OrderedDict of protocol 4":  filled{code("\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x93)R"), pairs{{"weight", ramp4("0")}}},

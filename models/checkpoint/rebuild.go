@@ -17,8 +17,7 @@ type rebuilder struct {
 	name string
 }
 
-func (r rebuilder) Call(args ...any) (any, error)  { return &rebuilt{name: r.name, args: args}, nil }
-func (r rebuilder) PyNew(args ...any) (any, error) { return r.Call(args...) }
+func (r rebuilder) Call(args ...any) (any, error) { return &rebuilt{name: r.name, args: args}, nil }
 
 // rebuilt is a tensor of the pickle: the function that makes it, and its
 // arguments.
@@ -46,16 +45,12 @@ func (fromType) Call(args ...any) (any, error) {
 	}
 	return function.Call(*inner...)
 }
-func (f fromType) PyNew(args ...any) (any, error) { return f.Call(args...) }
 
 // storageClass is torch.FloatStorage and its kin.
 type storageClass struct {
 	inert
 	name string
 }
-
-func (c *storageClass) Call(...any) (any, error)  { return c, nil }
-func (c *storageClass) PyNew(...any) (any, error) { return c, nil }
 
 // element is an element type as PyTorch names it; dtype is "" where this
 // package has none for it.

@@ -3,6 +3,8 @@ package checkpoint
 import (
 	"encoding/binary"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -124,6 +126,30 @@ func TestClose(t *testing.T) {
 	g.Close()
 	if sum, err := g.SHA256(); err == nil {
 		t.Errorf("SHA256 of a closed file: %s", sum)
+	}
+}
+
+// Somebody empties the file while it is open: an error, not the end of the
+// process.
+func TestShrunkFile(t *testing.T) {
+	data, err := os.ReadFile("testdata/views.pt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := write(t, "views.pt", data)
+	f := open(t, path)
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := f.Tensors["base"].Float32(); err == nil || v != nil || !strings.Contains(err.Error(), `tensor "base": the content is broken`) {
+		t.Errorf("Float32: %v, %v", v, err)
+	}
+	if sum, err := f.SHA256(); err == nil || !strings.Contains(err.Error(), "shrank from") {
+		t.Errorf("SHA256: %s, %v", sum, err)
+	}
+	out := filepath.Join(t.TempDir(), "out.safetensors")
+	if err := WriteSafetensors(out, f.Tensors, nil); err == nil {
+		t.Error("WriteSafetensors succeeds")
 	}
 }
 
