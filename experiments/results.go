@@ -38,6 +38,8 @@ type Metrics struct {
 	Inputs   Inputs            `json:"inputs"`
 	Versions map[string]string `json:"versions"` // sagbench, sampling, onnxruntime
 	Config   json.RawMessage   `json:"config"`   // every setting of the row, defaults included
+
+	folder string // that the file was read from, "" if it was not
 }
 
 // A Setting is one choice of a sweep.
@@ -116,7 +118,7 @@ func readMetrics(path string) (*Metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Metrics{}
+	m := &Metrics{folder: filepath.Dir(path)}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil {

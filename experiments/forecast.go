@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sagbench/configs"
+)
+
+// A forecast is what an experiment still has to do.
+type forecast struct {
+	rows    []rowForecast
+	folder  string // that will hold the results
+	free    int64  // bytes on its disk; -1 = unknown
+	trialed bool   // the rows have times
+}
+
+// A rowForecast is what one row still has to do.
+type rowForecast struct {
+	row    *row
+	images int           // still to draw
+	passes int           // of the network for an image, guidance included
+	calls  int           // of the network still to make, a batch each
+	bytes  int64         // still to write: samples and features
+	time   time.Duration // of the network and of Inception; 0 without a trial
+}
+
+// forecast counts what is left to do. done tells how many of a row's images are
+// there; nil means none.
+func (e *experiment) forecast(ctx context.Context, results string, done func(*row) int) (*forecast, error) {
+	f := &forecast{folder: filepath.Join(results, e.name)}
+	var faults []error
+	for _, r := range e.rows {
+		p := rowForecast{row: r, images: r.Samples}
+		if done != nil {
+			p.images = max(0, r.Samples-done(r))
+		}
+		var err error
+		p.passes, err = r.callsPerImage(ctx)
+		faults = append(faults, err)
+		p.calls = (p.images + r.Batch - 1) / r.Batch * p.passes
+		p.bytes = int64(p.images) * r.imageBytes()
+		f.rows = append(f.rows, p)
+	}
+	f.free = freeSpace(f.folder)
+	return f, configs.Join(faults...)
+}
+
+// imageSide is the height and width that the model's flags name; 0 if they name none.
+func (r *row) imageSide() int {
+	flags := struct {
+		Size int `yaml:"image_size"`
+	}{}
+	b, err := flagsOf(r.model.Flags)
+	if err != nil || b.Only("image_size").Decode(&flags) != nil {
+		return 0
+	}
+	return flags.Size
+}
+
+// imageBytes is what an image takes on the disk in the end.
+func (r *row) imageBytes() int64 {
+	side := int64(r.imageSide())
+	return 3 * side * side
+}
+
+// write is the disk space that is needed at most: a row's samples are there
+// twice while its shards are put into one file.
+func (f *forecast) write() int64 {
+	var sum, most int64
+	for _, p := range f.rows {
+		sum += p.bytes
+		if p.images > 0 {
+			most = max(most, int64(p.row.Samples)*p.row.imageBytes())
+		}
+	}
+	return sum + most
+}
+
+// String is the summary for people.
+func (f *forecast) String() string {
+	images, passes, calls := 0, 0, 0
+	var total time.Duration
+	for _, p := range f.rows {
+		images, passes, calls, total = images+p.images, passes+p.images*p.passes, calls+p.calls, total+p.time
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", grouped(images), len(f.rows), grouped(passes), grouped(calls))
+	fmt.Fprintf(&out, "disk:  %s at most in %s", byteSize(f.write()), f.folder)
+	if f.free >= 0 {
+		fmt.Fprintf(&out, ", %s free", byteSize(f.free))
+		if f.write() > f.free {
+			out.WriteString(": NOT ENOUGH; free some space or choose another disk with --results")
+		}
+	}
+	out.WriteString("\n")
+	if f.trialed {
+		fmt.Fprintf(&out, "time:  about %s, from a trial of two batches\n", span64(total))
+	}
+	return out.String()
+}
+
+// grouped writes 1,562,500.
+func grouped(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// byteSize writes 9.8 GB.
+func byteSize(n int64) string {
+	units := []string{"bytes", "kB", "MB", "GB", "TB"}
+	v, i := float64(n), 0
+	for v >= 1000 && i < len(units)-1 {
+		v, i = v/1000, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d %s", n, units[0])
+	}
+	return fmt.Sprintf("%.1f %s", v, units[i])
+}
+
+// span64 writes a time to two units: 3 days 4 h, 5 min 12 s.
+func span64(d time.Duration) string {
+	d = d.Round(time.Second)
+	units := []struct {
+		name string
+		of   time.Duration
+	}{{"days", 24 * time.Hour}, {"h", time.Hour}, {"min", time.Minute}, {"s", time.Second}}
+	for i, u := range units {
+		if d < u.of && i < len(units)-1 {
+			continue
+		}
+		out := fmt.Sprintf("%d %s", d/u.of, u.name)
+		if i+1 < len(units) {
+			out += fmt.Sprintf(" %d %s", d%u.of/units[i+1].of, units[i+1].name)
+		}
+		return out
+	}
+	return ""
+}
+
+// freeSpace is what is free on the disk of a folder that need not be there yet;
+// -1 if nobody knows.
+func freeSpace(folder string) int64 {
+	folder, err := filepath.Abs(folder)
+	for err == nil {
+		var s unix.Statfs_t
+		if e := unix.Statfs(folder, &s); e == nil {
+			return int64(s.Bavail) * int64(s.Bsize)
+		} else if !errors.Is(e, fs.ErrNotExist) || folder == filepath.Dir(folder) {
+			return -1
+		}
+		folder = filepath.Dir(folder)
+	}
+	return -1
+}

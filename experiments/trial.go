@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sagbench/models"
+	"sagbench/models/ort"
+	"sagbench/sampling"
+)
+
+// trial fills in the rows' times: each network and each Inception draws and
+// looks at two batches, of which the second, which finds the weights in memory,
+// counts. Networks that differ in flags or checkpoint are tried one by one. An
+// error also means that a network does not fit its checkpoint.
+func (f *forecast) trial(ctx context.Context, opt ort.Options) error {
+	passes, looks := map[string]time.Duration{}, map[string]time.Duration{}
+	for i := range f.rows {
+		p := &f.rows[i]
+		if p.images == 0 {
+			continue
+		}
+		id, err := p.row.networkKey(p.row.checkpoint.Path)
+		if err != nil {
+			return err
+		}
+		if _, known := passes[id]; !known {
+			if passes[id], err = p.row.tryNetwork(ctx, opt); err != nil {
+				return err
+			}
+		}
+		p.time = time.Duration(p.images*p.passes) * passes[id]
+		if len(p.row.metrics) == 0 {
+			continue
+		}
+		id = fmt.Sprint(p.row.inception.Path, p.row.Inception.InputSize, p.row.Inception.Resize, p.row.imageSide())
+		if _, known := looks[id]; !known {
+			if looks[id], err = p.row.tryInception(ctx, opt); err != nil {
+				return err
+			}
+		}
+		p.time += time.Duration(p.row.Samples) * looks[id]
+	}
+	f.trialed = true
+	return nil
+}
+
+// trialBatch is the size of the batches that the row's images come in.
+func (r *row) trialBatch() int { return min(r.Batch, r.Samples) }
+
+// tryNetwork is the time that an image takes for a pass through the network.
+func (r *row) tryNetwork(ctx context.Context, opt ort.Options) (time.Duration, error) {
+	m, err := r.model.Flags.Open(r.checkpoint.Path, models.Options{Options: opt, Taps: r.taps})
+	if err != nil {
+		return 0, err
+	}
+	defer m.Close()
+	g, ok := m.(models.Generator)
+	if !ok {
+		return 0, r.Model.Errorf("family %s draws no images", r.model.Family)
+	}
+	s, err := sampling.NewSchedule(r.schedule)
+	if err != nil {
+		return 0, err
+	}
+	x, c, err := benchInput(g, r.trialBatch())
+	if err != nil {
+		return 0, err
+	}
+	return second(r.trialBatch(), func() error {
+		_, err := g.Denoise(ctx, x, s.Timestep(s.Len()-1), c)
+		return err
+	})
+}
+
+// tryInception is the time that Inception takes for an image.
+func (r *row) tryInception(ctx context.Context, opt ort.Options) (time.Duration, error) {
+	net, err := r.Inception.Load(r.inception.Path, models.Options{Options: opt})
+	if err != nil {
+		return 0, err
+	}
+	defer net.Close()
+	side := max(1, r.imageSide())
+	images := models.Images{N: r.trialBatch(), Height: side, Width: side}
+	images.Pixels = make([]uint8, images.N*side*side*3)
+	return second(images.N, func() error {
+		_, err := net.Features(ctx, r.Inception.Resize, images, models.Pool, models.Spatial)
+		return err
+	})
+}
+
+// second runs two batches of n images and is the second one's time an image.
+func second(n int, batch func() error) (time.Duration, error) {
+	if err := batch(); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	err := batch()
+	return time.Since(start) / time.Duration(n), err
+}
