@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"path/filepath"
 	"strings"
 
+	"sagbench/configs"
 	"sagbench/models"
 	"sagbench/models/ort"
 	"sagbench/models/tensor"
@@ -72,35 +71,36 @@ func firstRows(a ort.Array, want []int) ort.Array {
 
 // checkSample runs a whole sampling loop on the recorded x_T and noise.
 func checkSample(ctx context.Context, c *referenceCase) (map[string]ort.Array, error) {
-	_, sampler, err := sampling.Samplers.One(c.Sampler)
+	r, err := c.row()
 	if err != nil {
 		return nil, err
 	}
-	guidances, err := guidance.Registry.Many(c.Guidance)
-	if err != nil {
-		return nil, err
-	}
-	var chosen []sampling.Guidance
-	for _, g := range guidances {
-		chosen = append(chosen, g.Value)
-	}
-	opt := models.Options{Options: c.options}
-	if opt.Taps, err = taps(chosen); err != nil {
-		return nil, err
-	}
-	m, cleanup, err := c.open(opt)
+	m, cleanup, err := c.open(models.Options{Options: c.options, Taps: r.taps})
 	if err != nil {
 		return nil, err
 	}
 	defer cleanup()
 	g, ok := m.(models.Generator)
 	if !ok {
-		return nil, fmt.Errorf("check: %s: the model block names a family that draws no images", filepath.Join(c.dir, "case.yaml"))
+		return nil, r.Model.Errorf("family %s draws no images", r.model.Family)
 	}
-	return c.sample(ctx, g, sampler, chosen)
+	return c.sample(ctx, g, r)
 }
 
-func (c *referenceCase) sample(ctx context.Context, g models.Generator, sampler sampling.Sampler, guidances []sampling.Guidance) (map[string]ort.Array, error) {
+// row is the case as a row of an experiment.
+func (c *referenceCase) row() (*row, error) {
+	r := &row{Experiment: Experiment{Model: c.Model, Sampler: c.Sampler, Guidance: c.Guidance}}
+	var errModel, errSampler, errGuidance error
+	r.model, errModel = models.Decode(r.Model)
+	r.sampler.Name, r.sampler.Value, errSampler = sampling.Samplers.One(r.Sampler)
+	r.guidances, errGuidance = guidance.Registry.Many(r.Guidance)
+	if err := configs.Join(errModel, errSampler, errGuidance); err != nil {
+		return nil, err
+	}
+	return r, configs.Join(r.space(), r.tap())
+}
+
+func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) (map[string]ort.Array, error) {
 	start, err := c.array("in.x_T")
 	if err != nil {
 		return nil, err
@@ -109,22 +109,22 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, sampler 
 	if err != nil {
 		return nil, err
 	}
-	var cond sampling.Cond
+	process := g.Process()
+	p, err := r.predictor(g, process.Predicts, process.ClipDenoised)
+	if err != nil {
+		return nil, err
+	}
 	if _, has := c.tensors["in.y"]; has {
 		y, err := c.array("in.y")
 		if err != nil {
 			return nil, err
 		}
-		cond.Labels = y.Data.([]int64)
-	}
-	p, err := newPredictor(g, sampler, guidances, cond)
-	if err != nil {
-		return nil, err
+		p.Cond.Labels = y.Data.([]int64)
 	}
 	steps := map[string][]tensor.Tensor{}
 	p.Trace = func(name string, _ sampling.Timestep, v tensor.Tensor) { steps[name] = append(steps[name], v.Clone()) }
 	recorded := sampling.Recorded{Start: start.Tensor(), Steps: noise.Tensor()}
-	x, err := sampler.Sample(ctx, p, start.Tensor(), recorded)
+	x, err := r.sampler.Value.Sample(ctx, p, start.Tensor(), recorded)
 	if err != nil {
 		return nil, err
 	}

@@ -69,6 +69,15 @@ func (c *ADM) Open(path string, opt Options) (Model, error) {
 	return &pixelUNet{graph: g, process: c.process(), size: c.ImageSize, classes: c.classes(), tapped: len(opt.Taps) > 0}, nil
 }
 
+// Parameters lists the parameters of the network by key with their shapes.
+func (c *ADM) Parameters() (map[string][]int, error) {
+	d, err := c.dims()
+	if err != nil {
+		return nil, fmt.Errorf("models: adm: %w", err)
+	}
+	return onnx.Parameters(func(m *onnx.Module) { c.build(m, d, newTaps(nil)) })
+}
+
 // admDims are the sizes that the flags imply.
 type admDims struct {
 	mult      []float64 // width of each level over num_channels

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"sagbench/models/checkpoint"
-	"sagbench/models/onnx"
 )
 
 func TestGuessFamily(t *testing.T) {
@@ -72,7 +71,7 @@ func TestOfficialSizes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shapes, err := onnx.Parameters(func(m *onnx.Module) { c.build(m, d, newTaps(nil)) })
+		shapes, err := c.Parameters()
 		if err != nil {
 			t.Fatal(err)
 		}

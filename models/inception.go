@@ -78,6 +78,13 @@ func (c *Inception) Guess(sd checkpoint.StateDict) (Guess, bool) {
 	}, true
 }
 
+// Parameters lists the parameters of a network of the given width and number of
+// classes (2048 and 1008 in the official one) by key with their shapes.
+func (c *Inception) Parameters(classes int) (map[string][]int, error) {
+	n := &InceptionNet{inputSize: c.InputSize, classes: classes, width: c.Width}
+	return onnx.Parameters(func(m *onnx.Module) { n.build(m, Resizes[TF], n.inputSize, n.inputSize, []string{Logits}) })
+}
+
 // An InceptionNet is the FID Inception with its weights at hand.
 type InceptionNet struct {
 	file           *checkpoint.File
