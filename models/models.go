@@ -23,6 +23,7 @@ import (
 var Families = configs.Registry[Family]{
 	"adm":       func() Family { return newADM() },
 	"inception": func() Family { return newInception() },
+	"vae":       func() Family { return &VAE{} },
 }
 
 // A Family is a kind of network with its flags.

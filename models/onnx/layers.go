@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"math"
+	"slices"
 
 	"sagbench/models/checkpoint"
 )
@@ -11,7 +12,8 @@ type Conv struct {
 	Out            int
 	Kernel         [2]int
 	Stride         int
-	Pad            [2]int
+	Pad            [2]int // zeros on both sides
+	After          [2]int // further zeros below and to the right
 	NoBias         bool
 	StoredKernel1D bool // the checkpoint holds a Conv1d weight [Out,In,1]
 }
@@ -34,19 +36,37 @@ func (m *Module) Conv(x Value, c Conv) Value {
 	if !c.NoBias {
 		args = append(args, m.Param("bias", c.Out))
 	}
-	size := func(i int) int { return (x.Shape[2+i]+2*c.Pad[i]-c.Kernel[i])/c.Stride + 1 }
+	size := func(i int) int { return (x.Shape[2+i]+2*c.Pad[i]+c.After[i]-c.Kernel[i])/c.Stride + 1 }
 	at := attrs{
 		"kernel_shape": c.Kernel[:],
 		"strides":      []int{c.Stride, c.Stride},
-		"pads":         []int{c.Pad[0], c.Pad[1], c.Pad[0], c.Pad[1]},
+		"pads":         []int{c.Pad[0], c.Pad[1], c.Pad[0] + c.After[0], c.Pad[1] + c.After[1]},
 	}
 	return m.op("Conv", x.DType, []int{x.Shape[0], c.Out, size(0), size(1)}, at, args...)
 }
 
-// Linear is nn.Linear: x [N,in] → [N,out]; parameters weight [out,in] and bias [out].
+// Linear is nn.Linear: x […,in] → […,out]; parameters weight [out,in] and bias [out].
 func (m *Module) Linear(x Value, out int) Value {
-	w, b := m.Param("weight", out, x.Dim(-1)), m.Param("bias", out)
-	return m.op("Gemm", x.DType, []int{x.Shape[0], out}, attrs{"transB": 1}, x, w, b)
+	return m.gemm(x, out, m.Param("weight", out, x.Dim(-1)), m.Param("bias", out))
+}
+
+// LinearNoBias is nn.Linear with bias=False.
+func (m *Module) LinearNoBias(x Value, out int) Value {
+	return m.gemm(x, out, m.Param("weight", out, x.Dim(-1)))
+}
+
+// gemm is x·wᵀ + b over the last axis. The axes before it are merged, so that
+// the weight is packed once, straight from the checkpoint, and needs no copy
+// that is transposed.
+func (m *Module) gemm(x Value, out int, weightAndBias ...Value) Value {
+	shape := append(slices.Clone(x.Shape[:len(x.Shape)-1]), out)
+	if len(shape) == 2 {
+		return m.op("Gemm", x.DType, shape, attrs{"transB": 1}, append([]Value{x}, weightAndBias...)...)
+	}
+	rows := []int{Batch, x.Dim(-1)} // Batch stands for "what remains" in a Reshape
+	x = m.op("Reshape", x.DType, rows, nil, x, m.Ints(rows...))
+	y := m.op("Gemm", x.DType, []int{Batch, out}, attrs{"transB": 1}, append([]Value{x}, weightAndBias...)...)
+	return m.op("Reshape", x.DType, shape, nil, y, m.Ints(shape...))
 }
 
 // MatMulTransposed is a·bᵀ: a [m,k], b [n,k] → [m,n].
@@ -57,12 +77,15 @@ func (m *Module) MatMulTransposed(a, b Value) Value {
 	return m.op("Gemm", a.DType, []int{a.Shape[0], b.Shape[0]}, attrs{"transB": 1}, a, b)
 }
 
-// GroupNorm is nn.GroupNorm with eps 1e-5: x [N,C,H,W]; parameters weight and
-// bias [C]. It is emitted as InstanceNormalization over the groups and a
-// per-channel affine map, because GroupNormalization has no CPU kernel.
-func (m *Module) GroupNorm(x Value, groups int) Value {
+// GroupNorm is nn.GroupNorm with its default eps, 1e-5.
+func (m *Module) GroupNorm(x Value, groups int) Value { return m.GroupNormEps(x, groups, 1e-5) }
+
+// GroupNormEps is nn.GroupNorm: x [N,C,H,W]; parameters weight and bias [C]. It
+// is emitted as InstanceNormalization over the groups and a per-channel affine
+// map, because GroupNormalization has no CPU kernel.
+func (m *Module) GroupNormEps(x Value, groups int, eps float64) Value {
 	c := x.Shape[1]
-	n := m.normalizeGroups(x, groups)
+	n := m.normalizeGroups(x, groups, eps)
 	one, zero := make([]float32, c), make([]float32, c)
 	for i := range one {
 		one[i] = 1
@@ -76,7 +99,7 @@ func (m *Module) GroupNorm(x Value, groups int) Value {
 // the image is passed over once.
 func (m *Module) GroupNormScaleShift(x Value, groups int, scale, shift Value) Value {
 	c := x.Shape[1]
-	n := m.normalizeGroups(x, groups)
+	n := m.normalizeGroups(x, groups, 1e-5)
 	one := m.Add(scale, m.Scalar(1))
 	a := m.Mul(one, m.Param("weight", c))
 	b := m.Add(m.Mul(one, m.Param("bias", c)), shift)
@@ -84,7 +107,7 @@ func (m *Module) GroupNormScaleShift(x Value, groups int, scale, shift Value) Va
 	return m.Add(m.Mul(n, image(a)), image(b))
 }
 
-func (m *Module) normalizeGroups(x Value, groups int) Value {
+func (m *Module) normalizeGroups(x Value, groups int, eps float64) Value {
 	if x.Shape[1]%groups != 0 {
 		fail("%sGroupNorm: %d channels in %d groups", m.prefix, x.Shape[1], groups)
 	}
@@ -93,8 +116,25 @@ func (m *Module) normalizeGroups(x Value, groups int) Value {
 		one[i] = 1
 	}
 	g := m.Reshape(x, x.Shape[0], groups, known(x.Shape[1:])/groups)
-	n := m.op("InstanceNormalization", x.DType, g.Shape, attrs{"epsilon": 1e-5}, g, m.Const(one, groups), m.Const(zero, groups))
+	n := m.op("InstanceNormalization", x.DType, g.Shape, attrs{"epsilon": eps}, g, m.Const(one, groups), m.Const(zero, groups))
 	return m.Reshape(n, x.Shape...)
+}
+
+// LayerNorm is nn.LayerNorm over the last axis: parameters weight and bias.
+func (m *Module) LayerNorm(x Value, eps float64) Value {
+	d := x.Dim(-1)
+	return m.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, m.Param("weight", d), m.Param("bias", d))
+}
+
+// Attention is softmax(q·kᵀ/√d)·v for heads of d = D/heads channels each:
+// q [N,T,D], k and v [N,S,D] → [N,T,D]. The runtime's fused operator keeps a
+// few rows of the T×S weights of each head at a time, so that memory is linear
+// in T.
+func (m *Module) Attention(q, k, v Value, heads int) Value {
+	if d := q.Dim(2); heads < 1 || d%heads != 0 || k.Dim(2) != d || v.Dim(2) != d || k.Dim(1) != v.Dim(1) {
+		fail("%sAttention of %v, %v and %v with %d heads", m.prefix, q.Shape, k.Shape, v.Shape, heads)
+	}
+	return m.ops(contribDomain, "MultiHeadAttention", q.DType, [][]int{q.Shape}, attrs{"num_heads": heads}, q, k, v)[0]
 }
 
 // BatchNorm is nn.BatchNorm2d in evaluation mode: parameters weight, bias,

@@ -95,6 +95,14 @@ func (m *Module) ReLU(x Value) Value { return m.unary("Relu", x, nil) }
 // Swish has no CPU kernel.
 func (m *Module) SiLU(x Value) Value { return m.Mul(x, m.Sigmoid(x)) }
 
+// GELU is x·Φ(x) with the exact normal distribution function Φ.
+func (m *Module) GELU(x Value) Value { return m.unary("Gelu", x, attrs{"approximate": "none"}) }
+
+// QuickGELU is x·σ(1.702·x), CLIP's approximation of GELU.
+func (m *Module) QuickGELU(x Value) Value {
+	return m.Mul(x, m.Sigmoid(m.Mul(x, m.Scalar(1.702))))
+}
+
 // Softmax normalizes along the last axis.
 func (m *Module) Softmax(x Value) Value { return m.unary("Softmax", x, attrs{"axis": -1}) }
 

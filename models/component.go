@@ -1,0 +1,146 @@
+package models
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"sagbench/configs"
+)
+
+// A componentConfig is a pointer to a struct that holds the config.json of a
+// part of a diffusers folder. A key that the struct lacks is an error, as it
+// might change the numbers, unless it is switched off or ignored. A null stands
+// for a pointer or slice that is nil, and is an error elsewhere.
+type componentConfig interface {
+	// class is the _class_name of the part.
+	class() string
+	// ignored are keys without effect on what we compute.
+	ignored() []string
+}
+
+// readConfig decodes folder/config.json. Faults are named with file and line.
+func readConfig(folder string, c componentConfig) error {
+	path := filepath.Join(folder, "config.json")
+	b, err := readJSON(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("models: %s: config.json is missing; expected the folder of one %s with its config.json and weights, as diffusers saves it", folder, c.class())
+	}
+	if err != nil {
+		return fmt.Errorf("models: %w", err)
+	}
+	return decodeConfig(b, c)
+}
+
+// decodeConfig is readConfig for a document that is read.
+func decodeConfig(b configs.Block, c componentConfig) error {
+	var errs []error
+	if at, ok := b.At("_class_name"); ok {
+		if name, _ := at.Text(); name != c.class() {
+			errs = append(errs, at.Errorf("%q is not supported here; supported: %s", name, c.class()))
+		}
+	}
+	drop := c.ignored()
+	fields := configFields(c)
+	for _, key := range b.Keys() {
+		v, _ := b.At(key)
+		nullable, known := fields[key]
+		switch {
+		case strings.HasPrefix(key, "_"), off(v) && !known:
+			drop = append(drop, key)
+		case v.IsNull() && !nullable:
+			errs = append(errs, v.Errorf("null is not supported; expected a value"))
+		}
+	}
+	errs = append(errs, b.Without(drop...).Decode(c))
+	if err := configs.Join(errs...); err != nil {
+		return fmt.Errorf("models: %w", err)
+	}
+	return nil
+}
+
+// configFields are the keys of a config, and whether each may be null.
+func configFields(c componentConfig) map[string]bool {
+	fields := map[string]bool{}
+	t := reflect.TypeOf(c).Elem()
+	for i := range t.NumField() {
+		kind := t.Field(i).Type.Kind()
+		fields[t.Field(i).Tag.Get("yaml")] = kind == reflect.Pointer || kind == reflect.Slice
+	}
+	return fields
+}
+
+// off reports whether the value of a key that we do not know switches its
+// option off: null, false, 0, nothing.
+func off(v configs.Block) bool {
+	text, ok := v.Text()
+	return v.IsNull() || v.IsList() && len(v.Items()) == 0 || ok && slices.Contains([]string{"false", "0", "0.0", "", "none", "default"}, text)
+}
+
+// readJSON reads a JSON file as a block, which knows the line of every key.
+// JSON is YAML but for tabs between its tokens, which become spaces.
+func readJSON(path string) (configs.Block, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return configs.Block{}, err
+	}
+	return parseJSON(path, data)
+}
+
+func parseJSON(name string, data []byte) (configs.Block, error) {
+	var syntax *json.SyntaxError
+	switch err := json.Unmarshal(data, new(any)); {
+	case errors.As(err, &syntax):
+		line := 1 + bytes.Count(data[:min(int(syntax.Offset), len(data))], []byte("\n"))
+		return configs.Block{}, fmt.Errorf("%s:%d: not JSON: %w", name, line, err)
+	case err != nil:
+		return configs.Block{}, fmt.Errorf("%s: not JSON: %w", name, err)
+	}
+	return configs.Parse(name, bytes.ReplaceAll(data, []byte("\t"), []byte(" ")))
+}
+
+// oneOrMany is a number, or a list with one number a block.
+type oneOrMany struct {
+	values []int
+	list   bool
+}
+
+func one(n int) oneOrMany { return oneOrMany{values: []int{n}} }
+
+// UnmarshalBlock implements configs.Unmarshaler.
+func (o *oneOrMany) UnmarshalBlock(b configs.Block) error {
+	if b.IsList() {
+		o.list = true
+		return b.Decode(&o.values)
+	}
+	o.list, o.values = false, make([]int, 1)
+	return b.Decode(&o.values[0])
+}
+
+// of is the number for each of n blocks.
+func (o oneOrMany) of(key string, n int) ([]int, error) {
+	if !o.list {
+		return slices.Repeat(o.values, n), nil
+	}
+	if len(o.values) != n {
+		return nil, fmt.Errorf("%s: %d numbers for %d blocks; expected one number, or one a block", key, len(o.values), n)
+	}
+	return o.values, nil
+}
+
+// only is an error unless every block type is a supported one.
+func only(key string, have []string, supported ...string) error {
+	for i, name := range have {
+		if !slices.Contains(supported, name) {
+			return fmt.Errorf("%s: block %d is %q, which is not supported; supported: %s", key, i, name, strings.Join(supported, ", "))
+		}
+	}
+	return nil
+}
