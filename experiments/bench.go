@@ -24,7 +24,6 @@ import (
 // A benchSection measures one thing and prints its figures as table rows.
 type benchSection struct {
 	name, title string
-	slow        bool // only when asked for by name or with --all
 	run         func(*bench) error
 }
 
@@ -37,18 +36,17 @@ type bench struct {
 }
 
 var benchSections = []benchSection{
-	{"adm-fashion", "ADM, embedded (32×32, 2 M parameters)", false, (*bench).admFashion},
-	{"sag-step", "a SAG step outside the network", false, (*bench).sagStep},
-	{"adm-64", "ADM 64×64 (296 M parameters)", false, func(b *bench) error { return b.admOfficial("64x64_diffusion", 1, 8) }},
-	{"adm-128", "ADM 128×128 (422 M parameters)", false, func(b *bench) error { return b.admOfficial("128x128_diffusion", 1, 8) }},
-	{"adm-256", "ADM 256×256 unconditional (553 M parameters)", true, func(b *bench) error { return b.admOfficial("256x256_diffusion_uncond", 1) }},
-	{"inception", "FID Inception (299×299)", false, (*bench).inception},
-	{"metrics", "metrics at 2048 dimensions", false, (*bench).metrics},
-	{"memory", "evaluation of 50,000 images", false, (*bench).memory},
+	{"adm-fashion", "ADM, embedded (32×32, 2 M parameters)", (*bench).admFashion},
+	{"sag-step", "a SAG step outside the network", (*bench).sagStep},
+	{"adm-64", "ADM 64×64 (296 M parameters)", func(b *bench) error { return b.admOfficial("64x64_diffusion", 1, 8) }},
+	{"adm-128", "ADM 128×128 (422 M parameters)", func(b *bench) error { return b.admOfficial("128x128_diffusion", 1, 8) }},
+	{"adm-256", "ADM 256×256 unconditional (553 M parameters)", func(b *bench) error { return b.admOfficial("256x256_diffusion_uncond", 1) }},
+	{"inception", "FID Inception (299×299)", (*bench).inception},
+	{"metrics", "metrics at 2048 dimensions", (*bench).metrics},
+	{"memory", "evaluation of 50,000 images", (*bench).memory},
 }
 
 func benchCommand(g *globals) *cobra.Command {
-	var all bool
 	var names []string
 	for _, s := range benchSections {
 		names = append(names, s.name)
@@ -61,7 +59,7 @@ official size run on random weights of the true shapes, written to a temporary
 folder and removed afterwards (up to 2.2 GB); time does not depend on the weights.
 
 Sections: ` + strings.Join(names, ", ") + `.`,
-		Example:   "  sagbench bench\n  sagbench bench adm-fashion sag-step\n  sagbench bench --all --device cuda:0",
+		Example:   "  sagbench bench\n  sagbench bench adm-fashion sag-step\n  sagbench bench --device cuda:0",
 		ValidArgs: names,
 		Args:      cobra.OnlyValidArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,7 +73,7 @@ Sections: ` + strings.Join(names, ", ") + `.`,
 				return err
 			}
 			for _, s := range benchSections {
-				if len(args) == 0 && s.slow && !all || len(args) > 0 && !slices.Contains(args, s.name) {
+				if len(args) > 0 && !slices.Contains(args, s.name) {
 					continue
 				}
 				fmt.Fprintf(b.out, "\n%s\n\n", s.title)
@@ -86,7 +84,6 @@ Sections: ` + strings.Join(names, ", ") + `.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&all, "all", false, "the slow sections as well")
 	return c
 }
 
