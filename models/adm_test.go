@@ -35,24 +35,37 @@ func openFashion(t testing.TB, opt Options) *pixelUNet {
 	return m.(*pixelUNet)
 }
 
-// TestBatchInvariance holds an image's prediction to the same bits whatever
-// batch it is in.
 func TestBatchInvariance(t *testing.T) {
-	u := openFashion(t, Options{Taps: []sampling.Tap{{Layer: "output_blocks.1.1"}}})
+	batchInvariance(t, openFashion(t, Options{Taps: []sampling.Tap{{Layer: "output_blocks.1.1"}}}))
+}
+
+// batchInvariance holds an image's prediction to the same bits whatever batch it
+// is in.
+func batchInvariance(t *testing.T, g Generator) {
+	t.Helper()
 	const n = 16
-	x := noise(t, n, 3, 32, 32)
-	at := sampling.Timestep{Value: 500}
-	all, err := u.Denoise(context.Background(), x, at, sampling.Cond{})
-	if err != nil {
-		t.Fatal(err)
+	x := noise(t, append([]int{n}, g.SampleShape()...)...)
+	var labels []int64
+	for i := range min(n, n*g.Classes()) {
+		labels = append(labels, int64(i%g.Classes()))
 	}
+	part := func(from, to int) sampling.Prediction {
+		t.Helper()
+		var c sampling.Cond
+		if labels != nil {
+			c.Labels = labels[from:to]
+		}
+		p, err := g.Denoise(context.Background(), x.Slice(from, to), sampling.Timestep{Value: 500}, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	all := part(0, n)
 	for _, batch := range []int{1, 3, 7} {
 		for from := 0; from < n; from += batch {
 			to := min(from+batch, n)
-			p, err := u.Denoise(context.Background(), x.Slice(from, to), at, sampling.Cond{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := part(from, to)
 			for name, pair := range map[string][2]tensor.Tensor{
 				"eps": {p.Eps, all.Eps.Slice(from, to)}, "var": {p.Var, all.Var.Slice(from, to)}, "attention": {p.Attn, all.Attn.Slice(from, to)},
 			} {
@@ -127,11 +140,11 @@ func TestStrict(t *testing.T) {
 	bad.Shape = []int{32, 2}
 	sd["out.0.weight"] = bad
 	c := fashionADM()
-	d, err := c.dims()
+	u, err := c.network()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = onnx.Build(sd, func(m *onnx.Module) { c.build(m, d, newTaps(nil)) })
+	_, err = onnx.Build(sd, func(m *onnx.Module) { u.build(m, newTaps(nil)) })
 	want := `the checkpoint does not fit the network
   missing    middle_block.1.qkv.weight [384 128 1]
   missing    out.2.bias [6]

@@ -2,7 +2,6 @@ package models
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +12,9 @@ func TestGuessFamily(t *testing.T) {
 	for path, want := range map[string]string{
 		"pretrained/adm-uncond.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? use_scale_shift_norm=true resblock_updown=true`,
 		"pretrained/adm-cond.pt":   `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=true num_classes=10 attention_resolutions=? use_scale_shift_norm=true resblock_updown=true`,
-		"pretrained/inception.pt":  "inception width=256",
+		"pretrained/iddpm.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? use_scale_shift_norm=true resblock_updown=false ` +
+			`iddpm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? use_scale_shift_norm=true`,
+		"pretrained/inception.pt": "inception width=256",
 	} {
 		f, err := checkpoint.Open(path)
 		if err != nil {
@@ -67,7 +68,7 @@ func TestOfficialSizes(t *testing.T) {
 	for name, o := range official {
 		c := newADM()
 		o.flags(c)
-		d, err := c.dims()
+		u, err := c.network()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,16 +86,17 @@ func TestOfficialSizes(t *testing.T) {
 		if count != o.parameters {
 			t.Errorf("%s has %d parameters, want %d", name, count, o.parameters)
 		}
-		g, ok := guessADM(sd)
+		g, ok := guessUNet(sd)
 		if !ok {
 			t.Fatalf("%s is not recognized", name)
 		}
-		got := fmt.Sprint(g.NumChannels, g.NumResBlocks, g.ChannelMult, g.LearnSigma, g.ClassCond, g.UseScaleShiftNorm, g.ResblockUpdown, g.attentionResolutions(c.ImageSize))
-		want := fmt.Sprint(c.NumChannels, c.NumResBlocks, joinFloats(d.mult), c.LearnSigma, c.ClassCond, c.UseScaleShiftNorm, c.ResblockUpdown, c.AttentionResolutions)
-		if got != want || !slices.Equal(g.attention, sorted(d.attention)) {
+		if got, want := sizes(g, c.ImageSize), sizes(u, c.ImageSize); got != want {
 			t.Errorf("%s: guessed %s, want %s", name, got, want)
 		}
 	}
 }
 
-func sorted(xs []int) []int { slices.Sort(xs); return xs }
+// sizes spells all that the shapes of a U-Net tell.
+func sizes(u *unet, imageSize int) string {
+	return fmt.Sprint(u.base, u.blocks, u.widths, u.out, u.classes, u.scaleShift, u.updown, resolutions(u.attention, len(u.widths), imageSize))
+}
