@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sagbench/configs"
+	"sagbench/models/tensor"
+	"sagbench/sampling"
 )
 
 // A forecast is what an experiment still has to do.
@@ -44,7 +45,7 @@ func (e *experiment) forecast(ctx context.Context, results string, done func(*ro
 			p.images = max(0, r.Samples-done(r))
 		}
 		var err error
-		p.passes, err = r.callsPerImage(ctx)
+		p.passes, err = r.passes(ctx)
 		faults = append(faults, err)
 		p.calls = (p.images + r.Batch - 1) / r.Batch * p.passes
 		p.bytes = int64(p.images) * r.imageBytes()
@@ -52,6 +53,30 @@ func (e *experiment) forecast(ctx context.Context, results string, done func(*ro
 	}
 	f.free = freeSpace(f.folder)
 	return f, configs.Join(faults...)
+}
+
+// A counter is a network that predicts nothing and counts its calls.
+type counter struct{ calls int }
+
+// Denoise implements sampling.Denoiser.
+func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ sampling.Cond) (sampling.Prediction, error) {
+	c.calls++
+	return sampling.Prediction{Eps: x.Like(), Attn: tensor.New(x.Rows(), x.Shape[2]*x.Shape[3])}, nil
+}
+
+// passes is how often an image goes through the network, counted on a small one
+// that predicts nothing: samplers and guidances need not say it.
+func (r *row) passes(ctx context.Context) (int, error) {
+	c := &counter{}
+	p, err := r.predictor(c, sampling.Epsilon, true)
+	if err != nil {
+		return 0, err
+	}
+	x := tensor.New(1, 3, 8, 8)
+	if _, err := r.sampler.Value.Sample(ctx, p, x, sampling.Keyed{Images: []int{0}}); err != nil {
+		return 0, fmt.Errorf("row %q: %w", r.title(), err)
+	}
+	return c.calls, nil
 }
 
 // imageSide is the height and width that the model's flags name; 0 if they name none.
@@ -103,7 +128,7 @@ func (f *forecast) String() string {
 	}
 	out.WriteString("\n")
 	if f.trialed {
-		fmt.Fprintf(&out, "time:  about %s, from a trial of two batches\n", span64(total))
+		fmt.Fprintf(&out, "time:  about %s, from a trial of two batches\n", round(total))
 	}
 	return out.String()
 }
@@ -128,26 +153,6 @@ func byteSize(n int64) string {
 		return fmt.Sprintf("%d %s", n, units[0])
 	}
 	return fmt.Sprintf("%.1f %s", v, units[i])
-}
-
-// span64 writes a time to two units: 3 days 4 h, 5 min 12 s.
-func span64(d time.Duration) string {
-	d = d.Round(time.Second)
-	units := []struct {
-		name string
-		of   time.Duration
-	}{{"days", 24 * time.Hour}, {"h", time.Hour}, {"min", time.Minute}, {"s", time.Second}}
-	for i, u := range units {
-		if d < u.of && i < len(units)-1 {
-			continue
-		}
-		out := fmt.Sprintf("%d %s", d/u.of, u.name)
-		if i+1 < len(units) {
-			out += fmt.Sprintf(" %d %s", d%u.of/units[i+1].of, units[i+1].name)
-		}
-		return out
-	}
-	return ""
 }
 
 // freeSpace is what is free on the disk of a folder that need not be there yet;

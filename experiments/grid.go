@@ -199,4 +199,3 @@ func (g *sampleGrid) encode() ([]byte, error) {
 
 // maxGridPixels bounds the picture.
 const maxGridPixels = 1 << 27
-

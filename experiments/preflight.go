@@ -17,7 +17,7 @@ type input struct {
 	inputPath
 	kind   inputKind
 	source Source
-	rows   []string // titles of the rows that need it
+	rows   []*row // that need it
 }
 
 type inputKind string
@@ -38,7 +38,7 @@ func (e *experiment) inputs() []*input {
 				i = len(all)
 				all = append(all, &input{inputPath: p, kind: kind, source: r.sourceOf(p.Path)})
 			}
-			all[i].rows = append(all[i].rows, r.title())
+			all[i].rows = append(all[i].rows, r)
 		}
 		need(networkInput, r.checkpoint)
 		if len(r.metrics) > 0 {
@@ -123,9 +123,22 @@ func (in *input) describe(problem string) string {
 		fmt.Fprintf(&out, ", %s", in.source.Size)
 	}
 	fmt.Fprintf(&out, "\n    %s: %s (%s)\n", in.Path, problem, in.At)
-	fmt.Fprintf(&out, "    needed by: %s\n", strings.Join(in.rows, "; "))
+	fmt.Fprintf(&out, "    needed by: %s\n", in.neededBy())
 	if in.source.Page != "" {
 		fmt.Fprintf(&out, "    published: %s\n", in.source.Page)
 	}
 	return out.String()
+}
+
+// neededBy names the rows, each label once: Cat scale=0, scale=0.05; Horse scale=0.
+func (in *input) neededBy() string {
+	var groups []string
+	for i, r := range in.rows {
+		if i > 0 && r.label != "" && r.label == in.rows[i-1].label {
+			groups[len(groups)-1] += ", " + describe("", r.settings)
+		} else {
+			groups = append(groups, r.title())
+		}
+	}
+	return strings.Join(groups, "; ")
 }
