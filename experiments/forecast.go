@@ -36,7 +36,7 @@ type rowForecast struct {
 
 // forecast counts what is left to do. done tells how many of a row's images are
 // there; nil means none.
-func (e *experiment) forecast(ctx context.Context, results string, done func(*row) int) (*forecast, error) {
+func (e *experiment) forecast(results string, done func(*row) int) (*forecast, error) {
 	f := &forecast{folder: filepath.Join(results, e.name)}
 	var faults []error
 	for _, r := range e.rows {
@@ -45,7 +45,7 @@ func (e *experiment) forecast(ctx context.Context, results string, done func(*ro
 			p.images = max(0, r.Samples-done(r))
 		}
 		var err error
-		p.passes, err = r.passes(ctx)
+		p.passes, err = r.passes()
 		faults = append(faults, err)
 		p.calls = (p.images + r.Batch - 1) / r.Batch * p.passes
 		p.bytes = int64(p.images) * r.imageBytes()
@@ -66,14 +66,14 @@ func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timeste
 
 // passes is how often an image goes through the network, counted on a small one
 // that predicts nothing: samplers and guidances need not say it.
-func (r *row) passes(ctx context.Context) (int, error) {
+func (r *row) passes() (int, error) {
 	c := &counter{}
 	p, err := r.predictor(c, sampling.Epsilon, true)
 	if err != nil {
 		return 0, err
 	}
 	x := tensor.New(1, 3, 8, 8)
-	if _, err := r.sampler.Value.Sample(ctx, p, x, sampling.Keyed{Images: []int{0}}); err != nil {
+	if _, err := r.sampler.Value.Sample(context.Background(), p, x, sampling.Keyed{Images: []int{0}}); err != nil {
 		return 0, fmt.Errorf("row %q: %w", r.title(), err)
 	}
 	return c.calls, nil
@@ -97,6 +97,15 @@ func (r *row) imageBytes() int64 {
 	return 3 * side * side
 }
 
+// images is how many images are still to be drawn.
+func (f *forecast) images() int {
+	n := 0
+	for _, p := range f.rows {
+		n += p.images
+	}
+	return n
+}
+
 // write is the disk space that is needed at most: a row's samples are there
 // twice while its shards are put into one file.
 func (f *forecast) write() int64 {
@@ -112,13 +121,13 @@ func (f *forecast) write() int64 {
 
 // String is the summary for people.
 func (f *forecast) String() string {
-	images, passes, calls := 0, 0, 0
+	passes, calls := 0, 0
 	var total time.Duration
 	for _, p := range f.rows {
-		images, passes, calls, total = images+p.images, passes+p.images*p.passes, calls+p.calls, total+p.time
+		passes, calls, total = passes+p.images*p.passes, calls+p.calls, total+p.time
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", grouped(images), len(f.rows), grouped(passes), grouped(calls))
+	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", grouped(f.images()), len(f.rows), grouped(passes), grouped(calls))
 	fmt.Fprintf(&out, "disk:  %s at most in %s", byteSize(f.write()), f.folder)
 	if f.free >= 0 {
 		fmt.Fprintf(&out, ", %s free", byteSize(f.free))

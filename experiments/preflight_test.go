@@ -130,7 +130,7 @@ func TestFashionHasItsInputs(t *testing.T) {
 // A pass a step without guidance, two with: also where the guidance starts late.
 func TestForecast(t *testing.T) {
 	e := fashion(t, "sampler={ddpm: {steps: 20}}", "samples=100", "batch=16")
-	f, err := e.forecast(t.Context(), t.TempDir(), func(r *row) int {
+	f, err := e.forecast(t.TempDir(), func(r *row) int {
 		if r.index == 1 {
 			return 60
 		}
@@ -166,13 +166,13 @@ func TestForecast(t *testing.T) {
 		t.Error(got)
 	}
 	late := fashion(t, "sampler={ddim: {steps: 20}}", "guidance.sag.start=5").rows[1]
-	if got, err := late.passes(t.Context()); err != nil || got != 25 {
+	if got, err := late.passes(); err != nil || got != 25 {
 		t.Errorf("%d passes with a late start, %v", got, err)
 	}
 }
 
 func TestForecastOfThePaper(t *testing.T) {
-	f, err := table1(t).forecast(t.Context(), t.TempDir(), nil)
+	f, err := table1(t).forecast(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestUnits(t *testing.T) {
 // The trial runs every network of the experiment and reports what does not fit.
 func TestTrial(t *testing.T) {
 	e := fashion(t, "samples=4", "batch=2")
-	f, err := e.forecast(t.Context(), t.TempDir(), func(r *row) int { return r.index / 4 * 4 })
+	f, err := e.forecast(t.TempDir(), func(r *row) int { return r.index / 4 * 4 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestTrial(t *testing.T) {
 		t.Error("a row that is done takes time")
 	}
 	e = fashion(t, "model.num_channels=96")
-	if f, err = e.forecast(t.Context(), t.TempDir(), nil); err != nil {
+	if f, err = e.forecast(t.TempDir(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.trial(t.Context(), ort.Options{}); err == nil || !strings.Contains(err.Error(), "adm-uncond.pt") {

@@ -82,5 +82,8 @@ func (c tableColumn) latexCell(cell tableCell, row int) string {
 	if cell.best {
 		text = `\textbf{` + text + "}"
 	}
+	if cell.std != "" {
+		text += ` $\pm$ ` + cell.std
+	}
 	return text + latexMarks(cell.notes)
 }

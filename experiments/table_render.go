@@ -33,7 +33,11 @@ func (c tableColumn) written(cell tableCell, row int, once bool) string {
 	if c.kind == labelColumn && once && row > 0 {
 		return ""
 	}
-	return cell.String() + superscript(cell.notes)
+	text := cell.String()
+	if cell.std != "" {
+		text += " ± " + cell.std
+	}
+	return text + superscript(cell.notes)
 }
 
 // footer are the lines below a table.
@@ -165,6 +169,9 @@ func renderCSV(w io.Writer, rows []*Metrics, order string) error {
 			key += "_published"
 		}
 		head = append(head, key)
+		if c.spread {
+			head = append(head, key+"_std")
+		}
 	}
 	if err := out.Write(head); err != nil {
 		return fmt.Errorf("table: %w", err)
@@ -172,8 +179,11 @@ func renderCSV(w io.Writer, rows []*Metrics, order string) error {
 	for _, g := range t.groups {
 		for _, row := range g.rows {
 			line := []string{g.experiment}
-			for _, cell := range row {
+			for j, cell := range row {
 				line = append(line, cell.exact)
+				if t.columns[j].spread {
+					line = append(line, cell.exactStd)
+				}
 			}
 			if err := out.Write(line); err != nil {
 				return fmt.Errorf("table: %w", err)

@@ -21,7 +21,7 @@ func scored(experiment string, row int, label, scale string, fid, is, precision 
 	if scale != "" {
 		m.Settings = []Setting{{"guidance.sag.scale", scale}}
 	}
-	for _, s := range []Score{{"fid", "FID", fid, lowerIsBetter, 2, ""}, {"is", "IS", is, higherIsBetter, 2, ""}, {"precision", "Precision", precision, higherIsBetter, 3, ""}} {
+	for _, s := range []Score{{Name: "fid", Title: "FID", Value: fid, Direction: lowerIsBetter, Decimals: 2}, {Name: "is", Title: "IS", Value: is, Direction: higherIsBetter, Decimals: 2}, {Name: "precision", Title: "Precision", Value: precision, Direction: higherIsBetter, Decimals: 3}} {
 		if !math.IsNaN(s.Value) {
 			m.Scores = append(m.Scores, s)
 		}
@@ -43,6 +43,7 @@ func tableCases() map[string][]*Metrics {
 		table1[i].Published = published
 		table1[i].Scores[0].Note = "FID by a Cholesky factor of the reference's covariance"
 	}
+	table1[1].Scores[1].Std = 0.5011
 	table1[4].Scores[1].Note = "512 images of fewer than 2048 dimensions"
 
 	odd := []*Metrics{
@@ -51,7 +52,7 @@ func tableCases() map[string][]*Metrics {
 		scored("odd & ends", 1, "~<^>\ntwo  lines", "x_y", 1.006, 2, nan),
 		scored("odd & ends", 2, "", "", 3, 4, 5),
 	}
-	odd[0].Scores = append(odd[0].Scores, Score{"fid", "FID", nan, lowerIsBetter, 2, ""}) // a file cannot hold it, memory can
+	odd[0].Scores = append(odd[0].Scores, Score{Name: "fid", Title: "FID", Value: nan, Direction: lowerIsBetter, Decimals: 2}) // a file cannot hold it, memory can
 	odd[0].Settings = append(odd[0].Settings, Setting{"guidance.cfg.scale", "0.50"}, Setting{"sampler.cfg.scale", "a&b"})
 	odd[3].Config = []byte(`{"guidance":{"sag":{"scale":0.10},"cfg":{"scale":"auto"}},"sampler":{"cfg":true}}`)
 	return map[string][]*Metrics{"table1": table1, "odd": odd, "one": {scored("one", 0, "", "", 1, 2, nan)}}
