@@ -31,6 +31,7 @@ type Metrics struct {
 	Label      string    `json:"label,omitempty"` // of the entry of rows:
 	Settings   []Setting `json:"settings"`        // what the sweep chose, slowest path first
 	Samples    int       `json:"samples"`         // images that the scores are over
+	Evaluation string    `json:"evaluation"`      // hash of what the scores depend on beside the images
 
 	Scores    []Score            `json:"scores"`
 	Published map[string]float64 `json:"published,omitempty"` // metric's name → the authors' value
@@ -50,12 +51,13 @@ type Setting struct {
 
 // A Score is one metric's value.
 type Score struct {
-	Name      string  `json:"name"`      // fid, as an experiment calls it
-	Title     string  `json:"title"`     // FID, as a table calls it
-	Value     float64 `json:"value"`     // finite
-	Direction string  `json:"direction"` // lowerIsBetter or higherIsBetter
-	Decimals  int     `json:"decimals"`  // that a table shows
-	Note      string  `json:"note,omitempty"`
+	Name      string  `json:"name"`           // fid, as an experiment calls it
+	Title     string  `json:"title"`          // FID, as a table calls it
+	Value     float64 `json:"value"`          // finite
+	Direction string  `json:"direction"`      // lowerIsBetter or higherIsBetter
+	Decimals  int     `json:"decimals"`       // that a table shows
+	Std       float64 `json:"std,omitempty"`  // over splits or subsets; 0 where there is none
+	Note      string  `json:"note,omitempty"` // how it was computed
 }
 
 // The values of Score.Direction.

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"sagbench/configs"
+	"sagbench/eval"
+	"sagbench/models"
+	"sagbench/models/ort"
+)
+
+func evalCommand(g *globals) *cobra.Command {
+	c := Inception{Resize: models.TF, Inception: models.Inception{InputSize: 299}}
+	metrics, output := "fid, sfid, is, precision, recall", ""
+	cmd := &cobra.Command{
+		Use:   "eval REF SAMPLES",
+		Short: "score a file of samples against a reference batch, as ADM's evaluator.py does",
+		Long: `Scores SAMPLES against REF, both .npz files in the layout of ADM's evaluator: images
+arr_0 [N,H,W,3] and, where they are known, statistics mu, sigma, mu_s, sigma_s,
+which are used instead of the images' own.
+
+The features of REF are kept in the user's cache folder under the hash of their
+content. --metrics takes options as an experiment does: --metrics "fid, is: {splits: 10}".`,
+		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
+  sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
+  sagbench eval REF SAMPLES --inception FILE --metrics fid,is --json scores.json`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			chosen, err := parseMetrics(metrics)
+			if err != nil {
+				return err
+			}
+			if c.Checkpoint == "" {
+				return fmt.Errorf("--inception is missing: the FID Inception's weights, published as pt_inception-2015-12-05-6726825d.pth at %s", inceptionPage)
+			}
+			if err := c.Validate(); err != nil {
+				return fmt.Errorf("--%w", err)
+			}
+			result, err := evaluateFiles(cmd.Context(), g.runtime(), newProgress(os.Stderr), c, args[0], args[1], chosen)
+			if err != nil {
+				return err
+			}
+			if err := result.print(cmd.OutOrStdout()); err != nil || output == "" {
+				return err
+			}
+			return result.write(output)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.Checkpoint, "inception", "", "weights of the FID Inception, with pytorch-fid's names")
+	f.IntVar(&c.InputSize, "input-size", c.InputSize, "height and width that images are resized to")
+	f.StringVar((*string)(&c.Resize), "resize", string(c.Resize), "how: tf (ADM's evaluator), torch (pytorch-fid) or clean (clean-fid)")
+	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas: "+fmt.Sprint(metricsRegistry.Names()))
+	f.StringVar(&output, "json", "", "file to write the scores to, with every digit and the hashes of all inputs")
+	return cmd
+}
+
+// parseMetrics reads the list of metrics of the command line.
+func parseMetrics(list string) ([]configs.Named[eval.Metric], error) {
+	b, err := configs.Parse("--metrics", []byte("metrics: ["+list+"]"))
+	if err != nil {
+		return nil, err
+	}
+	at, _ := b.At("metrics")
+	chosen, err := metricsRegistry.Many(at)
+	if err == nil && len(chosen) == 0 {
+		err = errors.New("--metrics names no metric")
+	}
+	return chosen, err
+}
+
+// An evaluation is what the command eval found.
+type evaluation struct {
+	Samples  int                  `json:"samples"`
+	Scores   []Score              `json:"scores"`
+	Inputs   map[string]InputFile `json:"inputs"`
+	Versions map[string]string    `json:"versions"`
+}
+
+// evaluateFiles scores one .npz file against another.
+func evaluateFiles(ctx context.Context, opt ort.Options, p *progress, c Inception, reference, samples string, metrics []configs.Named[eval.Metric]) (*evaluation, error) {
+	defer p.end()
+	h := hashes{}
+	out := &evaluation{}
+	var err error
+	if out.Inputs, err = h.inputs(map[string]string{"reference": reference, "samples": samples, "inception": c.Checkpoint}); err != nil {
+		return nil, err
+	}
+	x, err := newExtractor(c, c.Checkpoint, opt)
+	if err != nil {
+		return nil, err
+	}
+	defer x.close()
+	ref, err := x.reference(ctx, reference, out.Inputs["reference"].SHA256, referenceParts(metrics), true, p)
+	if err != nil {
+		return nil, err
+	}
+	gen, err := x.reference(ctx, samples, out.Inputs["samples"].SHA256, generatedParts(metrics), false, p)
+	if err != nil {
+		return nil, err
+	}
+	p.end()
+	out.Samples = gen.N
+	if out.Scores, err = score(ctx, ref, gen, metrics, p); err != nil {
+		return nil, err
+	}
+	out.Versions, err = versions()
+	return out, err
+}
+
+// score computes the metrics.
+func score(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named[eval.Metric], p *progress) ([]Score, error) {
+	var all []eval.Metric
+	for _, m := range metrics {
+		all = append(all, m.Value)
+	}
+	report, err := eval.Evaluate(ctx, ref, gen, all...)
+	for _, w := range report.Warnings {
+		p.note("warning: " + w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []Score
+	for _, s := range report.Scores {
+		if math.IsNaN(s.Value) || math.IsInf(s.Value, 0) {
+			return nil, fmt.Errorf("%s of %s is %g; look at the images and at the statistics of %s", s.Title, gen.Source, s.Value, ref.Source)
+		}
+		direction := lowerIsBetter
+		if s.Direction == eval.Higher {
+			direction = higherIsBetter
+		}
+		out = append(out, Score{s.Name, s.Title, s.Value, direction, s.Decimals, s.Std, s.Note})
+	}
+	return out, nil
+}
+
+// versions are those of everything that computes.
+func versions() (map[string]string, error) {
+	runtime, err := ort.RuntimeVersion()
+	return map[string]string{"sagbench": version, "sampling": fmt.Sprint(samplingVersion), "onnxruntime": runtime}, err
+}
+
+// print writes a line a score.
+func (e *evaluation) print(w io.Writer) error {
+	for _, s := range e.Scores {
+		arrow := "↓"
+		if s.Direction == higherIsBetter {
+			arrow = "↑"
+		}
+		text := fmt.Sprintf("%-12s %s %.*f", s.Title, arrow, s.Decimals+2, s.Value)
+		if s.Std > 0 {
+			text += fmt.Sprintf(" ± %.*f", s.Decimals+2, s.Std)
+		}
+		if s.Note != "" {
+			text += "   (" + s.Note + ")"
+		}
+		if _, err := fmt.Fprintln(w, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *evaluation) write(path string) error {
+	var out bytes.Buffer
+	j := json.NewEncoder(&out)
+	j.SetIndent("", "  ")
+	j.SetEscapeHTML(false)
+	if err := j.Encode(e); err != nil {
+		return err
+	}
+	return writeWhole(path, out.Bytes())
+}
+
+// hashes remembers the sha256 of files by path, for the time of one command.
+type hashes map[string]string
+
+func (h hashes) of(path string) (string, error) {
+	if sum, ok := h[path]; ok {
+		return sum, nil
+	}
+	sum, err := sha256File(path)
+	if err == nil {
+		h[path] = sum
+	}
+	return sum, err
+}
+
+// inputs are the files by their role.
+func (h hashes) inputs(paths map[string]string) (map[string]InputFile, error) {
+	out := map[string]InputFile{}
+	var faults []error
+	for role, path := range paths {
+		sum, err := h.of(path)
+		faults = append(faults, err)
+		out[role] = InputFile{filepath.Base(path), sum}
+	}
+	return out, errors.Join(faults...)
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"path/filepath"
+
+	"sagbench/configs"
+)
+
+// known is a run's metrics.json as far as it is known before the images are
+// looked at; scored tells whether the scores are, from an earlier evaluation of
+// the same images under the same settings.
+func (s *session) known(r *run) (m *Metrics, scored bool, err error) {
+	if len(r.metrics) == 0 {
+		return nil, true, nil
+	}
+	if m, err = s.unscored(r); err != nil {
+		return nil, false, err
+	}
+	old, err := readMetrics(filepath.Join(r.folder, metricsFile))
+	if err != nil || old.Run != m.Run || old.Samples != m.Samples || old.Evaluation != m.Evaluation {
+		return m, false, nil
+	}
+	m.Scores = old.Scores
+	return m, true, nil
+}
+
+// evaluate scores a run whose images are all there.
+func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
+	ref, err := s.prepare(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s.progress.stage(s.rowName(r)+": features", "images", 0, r.Samples)
+	defer s.progress.end()
+	gen, err := s.extractor.features(ctx, r.folder, r.Samples, r.images(), generatedParts(r.metrics), s.progress.add)
+	if err != nil {
+		return nil, err
+	}
+	s.progress.end()
+	scores, err := score(ctx, ref.features, gen, r.metrics, s.progress)
+	if err != nil {
+		return nil, fmt.Errorf("row %q: %w", r.title(), err)
+	}
+	return scores, nil
+}
+
+// prepare opens the run's Inception and its reference, unless the run before
+// had the same.
+func (s *session) prepare(ctx context.Context, r *run) (*referenceOf, error) {
+	s.closeNetwork() // it would take memory beside Inception
+	sum, err := s.hashes.of(r.inception.Path)
+	if err != nil {
+		return nil, fmt.Errorf("inception: %w", err)
+	}
+	key := fmt.Sprintf("%s %s %d", sum, r.Inception.Resize, r.Inception.InputSize)
+	if s.extractor == nil || s.extractor.key() != key {
+		if s.extractor != nil {
+			s.extractor.close()
+		}
+		s.extractor, s.reference = nil, nil
+		if s.extractor, err = newExtractor(r.Inception, r.inception.Path, s.options); err != nil {
+			return nil, err
+		}
+	}
+	if sum, err = s.hashes.of(r.reference.Path); err != nil {
+		return nil, fmt.Errorf("reference: %w", err)
+	}
+	want := referenceParts(r.metrics)
+	key = fmt.Sprintf("%s %v", sum, want)
+	if s.reference == nil || s.reference.key != key {
+		f, err := s.extractor.reference(ctx, r.reference.Path, sum, want, true, s.progress)
+		if err != nil {
+			return nil, err
+		}
+		s.reference = &referenceOf{key, f}
+	}
+	return s.reference, nil
+}
+
+// unscored is a run's metrics.json before there are scores.
+func (s *session) unscored(r *run) (*Metrics, error) {
+	m := &Metrics{
+		Format: metricsFormat, Experiment: s.name, Run: r.id, Row: r.index, Label: r.label, Settings: []Setting{},
+		Samples: r.Samples, Published: r.published,
+	}
+	for _, c := range r.settings {
+		m.Settings = append(m.Settings, Setting{c.Path, c.Value})
+	}
+	files, err := s.hashes.inputs(map[string]string{"checkpoint": r.checkpoint.Path, "reference": r.reference.Path, "inception": r.inception.Path})
+	if err != nil {
+		return nil, err
+	}
+	m.Inputs = Inputs{files["checkpoint"], files["reference"], files["inception"]}
+	if m.Versions, err = versions(); err != nil {
+		return nil, err
+	}
+	if m.Config, err = r.config(); err != nil {
+		return nil, err
+	}
+	m.Evaluation, err = r.evaluationID(m)
+	return m, err
+}
+
+// evaluationID is a hash of what the scores depend on beside the images.
+func (r *run) evaluationID(m *Metrics) (string, error) {
+	metrics := []map[string]any{}
+	for _, c := range r.metrics {
+		metrics = append(metrics, map[string]any{c.Name: c.Value})
+	}
+	data, err := configs.Canonical(map[string]any{
+		"reference": m.Inputs.Reference.SHA256, "inception": m.Inputs.Inception.SHA256, "metrics": metrics,
+		"resize": r.Inception.Resize, "input_size": r.Inception.InputSize,
+		"versions": m.Versions,
+	})
+	return fmt.Sprintf("%x", sha256.Sum256(data))[:idDigits], err
+}
+
+// summary is a line of scores.
+func (m *Metrics) summary() string {
+	text := ""
+	for _, s := range m.Scores {
+		text += fmt.Sprintf("  %s %.*f", s.Title, s.Decimals, s.Value)
+	}
+	return text
+}

@@ -1,0 +1,125 @@
+// Sagbench measures what self-attention guidance does to a diffusion model:
+// experiments in YAML and official checkpoints go in, images, scores and the
+// tables of a paper come out. This package is the command line; one file a
+// command, and the engine that runs experiments so that nothing is lost when
+// the process is killed.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sagbench/models/ort"
+)
+
+// version is the program's, as metrics.json records it.
+const version = "0.1.0"
+
+// globals are the flags of every command.
+type globals struct {
+	device  string
+	threads int
+	results string
+}
+
+// runtime is how networks are run.
+func (g *globals) runtime() ort.Options { return ort.Options{Device: g.device, Threads: g.threads} }
+
+func rootCommand() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:   "sagbench",
+		Short: "what does self-attention guidance do to your diffusion model?",
+		Long: `Runs experiments with self-attention guidance (arXiv 2210.00939): draws images
+from official checkpoints, evaluates them as ADM's evaluator does (FID, sFID, IS,
+precision, recall) and prints the table. An experiment is one YAML file. Ctrl-C or
+kill it and run it again: it goes on where it stopped.`,
+		Example: `  sagbench run configs/table1-fashion.yaml
+  sagbench plan configs/table1.yaml --trial
+  sagbench run configs/table1-fashion.yaml samples=64 sampler.ddim.steps=5
+  sagbench table results/table1-fashion
+  sagbench eval reference.npz samples.npz --inception pt_inception-2015-12-05-6726825d.pth`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.PersistentFlags().StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
+	root.PersistentFlags().IntVar(&g.threads, "threads", 0, "threads of a network call; 0 for all cores")
+	root.PersistentFlags().StringVar(&g.results, "results", "results", "folder of the results")
+	root.AddCommand(
+		runCommand(g),
+		planCommand(g),
+		sampleCommand(g),
+		evalCommand(g),
+		tableCommand(),
+		checkCommand(g),
+		inspectCommand(),
+		gridCommand(),
+		benchCommand(g),
+		docsCommand(),
+	)
+	return root
+}
+
+func main() { os.Exit(execute(os.Args[1:])) }
+
+// execute runs a command line and returns the exit status.
+func execute(args []string) (status int) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			fmt.Fprintf(os.Stderr, "sagbench: internal error: %v\nThis is a bug. What is on the disk is whole; please report it with the command line and these lines:\n%s", fault, debug.Stack())
+			status = 2
+		}
+	}()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		s := <-signals
+		signal.Stop(signals) // the second one ends the process at once
+		cancel(&stopped{s.(syscall.Signal)})
+	}()
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var by *stopped
+	if errors.As(context.Cause(ctx), &by) && errors.Is(err, context.Canceled) {
+		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice(err))
+		return 128 + int(by.signal)
+	}
+	fmt.Fprintf(os.Stderr, "sagbench: %s\n", strings.TrimRight(err.Error(), "\n"))
+	return 1
+}
+
+// stopped is why the context was cancelled.
+type stopped struct{ signal syscall.Signal }
+
+func (s *stopped) Error() string { return "stopped by " + s.signal.String() }
+
+// A resumable error tells how to go on after an interruption.
+type resumable struct {
+	error
+	how string
+}
+
+func (r *resumable) Unwrap() error { return r.error }
+
+func advice(err error) string {
+	var r *resumable
+	if errors.As(err, &r) {
+		return "; " + r.how
+	}
+	return ""
+}

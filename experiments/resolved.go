@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"gopkg.in/yaml.v3"
+
+	"sagbench/configs"
+)
+
+// A resolvedRow is a row with every default written out, in the vocabulary of
+// experiment files. It holds nothing of the machine: paths stand as they were
+// written.
+type resolvedRow struct {
+	Name      string             `yaml:"name"`
+	Label     string             `yaml:"label"`
+	Samples   int                `yaml:"samples"`
+	Seed      uint64             `yaml:"seed"`
+	Batch     int                `yaml:"batch"`
+	Model     map[string]any     `yaml:"model"`
+	Sampler   map[string]any     `yaml:"sampler"`
+	Guidance  map[string]any     `yaml:"guidance"`
+	Reference string             `yaml:"reference"`
+	Inception Inception          `yaml:"inception"`
+	Metrics   []map[string]any   `yaml:"metrics"`
+	Published map[string]float64 `yaml:"published"`
+}
+
+// config is every setting of the row as JSON with sorted keys.
+func (r *row) config() (json.RawMessage, error) {
+	out := resolvedRow{
+		Name: r.Name, Label: r.label, Samples: r.Samples, Seed: r.Seed, Batch: r.Batch,
+		Sampler: map[string]any{r.sampler.Name: r.sampler.Value}, Guidance: map[string]any{},
+		Reference: r.Reference, Inception: r.Inception, Metrics: []map[string]any{}, Published: r.published,
+	}
+	var err error
+	if out.Model, err = fieldsOf(r.model.Flags); err != nil {
+		return nil, err
+	}
+	out.Model["family"], out.Model["checkpoint"] = r.model.Family, r.model.Checkpoint
+	out.Model["timestep_respacing"] = r.schedule.TimestepRespacing
+	for _, g := range r.guidances {
+		out.Guidance[g.Name] = g.Value
+	}
+	for _, m := range r.metrics {
+		out.Metrics = append(out.Metrics, map[string]any{m.Name: m.Value})
+	}
+	return configs.Canonical(out)
+}
+
+// fieldsOf are the fields of a block by their names.
+func fieldsOf(v any) (map[string]any, error) {
+	data, err := configs.Canonical(v)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	fields := map[string]any{}
+	err = d.Decode(&fields)
+	return fields, err
+}
+
+// document is run.yaml: the resolved row as an experiment file of its own.
+func (r *row) document() ([]byte, error) {
+	config, err := r.config()
+	if err != nil {
+		return nil, err
+	}
+	var n yaml.Node
+	if err := yaml.Unmarshal(config, &n); err != nil { // JSON is YAML
+		return nil, err
+	}
+	if len(r.guidances) > 1 { // their order counts
+		list := &yaml.Node{Kind: yaml.SequenceNode}
+		all := valueOf(n.Content[0], "guidance")
+		for _, g := range r.guidances {
+			one := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Value: g.Name}, valueOf(all, g.Name)}}
+			list.Content = append(list.Content, one)
+		}
+		*all = *list
+	}
+	plain(&n)
+	out := bytes.NewBufferString("# One row of the table with every default written out. Paths stand as in the\n# experiment's file.\n")
+	e := yaml.NewEncoder(out)
+	e.SetIndent(2)
+	if err := e.Encode(&n); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), e.Close()
+}
+
+// valueOf is the value of a mapping's key.
+func valueOf(mapping *yaml.Node, key string) *yaml.Node {
+	for i := 0; i < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			return mapping.Content[i+1]
+		}
+	}
+	return &yaml.Node{Kind: yaml.MappingNode}
+}
+
+// plain takes JSON's quotes and brackets away.
+func plain(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		plain(c)
+	}
+}

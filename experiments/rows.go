@@ -1,0 +1,209 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"sagbench/configs"
+	"sagbench/eval"
+	"sagbench/models"
+	"sagbench/sampling"
+	"sagbench/sampling/guidance"
+)
+
+// metricsRegistry reads the metrics of an experiment.
+var metricsRegistry = configs.Registry[eval.Metric](eval.Metrics)
+
+// An experiment is an experiment file, decoded and checked.
+type experiment struct {
+	path string // of its YAML file
+	name string
+	rows []*row
+}
+
+// A row is one row of the table, decoded and checked.
+type row struct {
+	Experiment
+	index    int // in the table, from 0
+	label    string
+	settings []configs.Setting
+
+	model      models.Spec
+	checkpoint inputPath
+	reference  inputPath
+	inception  inputPath
+	sampler    configs.Named[sampling.Sampler]
+	schedule   sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with
+	guidances  []configs.Named[sampling.Guidance]
+	taps       []sampling.Tap
+	metrics    []configs.Named[eval.Metric]
+	published  map[string]float64
+}
+
+// title names the row among the others.
+func (r *row) title() string { return describe(r.label, r.settings) }
+
+// loadExperiment reads the experiment file at path with the settings of the
+// command line. The error lists everything that is wrong with it.
+func loadExperiment(path string, overrides []string) (*experiment, error) {
+	doc, err := configs.Load(path, overrides...)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := doc.Rows()
+	if err != nil {
+		return nil, err
+	}
+	e := &experiment{path: path}
+	var faults []error
+	for i, r := range rows {
+		decoded, err := decodeRow(r)
+		decoded.index = i
+		faults = append(faults, err)
+		e.rows = append(e.rows, decoded)
+	}
+	if err := configs.Join(faults...); err != nil {
+		return nil, err
+	}
+	e.name = e.rows[0].Name
+	for i, r := range e.rows {
+		if r.Name != e.name {
+			at, _ := rows[i].Block.At("name")
+			faults = append(faults, at.Errorf("a row is named %q and another %q; the name is the whole experiment's", r.Name, e.name))
+		}
+	}
+	faults = append(faults, e.publish(rows, len(overrides) > 0))
+	return e, configs.Join(faults...)
+}
+
+// decodeRow reads one row's block.
+func decodeRow(from configs.Row) (*row, error) {
+	r := &row{Experiment: defaults(), label: from.Label, settings: from.Settings}
+	b := from.Block
+	err := b.Decode(&r.Experiment)
+	var errModel, errSampler, errGuidance, errMetrics error
+	r.model, errModel = models.Decode(r.Model)
+	r.sampler.Name, r.sampler.Value, errSampler = sampling.Samplers.One(r.Sampler)
+	r.guidances, errGuidance = guidance.Registry.Many(r.Guidance)
+	r.metrics, errMetrics = metricsRegistry.Many(r.Metrics)
+	if err := configs.Join(err, errModel, errSampler, errGuidance, errMetrics); err != nil {
+		return r, err
+	}
+	r.checkpoint = pathAt(b, "model.checkpoint")
+	r.reference = pathAt(b, "reference")
+	r.inception = pathAt(b, "inception.checkpoint")
+	return r, configs.Join(r.space(), r.tap(), r.complete())
+}
+
+// space puts the sampler's steps into the schedule of the model's flags.
+func (r *row) space() error {
+	c, err := scheduleOf(r.model.Flags)
+	if err != nil {
+		return r.Model.Errorf("%w", err)
+	}
+	wanted := c
+	wanted.TimestepRespacing = r.sampler.Value.Respacing()
+	s, err := sampling.NewSchedule(wanted)
+	if err != nil {
+		return r.Sampler.Errorf("%w", err)
+	}
+	if c.TimestepRespacing == "" {
+		r.schedule = wanted
+		return nil
+	}
+	own, err := sampling.NewSchedule(c)
+	if err != nil {
+		return r.Model.Errorf("%w", err)
+	}
+	if own.Len() != s.Len() {
+		at, _ := r.Model.At("timestep_respacing")
+		return at.Errorf("timestep_respacing %q keeps %d steps, but the sampler %s asks for %d; leave it out, or make them agree", c.TimestepRespacing, own.Len(), r.sampler.Name, s.Len())
+	}
+	r.schedule = c
+	return nil
+}
+
+// tap is the attention layer that the guidances look at.
+func (r *row) tap() error {
+	var all []sampling.Guidance
+	for _, g := range r.guidances {
+		all = append(all, g.Value)
+	}
+	t, needed, err := sampling.TapOf(all)
+	if err != nil {
+		return r.Guidance.Errorf("%w", err)
+	}
+	if needed {
+		r.taps = []sampling.Tap{t}
+	}
+	return nil
+}
+
+// complete checks that an evaluation has all that it needs, and that the
+// published values are of metrics.
+func (r *row) complete() error {
+	for name, v := range r.Published {
+		if _, known := metricsRegistry[name]; !known {
+			return v.at.Errorf("no metric is called %q; known: %s", name, strings.Join(metricsRegistry.Names(), ", "))
+		}
+	}
+	if len(r.metrics) == 0 {
+		return nil
+	}
+	var faults []error
+	if r.reference.Written == "" {
+		faults = append(faults, r.Metrics.Errorf("metrics need a reference batch: give reference: FILE.npz, or metrics: [] to draw images only"))
+	}
+	if r.inception.Written == "" {
+		faults = append(faults, r.Metrics.Errorf("metrics need the Inception network: give inception: {checkpoint: FILE}, or metrics: [] to draw images only"))
+	}
+	return configs.Join(faults...)
+}
+
+// publish hands each row the authors' values. Lists run parallel to the rows
+// that their key reaches: an entry of rows: with its sweep, or the whole table.
+func (e *experiment) publish(rows []configs.Row, overridden bool) error {
+	at := func(i int) string {
+		b, _ := rows[i].Block.At("published")
+		return b.Position()
+	}
+	var faults []error
+	for from := 0; from < len(rows); {
+		to := from + 1
+		for to < len(rows) && at(to) == at(from) {
+			to++
+		}
+		for i := from; i < to; i++ {
+			var err error
+			e.rows[i].published, err = e.rows[i].Published.row(i-from, to-from, overridden)
+			faults = append(faults, err)
+		}
+		from = to
+	}
+	return configs.Join(faults...)
+}
+
+// scheduleOf reads the diffusion process off a family's flags.
+func scheduleOf(f models.Family) (sampling.ScheduleConfig, error) {
+	c := sampling.DefaultSchedule()
+	flags, err := flagsOf(f)
+	if err != nil {
+		return c, err
+	}
+	err = flags.Only("diffusion_steps", "noise_schedule", "timestep_respacing", "rescale_timesteps", "sigma_small").Decode(&c)
+	return c, err
+}
+
+// flagsOf is a family's flags by the names that its authors gave them.
+func flagsOf(f models.Family) (configs.Block, error) {
+	data, err := configs.Canonical(f)
+	if err != nil {
+		return configs.Block{}, err
+	}
+	b, err := configs.Parse("flags", data)
+	if err != nil {
+		return b, errors.Join(fmt.Errorf("the family's flags have no common form"), err)
+	}
+	return b, nil
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"sagbench/configs"
+)
+
+// samplingVersion is part of every run id. It is raised when the same settings
+// give other pixels than before.
+const samplingVersion = 1
+
+// idDigits is the length of a run id.
+const idDigits = 10
+
+// A family may tell which of its flags leave the pixels alone, such as those of
+// training that are accepted because published commands contain them.
+type withIdleFlags interface{ IdleFlags() []string }
+
+// An identity is all that changes the pixels of a run, and nothing else: not
+// the number of images, the batch, the device, names, paths or metrics.
+type identity struct {
+	Version    int              `yaml:"version"`
+	Family     string           `yaml:"family"`
+	Flags      map[string]any   `yaml:"flags"`
+	Respacing  string           `yaml:"respacing"`
+	Checkpoint string           `yaml:"checkpoint"` // sha256 of the content
+	Sampler    map[string]any   `yaml:"sampler"`
+	Guidance   []map[string]any `yaml:"guidance"` // in the order of application
+	Seed       uint64           `yaml:"seed"`
+}
+
+// runID is the id of a row with a checkpoint of the given content.
+func (r *row) runID(checkpointSHA256 string) (string, error) {
+	id := identity{
+		Version: samplingVersion, Family: r.model.Family, Respacing: r.schedule.TimestepRespacing,
+		Checkpoint: checkpointSHA256, Guidance: []map[string]any{}, Seed: r.Seed,
+	}
+	var err error
+	if id.Flags, err = settled(r.model.Flags); err != nil {
+		return "", err
+	}
+	delete(id.Flags, "timestep_respacing")
+	if f, ok := r.model.Flags.(withIdleFlags); ok {
+		for _, name := range f.IdleFlags() {
+			delete(id.Flags, name)
+		}
+	}
+	options, err := settled(r.sampler.Value)
+	if err != nil {
+		return "", err
+	}
+	id.Sampler = map[string]any{r.sampler.Name: options}
+	for _, g := range r.guidances {
+		options, err := settled(g.Value)
+		if err != nil {
+			return "", err
+		}
+		id.Guidance = append(id.Guidance, map[string]any{g.Name: options})
+	}
+	data, err := configs.Canonical(id)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(data))[:idDigits], nil
+}
+
+// settled are the fields of a block that are not zero. Zero ones are left out,
+// so that a field that is added later, zero where nobody sets it, leaves the
+// ids of older runs as they are.
+func settled(v any) (map[string]any, error) {
+	fields, err := fieldsOf(v)
+	for name, value := range fields {
+		switch value {
+		case nil, false, "", json.Number("0"):
+			delete(fields, name)
+		}
+	}
+	return fields, err
+}
+
+var unreadable = regexp.MustCompile(`[^A-Za-z0-9._=,+-]+`)
+
+// folderOf names a run's folder: what tells the row from the others, for
+// people, and the run id, for the program.
+func (r *row) folderOf(id string) string {
+	name := strings.Trim(unreadable.ReplaceAllString(r.title(), "-"), "-.")
+	if len(name) > 80 {
+		name = strings.TrimRight(name[:80], "-.")
+	}
+	if name == "" {
+		name = "run"
+	}
+	return name + "-" + id
+}

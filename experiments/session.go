@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sagbench/configs"
+	"sagbench/eval"
+	"sagbench/models"
+	"sagbench/models/ort"
+)
+
+// A session is one call of run, sample or plan on an experiment.
+type session struct {
+	*experiment
+	results  string // folder of all results
+	folder   string // of the experiment's
+	options  ort.Options
+	out      io.Writer // for results
+	progress *progress // for what is going on
+	hashes   hashes
+	runs     []*run
+	resume   string // the command line that goes on
+
+	network   *network     // of the row in the making
+	extractor *extractor   // of the row being evaluated
+	reference *referenceOf // the same
+}
+
+// A run is a row with its place on the disk.
+type run struct {
+	*row
+	id     string
+	sha256 string // of the checkpoint's content
+	folder string
+	store  *store
+}
+
+// A referenceOf keeps reference features, and what was derived from them, for
+// the rows that follow.
+type referenceOf struct {
+	key      string
+	features *eval.Features
+}
+
+func newSession(g *globals, path string, overrides []string, command string, out io.Writer) (*session, error) {
+	e, err := loadExperiment(path, overrides)
+	if err != nil {
+		return nil, err
+	}
+	return &session{
+		experiment: e, results: g.results, folder: filepath.Join(g.results, e.name), options: g.runtime(), out: out,
+		progress: newProgress(os.Stderr), hashes: hashes{},
+		resume: strings.Join(append([]string{"sagbench", command, path}, overrides...), " "),
+	}, nil
+}
+
+// identify gives every row its run id and its folder. Checkpoints are read.
+func (s *session) identify() error {
+	first := map[string]*run{}
+	var faults []error
+	for _, r := range s.rows {
+		sum, err := s.hashes.of(r.checkpoint.Path)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("checkpoint: %w", err))
+			continue
+		}
+		id, err := r.runID(sum)
+		if err != nil {
+			return err
+		}
+		one := &run{row: r, id: id, sha256: sum}
+		if other, twice := first[id]; twice {
+			faults = append(faults, fmt.Errorf("%s: rows %q and %q draw the same images (run %s): nothing that they differ in changes pixels; remove one of them", s.path, other.title(), r.title(), id))
+		}
+		first[id] = one
+		if one.folder, err = s.place(r.folderOf(id), id); err != nil {
+			return err
+		}
+		one.store = &store{folder: filepath.Join(one.folder, "samples"), seed: r.Seed, classes: -1}
+		s.runs = append(s.runs, one)
+	}
+	return configs.Join(faults...)
+}
+
+// place is a run's folder: the one with its id that is there, whatever the row
+// was called then, or else a new one.
+func (s *session) place(name, id string) (string, error) {
+	wanted := filepath.Join(s.folder, name)
+	if exists(wanted) {
+		return wanted, nil
+	}
+	entries, err := os.ReadDir(s.folder)
+	if err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasSuffix(e.Name(), "-"+id) {
+			return filepath.Join(s.folder, e.Name()), nil
+		}
+	}
+	return wanted, nil
+}
+
+// done counts a row's images that are there, without reading them all.
+func (s *session) done(r *row) int {
+	for _, one := range s.runs {
+		if one.row == r && one.store.scan(r.Samples, false, func(string) {}) == nil {
+			return one.store.done(r.Samples)
+		}
+	}
+	return 0
+}
+
+// open makes the row's network the session's.
+func (s *session) open(r *run) error {
+	key, err := r.networkKey(r.sha256)
+	if err != nil || s.network != nil && s.network.key == key {
+		return err
+	}
+	s.closeNetwork()
+	s.network, err = r.openNetwork(s.options, r.sha256)
+	return err
+}
+
+func (s *session) closeNetwork() {
+	if s.network != nil {
+		s.network.Close()
+		s.network = nil
+	}
+}
+
+func (s *session) close() {
+	s.progress.end()
+	s.closeNetwork()
+	if s.extractor != nil {
+		s.extractor.close()
+		s.extractor = nil
+	}
+}
+
+// draw makes the images of a run that are missing and puts all of them into one
+// file. Whatever ends it, what is on the disk is whole.
+func (s *session) draw(ctx context.Context, r *run) error {
+	if err := removeLeftovers(r.store.folder); err != nil {
+		return explainWrite(r.store.folder, err)
+	}
+	if err := r.store.scan(r.Samples, true, s.progress.note); err != nil {
+		return err
+	}
+	if _, ok := r.store.merged(r.Samples); ok {
+		return r.store.merge(ctx, r.Samples)
+	}
+	if err := s.open(r); err != nil {
+		return err
+	}
+	r.store.classes = s.network.Classes()
+	r.store.recheck(s.progress.note)
+	missing := r.store.missing(r.Samples)
+	if len(missing) > 0 {
+		if err := s.record(r); err != nil {
+			return err
+		}
+	}
+	s.progress.stage(s.rowName(r), "images", r.store.done(r.Samples), r.Samples)
+	defer s.progress.end()
+	for _, at := range jobs(missing, r.Batch) {
+		images, err := r.draw(ctx, s.network, at, func(done, of int) {
+			s.progress.working(float64(at.len()) * float64(done) / float64(of))
+		})
+		if err != nil {
+			return err
+		}
+		r.store.height, r.store.width = images.Height, images.Width
+		if err := r.store.put(at, images.Pixels); err != nil {
+			return err
+		}
+		s.progress.add(at.len())
+	}
+	return r.store.merge(ctx, r.Samples)
+}
+
+// rowName says where the session is.
+func (s *session) rowName(r *run) string {
+	return fmt.Sprintf("row %d/%d %s", r.index+1, len(s.rows), r.title())
+}
+
+// record writes run.yaml.
+func (s *session) record(r *run) error {
+	data, err := r.document()
+	if err != nil {
+		return err
+	}
+	return writeWhole(filepath.Join(r.folder, "run.yaml"), data)
+}
+
+// complete reports whether all of a run's images lie in one file and nothing
+// else is left to do with them.
+func (r *run) complete() bool {
+	if err := r.store.scan(r.Samples, false, func(string) {}); err != nil {
+		return false
+	}
+	whole, ok := r.store.merged(r.Samples)
+	return ok && len(r.store.shards) == 1 && r.store.shards[0].path == whole.path
+}
+
+// images streams a run's images for Inception.
+func (r *run) images() imageStream {
+	return func(ctx context.Context, visit func(models.Images) error) error {
+		return r.store.each(ctx, r.Samples, featureBatch, visit)
+	}
+}
