@@ -29,6 +29,7 @@ onnxruntime:
 
 ifeq ($(SCALE),paper)
 reproduce-table1: build
+	@MODELS='$(MODELS)' REFERENCES='$(REFERENCES)' $(sagbench) plan configs/table1.yaml --trial
 	@MODELS='$(MODELS)' REFERENCES='$(REFERENCES)' $(sagbench) run configs/table1.yaml
 else
 reproduce-table1: build

@@ -76,8 +76,11 @@ func experimentArgs(cmd *cobra.Command, args []string) error {
 
 // run draws, and with evaluate set evaluates, every row.
 func (s *session) run(ctx context.Context, evaluate bool) error {
-	if err := s.checkInputs(); err != nil {
-		return err
+	if missing := s.checkInputs(); missing != nil {
+		if todo, err := s.forecast(s.results, nil); err == nil {
+			return fmt.Errorf("%w\n%s", missing, todo)
+		}
+		return missing
 	}
 	if err := s.identify(); err != nil {
 		return err
