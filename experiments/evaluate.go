@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -126,7 +127,7 @@ func score(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named
 	}
 	report, err := eval.Evaluate(ctx, ref, gen, all...)
 	for _, w := range report.Warnings {
-		p.note("warning: " + w)
+		p.warn(strings.TrimPrefix(w, gen.Source+": "))
 	}
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sagbench/configs"
@@ -156,6 +157,11 @@ func settingNames(settings []configs.Setting) []string {
 			if same == 1 {
 				break
 			}
+		}
+	}
+	for i, s := range settings { // as the paper calls it
+		if s.Path == "guidance.sag.scale" && names[i] == "scale" && !slices.Contains(names, "s") {
+			names[i] = "s"
 		}
 	}
 	return names

@@ -30,10 +30,11 @@ type progress struct {
 	resumed int       // done at the start
 	start   time.Time // of this stage
 	said    time.Time // the last plain line
+	warned  map[string]bool
 }
 
 func newProgress(f *os.File) *progress {
-	return &progress{w: f, terminal: term.IsTerminal(int(f.Fd())), now: time.Now}
+	return &progress{w: f, terminal: term.IsTerminal(int(f.Fd())), now: time.Now, warned: map[string]bool{}}
 }
 
 // stage begins something new of which done of total are there already.
@@ -70,6 +71,14 @@ func (p *progress) note(text string) {
 		p.bar.Clear()
 	}
 	fmt.Fprintln(p.w, text)
+}
+
+// warn prints a warning, once however many rows it holds for.
+func (p *progress) warn(text string) {
+	if !p.warned[text] {
+		p.warned[text] = true
+		p.note("warning: " + text)
+	}
 }
 
 // end takes the bar away.

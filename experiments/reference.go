@@ -24,7 +24,7 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, w
 	}
 	defer ref.Close()
 	for _, w := range ref.Warnings {
-		p.note("warning: " + w)
+		p.warn(w)
 	}
 	if ref.Pool != nil && ref.Pool.D() != x.net.Width() {
 		return nil, fmt.Errorf("%s: its statistics are of %d features, the Inception network has %d: they were made with another network", path, ref.Pool.D(), x.net.Width())

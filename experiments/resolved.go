@@ -34,9 +34,13 @@ func (r *row) config() (json.RawMessage, error) {
 		Sampler: map[string]any{r.sampler.Name: r.sampler.Value}, Guidance: map[string]any{},
 		Reference: r.Reference, Inception: r.Inception, Metrics: []map[string]any{}, Published: r.published,
 	}
-	var err error
-	if out.Model, err = fieldsOf(r.model.Flags); err != nil {
+	flags, err := fieldsOf(r.model.Flags)
+	if err != nil {
 		return nil, err
+	}
+	out.Model = map[string]any{}
+	for name, value := range flags {
+		out.Model[name] = value
 	}
 	out.Model["family"], out.Model["checkpoint"] = r.model.Family, r.model.Checkpoint
 	out.Model["timestep_respacing"] = r.schedule.TimestepRespacing
@@ -49,16 +53,14 @@ func (r *row) config() (json.RawMessage, error) {
 	return configs.Canonical(out)
 }
 
-// fieldsOf are the fields of a block by their names.
-func fieldsOf(v any) (map[string]any, error) {
+// fieldsOf are the fields of a block by their names, as JSON.
+func fieldsOf(v any) (map[string]json.RawMessage, error) {
 	data, err := configs.Canonical(v)
 	if err != nil {
 		return nil, err
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	fields := map[string]any{}
-	err = d.Decode(&fields)
+	fields := map[string]json.RawMessage{}
+	err = json.Unmarshal(data, &fields)
 	return fields, err
 }
 

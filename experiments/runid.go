@@ -24,14 +24,14 @@ type withIdleFlags interface{ IdleFlags() []string }
 // An identity is all that changes the pixels of a run, and nothing else: not
 // the number of images, the batch, the device, names, paths or metrics.
 type identity struct {
-	Version    int              `yaml:"version"`
-	Family     string           `yaml:"family"`
-	Flags      map[string]any   `yaml:"flags"`
-	Respacing  string           `yaml:"respacing"`
-	Checkpoint string           `yaml:"checkpoint"` // sha256 of the content
-	Sampler    map[string]any   `yaml:"sampler"`
-	Guidance   []map[string]any `yaml:"guidance"` // in the order of application
-	Seed       uint64           `yaml:"seed"`
+	Version    int                        `yaml:"version"`
+	Family     string                     `yaml:"family"`
+	Flags      map[string]json.RawMessage `yaml:"flags"`
+	Respacing  string                     `yaml:"respacing"`
+	Checkpoint string                     `yaml:"checkpoint"` // sha256 of the content
+	Sampler    map[string]any             `yaml:"sampler"`
+	Guidance   []map[string]any           `yaml:"guidance"` // in the order of application
+	Seed       uint64                     `yaml:"seed"`
 }
 
 // runID is the id of a row with a checkpoint of the given content.
@@ -72,11 +72,11 @@ func (r *row) runID(checkpointSHA256 string) (string, error) {
 // settled are the fields of a block that are not zero. Zero ones are left out,
 // so that a field that is added later, zero where nobody sets it, leaves the
 // ids of older runs as they are.
-func settled(v any) (map[string]any, error) {
+func settled(v any) (map[string]json.RawMessage, error) {
 	fields, err := fieldsOf(v)
 	for name, value := range fields {
-		switch value {
-		case nil, false, "", json.Number("0"):
+		switch string(value) {
+		case "null", "false", `""`, "0":
 			delete(fields, name)
 		}
 	}
