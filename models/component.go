@@ -66,8 +66,8 @@ func decodeConfig(b configs.Block, c componentConfig) error {
 	return nil
 }
 
-// configFields are the keys of a config, and whether each may be null.
-func configFields(c componentConfig) map[string]bool {
+// configFields are the keys of a pointer to a config, and whether each may be null.
+func configFields(c any) map[string]bool {
 	fields := map[string]bool{}
 	t := reflect.TypeOf(c).Elem()
 	for i := range t.NumField() {
@@ -143,4 +143,12 @@ func only(key string, have []string, supported ...string) error {
 		}
 	}
 	return nil
+}
+
+// oneOf is an error unless the value is a supported one.
+func oneOf(key, have string, supported ...string) error {
+	if slices.Contains(supported, have) {
+		return nil
+	}
+	return fmt.Errorf("%s is %q, which is not supported; supported: %s", key, have, strings.Join(supported, ", "))
 }

@@ -1,6 +1,10 @@
 package models
 
-import "sagbench/models/onnx"
+import (
+	"math"
+
+	"sagbench/models/onnx"
+)
 
 // resnet2D is diffusers' models/resnet.py ResnetBlock2D: x [N,C,H,W], emb [N,E]
 // (the zero Value where the network knows no time) → [N,out,H,W].
@@ -28,4 +32,22 @@ func pixelsToTokens(m *onnx.Module, x onnx.Value) onnx.Value {
 // tokensToPixels is [N,H·W,C] → [N,C,H,W].
 func tokensToPixels(m *onnx.Module, x onnx.Value, height, width int) onnx.Value {
 	return m.Reshape(m.Transpose(x, 0, 2, 1), x.Dim(0), x.Dim(2), height, width)
+}
+
+// splitHeads is [N,T,D] → [N,heads,T,D/heads].
+func splitHeads(m *onnx.Module, x onnx.Value, heads int) onnx.Value {
+	return m.Transpose(m.Reshape(x, x.Dim(0), x.Dim(1), heads, x.Dim(2)/heads), 0, 2, 1, 3)
+}
+
+// mergeHeads is [N,heads,T,d] → [N,T,heads·d].
+func mergeHeads(m *onnx.Module, x onnx.Value) onnx.Value {
+	return m.Reshape(m.Transpose(x, 0, 2, 1, 3), x.Dim(0), x.Dim(2), x.Dim(1)*x.Dim(3))
+}
+
+// attentionScores is q·kᵀ/√d, queries before keys: q [N,T,D] and k [N,S,D] →
+// [N,heads,T,S].
+func attentionScores(m *onnx.Module, q, k onnx.Value, heads int) onnx.Value {
+	scale := m.Scalar(float32(1 / math.Sqrt(float64(q.Dim(2)/heads))))
+	kt := m.Transpose(m.Reshape(k, k.Dim(0), k.Dim(1), heads, k.Dim(2)/heads), 0, 2, 3, 1)
+	return m.Mul(m.MatMul(splitHeads(m, q, heads), kt), scale)
 }

@@ -139,7 +139,7 @@ func TestShards(t *testing.T) {
 		}
 		return folder, index
 	}
-	folder, index := split(t)
+	folder, _ := split(t)
 	n, err := (&VAE{}).Load(folder, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestShards(t *testing.T) {
 		},
 		`tensor quant_conv.bias lies in a-00001-of-00`: func(m map[string]any) { delete(m["weight_map"].(map[string]any), "quant_conv.bias") },
 	} {
-		folder, index = split(t)
+		folder, index := split(t)
 		editJSON(t, index, spoil)
 		_, err := (&VAE{}).Load(folder, Options{})
 		wantError(t, err, want)

@@ -22,6 +22,7 @@ import (
 // of the value are the family's flags, spelled as its authors spell them.
 var Families = configs.Registry[Family]{
 	"adm":       func() Family { return newADM() },
+	"clip_text": func() Family { return &CLIPText{} },
 	"iddpm":     func() Family { return newIDDPM() },
 	"inception": func() Family { return newInception() },
 	"vae":       func() Family { return &VAE{} },

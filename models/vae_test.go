@@ -113,7 +113,7 @@ func TestVAEConfig(t *testing.T) {
 		}},
 		{"block_out_channels has 2 numbers, down_block_types 3", func(m map[string]any) { m["block_out_channels"] = []int{32, 64} }},
 		{"block 1 has 48 channels, which norm_num_groups 32 does not divide", func(m map[string]any) { m["block_out_channels"] = []int{32, 48, 64} }},
-		{`act_fn: block 0 is "mish"`, func(m map[string]any) { m["act_fn"] = "mish" }},
+		{`act_fn is "mish", which is not supported; supported: silu, swish`, func(m map[string]any) { m["act_fn"] = "mish" }},
 		{"norm_num_groups: null is not supported", func(m map[string]any) { m["norm_num_groups"] = nil }},
 		{"norm_num_groups is 0", func(m map[string]any) { m["norm_num_groups"] = 0 }},
 		{"latent_channels is -4", func(m map[string]any) { m["latent_channels"] = -4 }},

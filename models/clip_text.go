@@ -1,0 +1,274 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+	"sagbench/models/ort"
+	"sagbench/models/tensor"
+)
+
+// CLIPText is the text half of CLIP (Radford et al., arXiv 2103.00020), a
+// text_encoder/ folder of a diffusers checkpoint (transformers
+// modeling_clip.py CLIPTextModel or CLIPTextModelWithProjection), whose
+// config.json is the source of its dimensions.
+type CLIPText struct {
+	Variant string `yaml:"variant" doc:"which weights of the folder: fp16 = model.fp16.safetensors; empty = those without a variant"`
+}
+
+// clipTextConfig are the keys of a CLIPTextConfig that matter here. The other
+// keys, of which transformers writes dozens, concern training and generation.
+type clipTextConfig struct {
+	VocabSize             int     `yaml:"vocab_size" doc:"number of tokens"`
+	HiddenSize            int     `yaml:"hidden_size" doc:"width"`
+	IntermediateSize      int     `yaml:"intermediate_size" doc:"width between the two layers of each perceptron"`
+	NumHiddenLayers       int     `yaml:"num_hidden_layers" doc:"number of transformer layers"`
+	NumAttentionHeads     int     `yaml:"num_attention_heads" doc:"attention heads a layer"`
+	MaxPositionEmbeddings int     `yaml:"max_position_embeddings" doc:"most tokens of a prompt"`
+	ProjectionDim         int     `yaml:"projection_dim" doc:"width of the projection, where there is one"`
+	HiddenAct             string  `yaml:"hidden_act" doc:"quick_gelu | gelu"`
+	LayerNormEps          float64 `yaml:"layer_norm_eps" doc:"eps of every LayerNorm"`
+	EOSTokenID            int64   `yaml:"eos_token_id" doc:"the token that is pooled at; 2 = the largest id of the prompt, as the first published files want it"`
+}
+
+// newCLIPTextConfig are CLIPTextConfig's defaults.
+func newCLIPTextConfig() *clipTextConfig {
+	return &clipTextConfig{
+		VocabSize: 49408, HiddenSize: 512, IntermediateSize: 2048, NumHiddenLayers: 12, NumAttentionHeads: 8,
+		MaxPositionEmbeddings: 77, ProjectionDim: 512, HiddenAct: "quick_gelu", LayerNormEps: 1e-5, EOSTokenID: 49407,
+	}
+}
+
+// Validate implements configs.Validator.
+func (c *clipTextConfig) Validate() error {
+	errs := []error{oneOf("hidden_act", c.HiddenAct, "quick_gelu", "gelu")}
+	for _, f := range []struct {
+		key string
+		n   int
+	}{
+		{"vocab_size", c.VocabSize}, {"hidden_size", c.HiddenSize}, {"intermediate_size", c.IntermediateSize}, {"num_hidden_layers", c.NumHiddenLayers},
+		{"num_attention_heads", c.NumAttentionHeads}, {"max_position_embeddings", c.MaxPositionEmbeddings}, {"projection_dim", c.ProjectionDim},
+	} {
+		if f.n < 1 {
+			errs = append(errs, fmt.Errorf("%s is %d, expected a positive number", f.key, f.n))
+		}
+	}
+	if c.NumAttentionHeads > 0 && c.HiddenSize%c.NumAttentionHeads != 0 {
+		errs = append(errs, fmt.Errorf("num_attention_heads %d does not divide hidden_size %d", c.NumAttentionHeads, c.HiddenSize))
+	}
+	return errors.Join(errs...)
+}
+
+func readCLIPTextConfig(folder string) (*clipTextConfig, error) {
+	b, err := readJSON(filepath.Join(folder, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("models: %s: config.json is missing; expected the folder of one CLIPTextModel with its config.json and weights, as transformers saves it", folder)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
+	c := newCLIPTextConfig()
+	if at, ok := b.At("model_type"); ok {
+		if kind, _ := at.Text(); kind != "clip_text_model" {
+			return nil, fmt.Errorf("models: %w", at.Errorf("%q is not supported; supported: clip_text_model", kind))
+		}
+	}
+	if err := b.Only(slices.Collect(maps.Keys(configFields(c)))...).Decode(c); err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
+	return c, nil
+}
+
+// textKey tells the graphs of a text encoder apart.
+type textKey struct {
+	length int // tokens of a prompt
+	skip   int // layers at the end that are left out for "hidden"; 0 = none
+}
+
+// build is CLIPTextModel.forward: ids [N,L] and pick [N,1,L], which is one at the
+// token that is pooled and zero elsewhere → model, hidden [N,L,D], pooled [N,D]
+// and, where there is a projection, text_embeds [N,P].
+func (c *clipTextConfig) build(m *onnx.Module, key textKey) error {
+	ids := m.Input("ids", checkpoint.I64, onnx.Batch, key.length)
+	pick := m.Input("pick", checkpoint.F32, onnx.Batch, 1, key.length)
+	text := m
+	if m.Has("text_model.embeddings.token_embedding.weight") { // transformers 5 saves without the prefix
+		text = m.In("text_model")
+	}
+	e := text.In("embeddings")
+	e.Ignore("position_ids")
+	positions := e.In("position_embedding").Param("weight", c.MaxPositionEmbeddings, c.HiddenSize)
+	h := e.In("token_embedding").Embedding(ids, c.VocabSize, c.HiddenSize) // [N, L, D]
+	h = m.Add(h, m.Slice(positions, 0, 0, key.length))
+
+	states := []onnx.Value{h}
+	mask := causalMask(m, key.length)
+	for i := range c.NumHiddenLayers {
+		h = c.layer(text.In("encoder.layers.%d", i), h, mask)
+		states = append(states, h)
+	}
+	norm := text.In("final_layer_norm")
+	h = norm.LayerNorm(h, c.LayerNormEps)
+	m.Output("model", h)
+	if key.skip > 0 {
+		m.Output("hidden", norm.LayerNorm(states[c.NumHiddenLayers-key.skip], c.LayerNormEps))
+	}
+	pooled := m.Reshape(m.MatMul(pick, h), onnx.Batch, c.HiddenSize)
+	m.Output("pooled", pooled)
+	if m.Has("text_projection.weight") {
+		m.Output("text_embeds", m.In("text_projection").LinearNoBias(pooled, c.ProjectionDim))
+	}
+	return nil
+}
+
+// layer is modeling_clip.py CLIPEncoderLayer: h [N,L,D] → the same shape.
+func (c *clipTextConfig) layer(m *onnx.Module, h, mask onnx.Value) onnx.Value {
+	x := m.In("layer_norm1").LayerNorm(h, c.LayerNormEps)
+	a := m.In("self_attn")
+	q, k, v := a.In("q_proj").Linear(x, c.HiddenSize), a.In("k_proj").Linear(x, c.HiddenSize), a.In("v_proj").Linear(x, c.HiddenSize)
+	w := m.Softmax(m.Add(attentionScores(m, q, k, c.NumAttentionHeads), mask))
+	x = mergeHeads(m, m.MatMul(w, splitHeads(m, v, c.NumAttentionHeads)))
+	h = m.Add(h, a.In("out_proj").Linear(x, c.HiddenSize))
+
+	x = m.In("mlp.fc1").Linear(m.In("layer_norm2").LayerNorm(h, c.LayerNormEps), c.IntermediateSize)
+	if c.HiddenAct == "gelu" {
+		x = m.GELU(x)
+	} else {
+		x = m.QuickGELU(x)
+	}
+	return m.Add(h, m.In("mlp.fc2").Linear(x, c.HiddenSize))
+}
+
+// causalMask is 0 where the key is not after the query and −max elsewhere, [1,1,L,L].
+func causalMask(m *onnx.Module, length int) onnx.Value {
+	mask := make([]float32, length*length)
+	for q := range length {
+		for k := q + 1; k < length; k++ {
+			mask[q*length+k] = -math.MaxFloat32
+		}
+	}
+	return m.Const(mask, 1, 1, length, length)
+}
+
+// Open implements Family.
+func (c *CLIPText) Open(path string, opt Options) (Model, error) { return c.Load(path, opt) }
+
+// Load opens the text encoder; graphs are made for the lengths that come. The
+// folder's keys are compared with its config.json at once.
+func (c *CLIPText) Load(path string, opt Options) (*CLIPTextNet, error) {
+	if len(opt.Taps) > 0 {
+		return nil, fmt.Errorf("models: %s: layer %q: the attention maps of a text encoder cannot be tapped", path, opt.Taps[0].Layer)
+	}
+	config, err := readCLIPTextConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	w, err := folderWeights(path, "model", c.Variant)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newCLIPTextNet(config, w, opt)
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func newCLIPTextNet(c *clipTextConfig, w *weights, opt Options) (*CLIPTextNet, error) {
+	if _, err := onnx.Build(w.tensors, func(m *onnx.Module) { c.build(m, textKey{length: 1}) }); err != nil {
+		return nil, fmt.Errorf("models: %s: %w", w.path, err)
+	}
+	opt.Content = w.SHA256
+	return &CLIPTextNet{config: c, weights: w, net: &sizedNet[textKey]{path: w.path, tensors: w.tensors, opt: opt.Options, build: c.build}}, nil
+}
+
+// A CLIPTextNet is a text encoder with its weights at hand.
+type CLIPTextNet struct {
+	config  *clipTextConfig
+	weights *weights
+	net     *sizedNet[textKey]
+}
+
+var _ Model = (*CLIPTextNet)(nil)
+
+// Width is the number of channels of an embedding.
+func (n *CLIPTextNet) Width() int { return n.config.HiddenSize }
+
+// SHA256 identifies the content of the weights.
+func (n *CLIPTextNet) SHA256() (string, error) { return n.weights.SHA256() }
+
+// Close frees all sessions.
+func (n *CLIPTextNet) Close() {
+	n.net.Close()
+	n.weights.Close()
+}
+
+// Encode embeds prompts of L tokens each: ids [N,L] → [N,L,D], the last hidden
+// state after its LayerNorm, or with skip > 0 the state before the last skip
+// layers after the same LayerNorm (clip_skip of the pipelines).
+func (n *CLIPTextNet) Encode(ctx context.Context, ids ort.Array, skip int) (tensor.Tensor, error) {
+	out, err := n.run(ctx, ids, skip)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	if skip > 0 {
+		return out["hidden"].Tensor(), nil
+	}
+	return out["model"].Tensor(), nil
+}
+
+// Forward implements Model: ids [N,L] → model [N,L,D] (last hidden state),
+// penultimate [N,L,D], pooled [N,D] and, with a projection, text_embeds [N,P].
+func (n *CLIPTextNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
+	out, err := n.run(ctx, in["ids"], 1)
+	if err != nil {
+		return nil, err
+	}
+	out["penultimate"] = out["hidden"]
+	delete(out, "hidden")
+	return out, nil
+}
+
+func (n *CLIPTextNet) run(ctx context.Context, a ort.Array, skip int) (map[string]ort.Array, error) {
+	ids, ok := a.Data.([]int64)
+	if !ok || len(a.Shape) != 2 || a.Shape[1] < 1 {
+		return nil, fmt.Errorf("models: ids have shape %v and hold %T, expected int64 [N,L]", a.Shape, a.Data)
+	}
+	length := a.Shape[1]
+	switch {
+	case length > n.config.MaxPositionEmbeddings:
+		return nil, fmt.Errorf("models: %s: prompts of %d tokens; max_position_embeddings is %d", n.weights.path, length, n.config.MaxPositionEmbeddings)
+	case skip < 0 || skip > n.config.NumHiddenLayers:
+		return nil, fmt.Errorf("models: %s: %d layers cannot be skipped, the text encoder has %d", n.weights.path, skip, n.config.NumHiddenLayers)
+	}
+	pick := tensor.New(a.Shape[0], 1, length)
+	for i := range a.Shape[0] {
+		prompt := ids[i*length : (i+1)*length]
+		for _, id := range prompt {
+			if id < 0 || id >= int64(n.config.VocabSize) {
+				return nil, fmt.Errorf("models: %s: token %d: the text encoder knows 0 to %d; does the tokenizer belong to it?", n.weights.path, id, n.config.VocabSize-1)
+			}
+		}
+		pick.Row(i)[n.config.pooledAt(prompt)] = 1
+	}
+	return n.net.Run(ctx, textKey{length, skip}, map[string]ort.Array{"ids": a, "pick": ort.Floats(pick)})
+}
+
+// pooledAt is the position of the end of the prompt: the first eos_token_id, or
+// where config.json still says 2, which no published vocabulary means, the
+// first of the largest ids.
+func (c *clipTextConfig) pooledAt(ids []int64) int {
+	if c.EOSTokenID == 2 {
+		return slices.Index(ids, slices.Max(ids))
+	}
+	return max(0, slices.Index(ids, c.EOSTokenID))
+}
