@@ -157,13 +157,13 @@ func (c *checker) score(m Metric) ([]float64, error) {
 // from reference to generated images, and the radii.
 func (c *checker) adm(name string) ([]float64, error) {
 	const k = 3
+	s := newScan(c.ctx, DistanceADM, c.products, c.ref.Pool, c.ref.D)
 	switch name {
 	case "adm.radii_reference":
-		return c.ref.radiiOf(c.ctx, DistanceADM, k, c.products)
+		return c.ref.radii(s, k)
 	case "adm.radii_generated":
-		return c.gen.radiiOf(c.ctx, DistanceADM, k, c.products)
+		return c.gen.radii(s, k)
 	case "adm.distance":
-		s := newScan(c.ctx, DistanceADM, c.products, c.ref.Pool, c.ref.D)
 		p, err := s.pair(s.block(c.ref.Pool, 0), s.block(c.gen.Pool, 0))
 		if err != nil {
 			return nil, err

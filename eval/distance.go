@@ -31,14 +31,14 @@ func (d Distance) Validate() error {
 }
 
 const (
-	// blockRows is the row_batch_size and col_batch_size of the evaluator's
+	// evaluatorRows is the row_batch_size and col_batch_size of the evaluator's
 	// ManifoldEstimator: the unit in which a float16 overflow is redone.
-	blockRows = 10000
+	evaluatorRows = 10000
 	// tileRows divides a block so that a tile of products stays small.
 	tileRows = 1250
 )
 
-// A block is up to blockRows consecutive features, ready for products.
+// A block is a number of consecutive features, ready for products.
 type block struct {
 	first, n, d int
 	raw         []float32 // [n,d] as they are

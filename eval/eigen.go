@@ -34,11 +34,13 @@ func symmetricEigenvalues(a []float64, n int, products Products) ([]float64, err
 			return nil, err
 		}
 	}
-	if n > 0 && !(gonum.Implementation{}).Dsterf(n, t.d, t.e) {
-		return nil, errors.New("eval: the eigenvalues of a symmetric matrix did not converge: it is not finite")
-	}
-	for i := range t.d {
+	converged := n == 0 || gonum.Implementation{}.Dsterf(n, t.d, t.e)
+	for i, v := range t.d {
 		t.d[i] *= scale
+		converged = converged && !math.IsNaN(v)
+	}
+	if !converged {
+		return nil, errors.New("eval: the eigenvalues of a symmetric matrix did not converge: it is not finite")
 	}
 	return t.d, nil
 }

@@ -19,16 +19,28 @@ func roundHalf(x float64) float64 {
 	return math.RoundToEven(x/quantum) * quantum
 }
 
+// roundHalf32 is roundHalf of a float32. It serves for sums and products of
+// two float16 values as well: float32 has more than twice their digits, so
+// that rounding twice changes nothing.
+func roundHalf32(x float32) float32 {
+	const (
+		smallest = 0x38800000 // bits of 2⁻¹⁴, the smallest normal float16
+		largest  = 0x477fe000 // bits of 65504, the largest
+	)
+	bits := math.Float32bits(x)
+	if magnitude := bits &^ (1 << 31); magnitude-smallest < largest-smallest {
+		bits += 0xfff + bits>>13&1
+		return math.Float32frombits(bits &^ 0x1fff)
+	} else if magnitude < smallest { // a multiple of 2⁻²⁴, the last digit of 0.75
+		return x + 0.75 - 0.75
+	}
+	return float32(roundHalf(float64(x)))
+}
+
 // halfRow writes row, rounded to float16, to dst.
 func halfRow(dst, row []float32) {
 	for i, v := range row {
-		bits := math.Float32bits(v)
-		if magnitude := bits &^ (1 << 31); magnitude < 0x38800000 || magnitude >= 0x477fe000 {
-			dst[i] = float32(roundHalf(float64(v))) // subnormal, zero, or near overflow
-			continue
-		}
-		bits += 0xfff + bits>>13&1
-		dst[i] = math.Float32frombits(bits &^ 0x1fff)
+		dst[i] = roundHalf32(v)
 	}
 }
 
@@ -37,7 +49,7 @@ func halfRow(dst, row []float32) {
 func normHalf(row []float32) float64 {
 	sum := 0.0
 	for _, v := range row {
-		sum += roundHalf(float64(v) * float64(v))
+		sum += float64(roundHalf32(v * v))
 	}
 	return roundHalf(sum)
 }
@@ -49,33 +61,29 @@ func normHalf(row []float32) float64 {
 // distances come out to the bit (cases out.adm.*), for up to 8192 features.
 func normHalfEigen(row []float32) float64 {
 	const lanes, packets = 8, 4
-	var sum [packets][lanes]float64
-	square := func(i int) float64 { return roundHalf(float64(row[i]) * float64(row[i])) }
+	var sum [packets * lanes]float32
 	at := 0
-	for ; at+packets*lanes <= len(row); at += packets * lanes {
-		for p := range packets {
-			for l := range lanes {
-				sum[p][l] = roundHalf(sum[p][l] + square(at+p*lanes+l))
-			}
+	for ; at+len(sum) <= len(row); at += len(sum) {
+		for l, v := range row[at : at+len(sum)] {
+			sum[l] = roundHalf32(sum[l] + roundHalf32(v*v))
 		}
 	}
-	for p := 1; p < packets; p++ {
-		for l := range lanes {
-			sum[0][l] = roundHalf(sum[0][l] + sum[p][l])
-		}
+	first := sum[:lanes]
+	for l, v := range sum[lanes:] {
+		first[l%lanes] = roundHalf32(first[l%lanes] + v)
 	}
 	for ; at+lanes <= len(row); at += lanes {
-		for l := range lanes {
-			sum[0][l] = roundHalf(sum[0][l] + square(at+l))
+		for l, v := range row[at : at+lanes] {
+			first[l] = roundHalf32(first[l] + roundHalf32(v*v))
 		}
 	}
-	rest := 0.0
-	for ; at < len(row); at++ {
-		rest = roundHalf(rest + square(at))
+	rest := float32(0)
+	for _, v := range row[at:] {
+		rest = roundHalf32(rest + roundHalf32(v*v))
 	}
 	var quad [4]float32
 	for l := range quad {
-		quad[l] = float32(sum[0][l]) + float32(sum[0][l+4])
+		quad[l] = first[l] + first[l+4]
 	}
-	return roundHalf(rest + roundHalf(float64((quad[0]+quad[2])+(quad[1]+quad[3]))))
+	return float64(roundHalf32(rest + roundHalf32((quad[0]+quad[2])+(quad[1]+quad[3]))))
 }

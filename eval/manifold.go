@@ -1,7 +1,6 @@
 package eval
 
 import (
-	"context"
 	"math"
 )
 
@@ -16,14 +15,12 @@ type manifoldCount struct {
 
 // manifolds counts, for each k, the rows inside balls of the given squared
 // radii. strict takes distance < radius (prdc), else ≤ (Kynkäänniemi et al.).
-func manifolds(ctx context.Context, kind Distance, products Products, ref, gen []float32, d int,
-	refRadii, genRadii [][]float64, strict bool) ([]manifoldCount, error) {
-	n, m, ks := len(ref)/d, len(gen)/d, len(refRadii)
-	s := newScan(ctx, kind, products, ref, d)
+func (s *scan) manifolds(ref, gen []float32, refRadii, genRadii [][]float64, strict bool) ([]manifoldCount, error) {
+	n, m, ks := len(ref)/s.d, len(gen)/s.d, len(refRadii)
 	total := newHits(ks, n, m)
-	for i := range blocks(n) {
+	for i := range s.blocks(n) {
 		u := s.block(ref, i)
-		for j := range blocks(m) {
+		for j := range s.blocks(m) {
 			v := s.block(gen, j)
 			p, err := s.pair(u, v)
 			if err != nil {

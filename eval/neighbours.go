@@ -1,7 +1,6 @@
 package eval
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -12,19 +11,18 @@ import (
 // all rows, the row itself among them (ManifoldEstimator.manifold_radii of
 // evaluator.py; get_kth_value of prdc). The order statistic is exact: where a
 // float32 product cannot decide, the distance is computed again in float64.
-func radii(ctx context.Context, kind Distance, products Products, features []float32, d int, ks []int) ([][]float64, error) {
-	n, deepest := len(features)/d, slices.Max(ks)
+func (s *scan) radii(features []float32, ks []int) ([][]float64, error) {
+	n, deepest := len(features)/s.d, slices.Max(ks)
 	if deepest >= n || slices.Min(ks) < 1 {
 		return nil, fmt.Errorf("%d images: the distance to neighbour k needs 1 ≤ k < %d images, k is %v", n, n, ks)
 	}
-	s := newScan(ctx, kind, products, features, d)
 	found := make([]float64, n*(deepest+1))
 	for i := range found {
 		found[i] = math.Inf(1)
 	}
-	for i := range blocks(n) {
+	for i := range s.blocks(n) {
 		u := s.block(features, i)
-		for j := i; j < blocks(n); j++ {
+		for j := i; j < s.blocks(n); j++ {
 			v := u
 			if j > i {
 				v = s.block(features, j)

@@ -86,9 +86,9 @@ type radiiKey struct {
 }
 
 // radiiOf are the radii of a set, computed once.
-func (f *Features) radiiOf(ctx context.Context, d Distance, k int, p Products) ([]float64, error) {
-	return remember(f, radiiKey{d, k}, func() ([]float64, error) {
-		r, err := radii(ctx, d, p, f.Pool, f.D, []int{k})
+func (f *Features) radii(s *scan, k int) ([]float64, error) {
+	return remember(f, radiiKey{s.kind, k}, func() ([]float64, error) {
+		r, err := s.radii(f.Pool, []int{k})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.name(), err)
 		}
@@ -109,16 +109,16 @@ func compareManifolds(ctx context.Context, ref, gen *Features, key manifoldKey) 
 		manifoldKey
 	}
 	return remember(gen, against{ref, key}, func() (manifoldCount, error) {
-		p := products(gen, ref)
-		r, err := ref.radiiOf(ctx, key.distance, key.k, p)
+		s := newScan(ctx, key.distance, products(gen, ref), ref.Pool, ref.D)
+		r, err := ref.radii(s, key.k)
 		if err != nil {
 			return manifoldCount{}, err
 		}
-		g, err := gen.radiiOf(ctx, key.distance, key.k, p)
+		g, err := gen.radii(s, key.k)
 		if err != nil {
 			return manifoldCount{}, err
 		}
-		c, err := manifolds(ctx, key.distance, p, ref.Pool, gen.Pool, ref.D, [][]float64{r}, [][]float64{g}, key.strict)
+		c, err := s.manifolds(ref.Pool, gen.Pool, [][]float64{r}, [][]float64{g}, key.strict)
 		if err != nil {
 			return manifoldCount{}, err
 		}

@@ -13,16 +13,19 @@ type scan struct {
 	kind     Distance
 	products Products
 	d        int
+	rows     int // of a block
+	side     int // of a tile
 	centre   []float32
 	tile     []float32
+	ready    []*block // prepared last, at most two
 }
 
 func newScan(ctx context.Context, kind Distance, products Products, features []float32, d int) *scan {
 	if products == nil {
 		products = Gonum{}
 	}
-	s := &scan{ctx: ctx, kind: kind, products: products, d: d, centre: make([]float32, d)}
-	n := min(len(features)/d, blockRows)
+	s := &scan{ctx: ctx, kind: kind, products: products, d: d, rows: evaluatorRows, side: tileRows, centre: make([]float32, d)}
+	n := min(len(features)/d, s.rows)
 	parallel(d, func(from, to int) {
 		sum := make([]float64, to-from)
 		for i := range n {
@@ -38,12 +41,23 @@ func newScan(ctx context.Context, kind Distance, products Products, features []f
 }
 
 // blocks is the number of blocks of n rows.
-func blocks(n int) int { return (n + blockRows - 1) / blockRows }
+func (s *scan) blocks(n int) int { return (n + s.rows - 1) / s.rows }
 
-// block prepares block i of features [n,d].
+// block prepares block i of features [n,d], unless it is one of the last two.
 func (s *scan) block(features []float32, i int) *block {
-	first := i * blockRows
-	return newBlock(s.kind, features, s.d, first, min(blockRows, len(features)/s.d-first), s.centre)
+	first := i * s.rows
+	raw := features[first*s.d : min((first+s.rows)*s.d, len(features))]
+	for _, b := range s.ready {
+		if &b.raw[0] == &raw[0] && len(b.raw) == len(raw) {
+			return b
+		}
+	}
+	if len(s.ready) == 2 {
+		s.ready = s.ready[1:]
+	}
+	b := newBlock(s.kind, features, s.d, first, len(raw)/s.d, s.centre)
+	s.ready = append(s.ready, b)
+	return b
 }
 
 // pair decides in which arithmetic the blocks u and v are measured.
@@ -115,20 +129,20 @@ func (t tile) row(i int) []float32 { return t.c[i*t.cols : (i+1)*t.cols] }
 // tiles computes the products of a pair tile by tile; symmetric leaves out the
 // tiles below the diagonal.
 func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
-	rows, cols := min(tileRows, p.u.n), min(tileRows, p.v.n)
+	rows, cols := min(s.side, p.u.n), min(s.side, p.v.n)
 	if len(s.tile) < rows*cols {
 		s.tile = make([]float32, rows*cols)
 	}
-	for i := 0; i < p.u.n; i += tileRows {
+	for i := 0; i < p.u.n; i += s.side {
 		start := 0
 		if symmetric {
 			start = i
 		}
-		for j := start; j < p.v.n; j += tileRows {
+		for j := start; j < p.v.n; j += s.side {
 			if err := s.ctx.Err(); err != nil {
 				return err
 			}
-			t := tile{i: i, j: j, rows: min(tileRows, p.u.n-i), cols: min(tileRows, p.v.n-j)}
+			t := tile{i: i, j: j, rows: min(s.side, p.u.n-i), cols: min(s.side, p.v.n-j)}
 			t.c = s.tile[:t.rows*t.cols]
 			err := s.products.Mul32(t.c, p.u.work[i*s.d:(i+t.rows)*s.d], p.v.work[j*s.d:(j+t.cols)*s.d], t.rows, t.cols, s.d)
 			if err != nil {

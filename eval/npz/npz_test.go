@@ -22,15 +22,15 @@ func TestBatchesEqualWhole(t *testing.T) {
 		t.Fatalf("%d files: %v", len(files), err)
 	}
 	for _, path := range files {
+		if strings.Contains(path, "full_size") {
+			continue // 8 million values: slow under the race detector
+		}
 		f, err := Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range f.Names() {
 			whole := readWith(t, f, name, math.MaxInt32)
-			if len(whole) > 1<<20 {
-				continue // adm_full_size: slow under the race detector
-			}
 			for _, rows := range []int{1, 3, 17} {
 				if got := readWith(t, f, name, rows); !slices.Equal(got, whole) {
 					t.Errorf("%s %s: batches of %d rows differ from one of all", path, name, rows)

@@ -1,0 +1,244 @@
+package eval
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// A worst multiplies as badly as Products allows: every element is off by up
+// to the bound, so that a count that trusted it would be wrong.
+type worst struct {
+	Gonum
+	r *rand.Rand
+}
+
+func (w worst) Mul32(dst, a, b []float32, m, n, k int) error {
+	const unit = 1.0 / (1 << 24)
+	gamma := float64(k) * unit / (1 - float64(k)*unit)
+	for i := range m {
+		for j := range n {
+			sum, size := 0.0, 0.0
+			for x := range k {
+				p := float64(a[i*k+x]) * float64(b[j*k+x])
+				sum += p
+				size += math.Abs(p)
+			}
+			dst[i*n+j] = float32(sum + (2*w.r.Float64()-1)*0.99*gamma*size)
+		}
+	}
+	return nil
+}
+
+// naive distances by definition, with neither blocks nor bounds.
+func naiveDistances(kind Distance, x, y []float32, d int) [][]float64 {
+	half := func(rows []float32) ([]float32, []float64) {
+		h, norms := make([]float32, len(rows)), make([]float64, len(rows)/d)
+		for i, v := range rows {
+			h[i] = float32(roundHalf(float64(v)))
+		}
+		for i := range norms {
+			if kind == DistanceADM {
+				norms[i] = normHalfEigen(h[i*d : (i+1)*d])
+			} else {
+				norms[i] = normHalf(h[i*d : (i+1)*d])
+			}
+		}
+		return h, norms
+	}
+	hx, nx := half(x)
+	hy, ny := half(y)
+	out := make([][]float64, len(nx))
+	redo := kind == DistanceF32
+	for i := range out {
+		out[i] = make([]float64, len(ny))
+		for j := range ny {
+			uv := 0.0
+			for k := range d {
+				uv += float64(hx[i*d+k]) * float64(hy[j*d+k])
+			}
+			twice := 2 * roundHalf(uv)
+			if kind == DistanceADM {
+				twice = roundHalf(twice)
+			}
+			out[i][j] = math.Max(roundHalf(roundHalf(nx[i]-twice)+ny[j]), 0)
+			redo = redo || math.IsInf(out[i][j], 0) || math.IsNaN(out[i][j])
+		}
+	}
+	if !redo {
+		return out
+	}
+	for i := range out {
+		for j := range out[i] {
+			out[i][j] = squaredDistance(x[i*d:(i+1)*d], y[j*d:(j+1)*d])
+			if kind != DistanceF32 {
+				out[i][j] = float64(float32(out[i][j]))
+			}
+		}
+	}
+	return out
+}
+
+// naiveBlocks joins naive distances of blocks of rows.
+func naiveBlocks(kind Distance, x, y []float32, d, rows int) [][]float64 {
+	var out [][]float64
+	for a := range slices.Chunk(x, rows*d) {
+		part := make([][]float64, len(a)/d)
+		for b := range slices.Chunk(y, rows*d) {
+			for i, row := range naiveDistances(kind, a, b, d) {
+				part[i] = append(part[i], row...)
+			}
+		}
+		out = append(out, part...)
+	}
+	return out
+}
+
+func naiveRadii(distances [][]float64, k int) []float64 {
+	var out []float64
+	for _, row := range distances {
+		row = slices.Clone(row)
+		slices.Sort(row)
+		out = append(out, row[k])
+	}
+	return out
+}
+
+func naiveCount(distances [][]float64, ref, gen []float64, strict bool) manifoldCount {
+	within := func(d, r float64) bool { return d < r || !strict && d == r }
+	var c manifoldCount
+	genIn := make([]bool, len(gen))
+	for i, row := range distances {
+		holds, in := false, false
+		for j, d := range row {
+			if within(d, ref[i]) {
+				c.pairs++
+				holds, genIn[j] = true, true
+			}
+			in = in || within(d, gen[j])
+		}
+		c.refHolds += count([]bool{holds})
+		c.refIn += count([]bool{in})
+	}
+	c.genIn = count(genIn)
+	return c
+}
+
+// sets of features that are hard in some way.
+func hardSets(r *rand.Rand) map[string][2][]float32 {
+	const d = 24
+	draw := func(n int, value func() float64) []float32 {
+		x := make([]float32, n*d)
+		for i := range x {
+			x[i] = float32(value())
+		}
+		return x
+	}
+	sets := map[string][2][]float32{
+		"normal":   {draw(90, r.NormFloat64), draw(70, r.NormFloat64)},
+		"far":      {draw(60, func() float64 { return 1e4 + r.NormFloat64() }), draw(75, func() float64 { return 1e4 + r.NormFloat64() })},
+		"integers": {draw(80, func() float64 { return float64(r.IntN(3)) }), draw(64, func() float64 { return float64(r.IntN(3)) })},
+		"equal":    {draw(100, func() float64 { return 1.5 }), draw(100, func() float64 { return 1.5 })},
+		"small":    {draw(50, func() float64 { return 1e-4 * r.Float64() }), draw(60, func() float64 { return 1e-4 * r.Float64() })},
+		"large":    {draw(70, func() float64 { return 37 * r.Float64() }), draw(80, func() float64 { return 37 * r.Float64() })},
+		"doubling": {draw(70, func() float64 { return 36 + 3*r.Float64() }), draw(80, func() float64 { return 36 + 3*r.Float64() })},
+		"signs":    {draw(70, func() float64 { return 60 * r.NormFloat64() }), draw(80, func() float64 { return 30 * r.NormFloat64() })},
+	}
+	outlier := draw(90, r.NormFloat64)
+	for i := range d {
+		outlier[40*d+i] = 100 // norm² 240000: its block overflows, others do not
+	}
+	sets["outlier"] = [2][]float32{draw(90, r.NormFloat64), outlier}
+	edge := draw(60, r.NormFloat64)
+	edge[3*d], edge[50*d] = oneWay(d)
+	for i := 1; i < d; i++ {
+		edge[3*d+i], edge[50*d+i] = 0, 0
+	}
+	sets["edge"] = [2][]float32{edge, draw(60, r.NormFloat64)}
+	return sets
+}
+
+// oneWay finds a and b such that the float16 distance from (a,0,…) to (b,0,…)
+// overflows, but not the one from (b,0,…) to (a,0,…): the roundings differ.
+func oneWay(d int) (a, b float32) {
+	for a := float32(100); a < 128; a += 1. / 16 {
+		for b := -255.5 + a; b > -156.5; b -= 1. / 8 {
+			x, y := make([]float32, d), make([]float32, d)
+			x[0], y[0] = a, b
+			forth, back := naiveHalf(x, y, d), naiveHalf(y, x, d)
+			if math.IsInf(forth, 1) && !math.IsInf(back, 1) {
+				return a, b
+			}
+		}
+	}
+	panic("no such pair")
+}
+
+func naiveHalf(x, y []float32, d int) float64 {
+	u, v := newBlock(DistanceADM, x, d, 0, 1, nil), newBlock(DistanceADM, y, d, 0, 1, nil)
+	return newPair(DistanceADM, false, u, v).exact(0, 0)
+}
+
+// Radii and counts equal those of the definition, in every arithmetic, however
+// the rows are cut into blocks and tiles, with products as bad as they may be.
+func TestManifoldsAreExact(t *testing.T) {
+	const d = 24
+	r := rand.New(rand.NewPCG(1, 1))
+	for name, set := range hardSets(r) {
+		ref, gen := set[0], set[1]
+		for _, kind := range []Distance{DistanceF32, DistanceFP16, DistanceADM} {
+			for _, cut := range [][2]int{{10000, 1250}, {33, 7}} {
+				s := newScan(t.Context(), kind, worst{r: r}, ref, d)
+				s.rows, s.side = cut[0], cut[1]
+				testManifolds(t, name, s, ref, gen)
+			}
+		}
+	}
+}
+
+func testManifolds(t *testing.T, name string, s *scan, ref, gen []float32) {
+	t.Helper()
+	ks := []int{1, 3, 20}
+	naive := func(x []float32) (out [][]float64) {
+		distances := naiveBlocks(s.kind, x, x, s.d, s.rows)
+		for _, k := range ks {
+			out = append(out, naiveRadii(distances, k))
+		}
+		return out
+	}
+	wantRef, wantGen := naive(ref), naive(gen)
+	gotRef, err := s.radii(ref, ks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotGen, err := s.radii(gen, ks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range ks {
+		if !slices.Equal(gotRef[i], wantRef[i]) || !slices.Equal(gotGen[i], wantGen[i]) {
+			t.Errorf("%s, %s, blocks of %d: radii for k = %d differ", name, s.kind, s.rows, k)
+		}
+	}
+	distances := naiveBlocks(s.kind, ref, gen, s.d, s.rows)
+	for _, strict := range []bool{true, false} {
+		got, err := s.manifolds(ref, gen, wantRef, wantGen, strict)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, k := range ks {
+			if want := naiveCount(distances, wantRef[i], wantGen[i], strict); got[i] != want {
+				t.Errorf("%s, %s, blocks of %d, k = %d, strict %v: got %+v, want %+v", name, s.kind, s.rows, k, strict, got[i], want)
+			}
+		}
+	}
+}
+
+func TestTooFewNeighbours(t *testing.T) {
+	f := &Features{Source: "three", N: 3, D: 2, Pool: []float32{0, 0, 1, 0, 0, 1}}
+	_, err := (&Precision{K: 3, Distance: DistanceF32}).Score(t.Context(), f, f)
+	if err == nil {
+		t.Error("the third neighbour among three images was found")
+	}
+}
