@@ -308,3 +308,40 @@ func TestCholesky(t *testing.T) {
 		}
 	}
 }
+
+func TestNuclearNorm(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	for _, size := range [][2]int{{1, 1}, {1, 5}, {5, 1}, {31, 40}, {33, 32}, {64, 64}, {100, 65}, {20, 130}} {
+		m, n := size[0], size[1]
+		for _, rank := range []int{min(m, n), (min(m, n) + 1) / 2} {
+			a := mat.NewDense(m, n, nil)
+			for range rank {
+				x, y := mat.NewVecDense(m, nil), mat.NewVecDense(n, nil)
+				for i := range m {
+					x.SetVec(i, r.NormFloat64())
+				}
+				for i := range n {
+					y.SetVec(i, r.NormFloat64())
+				}
+				a.RankOne(a, 1e-5, x, y)
+			}
+			var svd mat.SVD
+			svd.Factorize(a, mat.SVDNone)
+			want := 0.0
+			for _, v := range svd.Values(nil) {
+				want += v
+			}
+			got, err := nuclearNorm(mat.DenseCopyOf(a).RawMatrix().Data, m, n, Gonum{})
+			if err != nil {
+				t.Error(err)
+			}
+			near(t, "nuclear norm", got, want, 1e-13*want)
+		}
+	}
+	if _, err := nuclearNorm([]float64{1, math.NaN(), 0, 1}, 2, 2, Gonum{}); err == nil {
+		t.Error("the nuclear norm of NaN")
+	}
+	if got, err := nuclearNorm(make([]float64, 6), 2, 3, Gonum{}); got != 0 || err != nil {
+		t.Errorf("of zeros: %v, %v", got, err)
+	}
+}

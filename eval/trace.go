@@ -59,7 +59,7 @@ func traceOfRoot(a, b *Stats, products Products) (float64, string, error) {
 	if err := products.Mul64(w, fa.f, fb.f, fa.rows, fb.rows, d); err != nil {
 		return 0, "", err
 	}
-	trace, err := nuclearNorm(w, fa.rows, fb.rows)
+	trace, err := nuclearNorm(w, fa.rows, fb.rows, products)
 	return trace, "nuclear norm of F₁F₂ᵀ, F₁: " + fa.kind + ", F₂: " + fb.kind, err
 }
 
