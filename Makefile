@@ -9,7 +9,6 @@ FUZZTIME   ?= 60s
 
 runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
-version := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 
 .PHONY: help build onnxruntime reproduce-table1 test test-slow lint bench fuzz docs clean
@@ -22,7 +21,7 @@ help:
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
 
 build: onnxruntime
-	@go build -trimpath -ldflags '-X main.version=$(version)' -o bin/sagbench ./experiments
+	@go build -trimpath -o bin/sagbench ./experiments
 
 onnxruntime:
 	@sh models/ort/install.sh $(runtime)

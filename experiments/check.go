@@ -22,7 +22,7 @@ import (
 )
 
 func checkCommand(g *globals) *cobra.Command {
-	var verbose bool
+	var quiet bool
 	c := &cobra.Command{
 		Use:   "check CASE...",
 		Short: "compare our outputs with those of a reference implementation",
@@ -40,7 +40,7 @@ The exit status is 1 if any tensor fails.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			failed := 0
 			for _, dir := range args {
-				ok, err := checkCase(cmd.Context(), cmd.OutOrStdout(), dir, g.runtime(), verbose)
+				ok, err := checkCase(cmd.Context(), cmd.OutOrStdout(), dir, g.runtime(), quiet)
 				if cmd.Context().Err() != nil {
 					return cmd.Context().Err()
 				}
@@ -58,7 +58,7 @@ The exit status is 1 if any tensor fails.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the tensors that pass as well")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the tensors that fail, and a line a case")
 	return c
 }
 
@@ -94,7 +94,7 @@ var caseKinds = map[string]caseKind{
 }
 
 // checkCase runs one case and prints its lines.
-func checkCase(ctx context.Context, w io.Writer, dir string, opt ort.Options, verbose bool) (ok bool, err error) {
+func checkCase(ctx context.Context, w io.Writer, dir string, opt ort.Options, quiet bool) (ok bool, err error) {
 	c, file, err := openCase(dir)
 	if err != nil {
 		return false, err
@@ -122,7 +122,7 @@ func checkCase(ctx context.Context, w io.Writer, dir string, opt ort.Options, ve
 		r := c.Tolerance.compare(name, out, want)
 		count++
 		passed = passed && r.pass
-		if verbose || !r.pass {
+		if !quiet || !r.pass {
 			lines = append(lines, r.String())
 		}
 	}

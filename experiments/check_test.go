@@ -21,7 +21,7 @@ func TestReferenceCases(t *testing.T) {
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			var out bytes.Buffer
-			ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, true)
+			ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,7 +48,7 @@ func TestCheckFails(t *testing.T) {
 		}
 		change(dir)
 		var out bytes.Buffer
-		ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, false)
+		ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, true)
 		return out.String(), ok, err
 	}
 	replace := func(old, new string) func(string) {
