@@ -82,7 +82,7 @@ type referenceCase struct {
 }
 
 // forPeople are the keys of case.yaml that say how the case was made.
-var forPeople = []string{"notes", "sensitivity", "measured", "mask_margin", "versions", "seed", "dtype", "evaluator_reader"}
+var forPeople = []string{"notes", "sensitivity", "measured", "mask_margin", "versions", "seed", "dtype", "evaluator_reader", "ftfy"}
 
 // A caseKind computes the outputs of a case: tensor names without "out." to values.
 type caseKind func(context.Context, *referenceCase) (map[string]ort.Array, error)
@@ -91,6 +91,7 @@ var caseKinds = map[string]caseKind{
 	"forward":  checkForward,
 	"sample":   checkSample,
 	"evaluate": checkEvaluate,
+	"tokenize": checkTokenize,
 }
 
 // checkCase runs one case and prints its lines.
