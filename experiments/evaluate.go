@@ -127,7 +127,7 @@ func score(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named
 	}
 	report, err := eval.Evaluate(ctx, ref, gen, all...)
 	for _, w := range report.Warnings {
-		p.warn(strings.TrimPrefix(w, gen.Source+": "))
+		p.warn(relative(w, ref, gen))
 	}
 	if err != nil {
 		return nil, err
@@ -141,9 +141,19 @@ func score(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named
 		if s.Direction == eval.Higher {
 			direction = higherIsBetter
 		}
-		out = append(out, Score{s.Name, s.Title, s.Value, direction, s.Decimals, s.Std, s.Note})
+		own := Score{Name: s.Name, Title: s.Title, Value: s.Value, Direction: direction, Decimals: s.Decimals, Std: s.Std, Note: s.Note}
+		for _, w := range s.Warnings {
+			own.Warnings = append(own.Warnings, relative(w, ref, gen))
+		}
+		out = append(out, own)
 	}
 	return out, nil
+}
+
+// relative is a warning without the folders of this machine.
+func relative(warning string, ref, gen *eval.Features) string {
+	warning = strings.TrimPrefix(warning, gen.Source+": ")
+	return strings.ReplaceAll(warning, ref.Source, filepath.Base(ref.Source))
 }
 
 // versions are those of everything that computes.

@@ -58,6 +58,8 @@ type Score struct {
 	Decimals  int     `json:"decimals"`       // that a table shows
 	Std       float64 `json:"std,omitempty"`  // over splits or subsets; 0 where there is none
 	Note      string  `json:"note,omitempty"` // how it was computed
+
+	Warnings []string `json:"warnings,omitempty"` // why it may mislead
 }
 
 // The values of Score.Direction.

@@ -21,15 +21,15 @@ func TestTable1(t *testing.T) {
 		conditional                  bool
 		published                    values
 	}{
-		{"ImageNet 256×256 (uncond.) scale=0", "256x256_diffusion_uncond.pt", "VIRTUAL_imagenet256_labeled.npz", 0, false, values{"fid": 26.21, "sfid": 6.35, "is": 39.70, "precision": .61, "recall": .63}},
-		{"ImageNet 256×256 (uncond.) scale=0.5", "256x256_diffusion_uncond.pt", "VIRTUAL_imagenet256_labeled.npz", 0.5, false, values{"fid": 20.31, "sfid": 5.09, "is": 45.30, "precision": .66, "recall": .61}},
-		{"ImageNet 256×256 (uncond.) scale=0.8", "256x256_diffusion_uncond.pt", "VIRTUAL_imagenet256_labeled.npz", 0.8, false, values{"fid": 20.08, "sfid": 5.77, "is": 45.56, "precision": .68, "recall": .59}},
-		{"ImageNet 256×256 (cond.) scale=0", "256x256_diffusion.pt", "VIRTUAL_imagenet256_labeled.npz", 0, true, values{"fid": 10.94, "sfid": 6.02, "is": 100.98, "precision": .69, "recall": .63}},
-		{"ImageNet 256×256 (cond.) scale=0.2", "256x256_diffusion.pt", "VIRTUAL_imagenet256_labeled.npz", 0.2, true, values{"fid": 9.41, "sfid": 5.28, "is": 104.79, "precision": .70, "recall": .62}},
-		{"LSUN Cat 256×256 scale=0", "lsun_cat.pt", "VIRTUAL_lsun_cat256.npz", 0, false, values{"fid": 7.03, "sfid": 8.24, "precision": .60, "recall": .53}},
-		{"LSUN Cat 256×256 scale=0.05", "lsun_cat.pt", "VIRTUAL_lsun_cat256.npz", 0.05, false, values{"fid": 6.87, "sfid": 8.21, "precision": .60, "recall": .50}},
-		{"LSUN Horse 256×256 scale=0", "lsun_horse.pt", "VIRTUAL_lsun_horse256.npz", 0, false, values{"fid": 3.45, "sfid": 7.55, "precision": .68, "recall": .56}},
-		{"LSUN Horse 256×256 scale=0.01", "lsun_horse.pt", "VIRTUAL_lsun_horse256.npz", 0.01, false, values{"fid": 3.43, "sfid": 7.51, "precision": .68, "recall": .55}},
+		{"ImageNet 256×256 (uncond.) s=0", "256x256_diffusion_uncond.pt", "VIRTUAL_imagenet256_labeled.npz", 0, false, values{"fid": 26.21, "sfid": 6.35, "is": 39.70, "precision": .61, "recall": .63}},
+		{"ImageNet 256×256 (uncond.) s=0.5", "256x256_diffusion_uncond.pt", "VIRTUAL_imagenet256_labeled.npz", 0.5, false, values{"fid": 20.31, "sfid": 5.09, "is": 45.30, "precision": .66, "recall": .61}},
+		{"ImageNet 256×256 (uncond.) s=0.8", "256x256_diffusion_uncond.pt", "VIRTUAL_imagenet256_labeled.npz", 0.8, false, values{"fid": 20.08, "sfid": 5.77, "is": 45.56, "precision": .68, "recall": .59}},
+		{"ImageNet 256×256 (cond.) s=0", "256x256_diffusion.pt", "VIRTUAL_imagenet256_labeled.npz", 0, true, values{"fid": 10.94, "sfid": 6.02, "is": 100.98, "precision": .69, "recall": .63}},
+		{"ImageNet 256×256 (cond.) s=0.2", "256x256_diffusion.pt", "VIRTUAL_imagenet256_labeled.npz", 0.2, true, values{"fid": 9.41, "sfid": 5.28, "is": 104.79, "precision": .70, "recall": .62}},
+		{"LSUN Cat 256×256 s=0", "lsun_cat.pt", "VIRTUAL_lsun_cat256.npz", 0, false, values{"fid": 7.03, "sfid": 8.24, "precision": .60, "recall": .53}},
+		{"LSUN Cat 256×256 s=0.05", "lsun_cat.pt", "VIRTUAL_lsun_cat256.npz", 0.05, false, values{"fid": 6.87, "sfid": 8.21, "precision": .60, "recall": .50}},
+		{"LSUN Horse 256×256 s=0", "lsun_horse.pt", "VIRTUAL_lsun_horse256.npz", 0, false, values{"fid": 3.45, "sfid": 7.55, "precision": .68, "recall": .56}},
+		{"LSUN Horse 256×256 s=0.01", "lsun_horse.pt", "VIRTUAL_lsun_horse256.npz", 0.01, false, values{"fid": 3.43, "sfid": 7.51, "precision": .68, "recall": .55}},
 	}
 	rows := table1(t).rows
 	if len(rows) != len(want) {
@@ -92,7 +92,7 @@ func TestTable1Fashion(t *testing.T) {
 			t.Errorf("%s: the paper has no values for it", r.title())
 		}
 	}
-	want := []string{"Fashion-MNIST (uncond.) scale=0", "Fashion-MNIST (uncond.) scale=0.5", "Fashion-MNIST (uncond.) scale=0.8", "Fashion-MNIST (cond.) scale=0", "Fashion-MNIST (cond.) scale=0.2"}
+	want := []string{"Fashion-MNIST (uncond.) s=0", "Fashion-MNIST (uncond.) s=0.5", "Fashion-MNIST (uncond.) s=0.8", "Fashion-MNIST (cond.) s=0", "Fashion-MNIST (cond.) s=0.2"}
 	if len(titles) != len(want) {
 		t.Fatal(titles)
 	}

@@ -78,8 +78,8 @@ func newTable(rows []*Metrics) *resultTable {
 		cells := make([]tableCell, len(t.columns))
 		for j, c := range t.columns {
 			cells[j] = c.cell(m)
-			if note := c.note(m); note != "" {
-				cells[j].notes = []int{t.noteNumber(note)}
+			for _, text := range c.remarks(m) {
+				cells[j].notes = append(cells[j].notes, t.noteNumber(text))
 			}
 		}
 		t.groups[i].rows = append(t.groups[i].rows, cells)
@@ -127,9 +127,6 @@ func settingColumns(rows []*Metrics) []tableColumn {
 	names := settingNames(all)
 	columns := make([]tableColumn, len(all))
 	for i, s := range all {
-		if s.Path == "guidance.sag.scale" && !slices.Contains(names, "s") {
-			names[i] = "s" // as the paper calls it
-		}
 		columns[i] = tableColumn{kind: settingColumn, key: s.Path, title: names[i]}
 	}
 	return columns

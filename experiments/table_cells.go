@@ -87,13 +87,20 @@ func settingOf(m *Metrics, path string) string {
 	return ""
 }
 
-// note is what a row's score says about itself.
-func (c tableColumn) note(m *Metrics) string {
+// remarks are what a row's score says about itself.
+func (c tableColumn) remarks(m *Metrics) []string {
 	s, ok := m.Score(c.key)
 	if c.kind != metricColumn || !ok {
-		return ""
+		return nil
 	}
-	return strings.TrimSpace(s.Note)
+	var texts []string
+	if note := strings.TrimSpace(s.Note); note != "" {
+		texts = append(texts, note)
+	}
+	for _, w := range s.Warnings {
+		texts = append(texts, "warning: "+w)
+	}
+	return texts
 }
 
 // noteNumber is the footnote's number; equal ones share one.

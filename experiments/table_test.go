@@ -44,7 +44,8 @@ func tableCases() map[string][]*Metrics {
 		table1[i].Scores[0].Note = "FID by a Cholesky factor of the reference's covariance"
 	}
 	table1[1].Scores[1].Std = 0.5011
-	table1[4].Scores[1].Note = "512 images of fewer than 2048 dimensions"
+	table1[4].Scores[1].Note = "k = 3"
+	table1[4].Scores[1].Warnings = []string{"512 images in 2048 dimensions"}
 
 	odd := []*Metrics{
 		scored("odd & ends", 0, `50%_a|b*c & {d} \e$ #1`, "[0, 1]", nan, 1e6, -0.00049),
