@@ -109,23 +109,31 @@ func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *
 	a := m.MatMul(v, m.Transpose(w, 0, 1, 3, 2)) // [N, heads, c, T]
 	h = m.In("proj_out").Conv(m.Reshape(a, n, c, height, width), onnx.Conv{Out: c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
 
+	t.mass(m, heads, order, w, func() onnx.Value { return qkv })
+	return m.Add(x, h)
+}
+
+// mass makes the map of an attention layer an output, for every tap of it: own
+// are its weights where the graph has them, else the zero Value, and qkvOf gives
+// its queries, keys and values [N,3C,T] in the given order.
+func (t *taps) mass(m *onnx.Module, heads int, order qkvOrder, own onnx.Value, qkvOf func() onnx.Value) {
 	t.visit(m, func(tap sampling.Tap) onnx.Value {
-		theirs, mapOrder := tap.Heads, order
+		qkv := qkvOf()
+		theirs, mapOrder, c := tap.Heads, order, qkv.Dim(1)/3
 		if theirs == 0 {
 			theirs = heads
 		}
 		if tap.Order == "legacy" {
 			mapOrder = legacyOrder
 		}
-		if theirs == heads && mapOrder == order {
-			return attentionMass(m, w)
-		}
 		if c%theirs != 0 {
 			t.problem("layer %s has %d channels, which %d heads do not divide", tap.Layer, c, theirs)
-			return attentionMass(m, w)
+			theirs = heads
+		}
+		if own.Name != "" && theirs == heads && mapOrder == order {
+			return attentionMass(m, own)
 		}
 		q, k, _ := splitQKV(m, qkv, theirs, mapOrder)
 		return attentionMass(m, attentionWeights(m, q, k))
 	})
-	return m.Add(x, h)
 }

@@ -23,6 +23,7 @@ import (
 var Families = configs.Registry[Family]{
 	"adm":       func() Family { return newADM() },
 	"clip_text": func() Family { return &CLIPText{} },
+	"dit":       func() Family { return newDiT() },
 	"iddpm":     func() Family { return newIDDPM() },
 	"inception": func() Family { return newInception() },
 	"vae":       func() Family { return &VAE{} },
@@ -38,6 +39,17 @@ type Family interface {
 type Options struct {
 	ort.Options
 	Taps []sampling.Tap // attention layers whose map the network returns as well
+	// Find is the path of the file or folder that a value of the flags names;
+	// nil takes it as it is written.
+	Find func(configs.Block) (string, error)
+}
+
+// A Composite is a Family whose flags name further checkpoints, such as the
+// autoencoder of a diffusion model over latents.
+type Composite interface {
+	Family
+	// Parts are the values of the flags that name them, for Options.Find.
+	Parts() []configs.Block
 }
 
 // A Model is a network that is ready to run.
@@ -60,6 +72,31 @@ type Generator interface {
 	Classes() int
 	// Pixels turns x_0 into images as the authors do.
 	Pixels(ctx context.Context, x tensor.Tensor) (Images, error)
+}
+
+// An Unconditional is a Generator that knows a condition that says nothing, ∅,
+// which classifier-free guidance needs.
+type Unconditional interface {
+	Generator
+	// Null is ∅ for n images.
+	Null(n int) (sampling.Cond, error)
+}
+
+// A LatentGenerator is a Generator whose x_0 is decoded to an image.
+type LatentGenerator interface {
+	Generator
+	// Decode turns x_0 into images [N,3,H,W] in [-1,1] but for overshoot.
+	Decode(ctx context.Context, x tensor.Tensor) (tensor.Tensor, error)
+}
+
+// A Decoder is a Model that turns latents into images: an autoencoder.
+type Decoder interface {
+	Model
+	// LatentChannels is the number of channels of a latent.
+	LatentChannels() int
+	// Decode turns latents [N,C,h,w], without any scaling, into images [N,3,H,W]
+	// in [-1,1] but for overshoot.
+	Decode(ctx context.Context, z tensor.Tensor) (tensor.Tensor, error)
 }
 
 // A Process is a diffusion process as a family's flags describe it. The sampler

@@ -126,6 +126,16 @@ func (m *Module) LayerNorm(x Value, eps float64) Value {
 	return m.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, m.Param("weight", d), m.Param("bias", d))
 }
 
+// LayerNormPlain is nn.LayerNorm over the last axis with
+// elementwise_affine=False.
+func (m *Module) LayerNormPlain(x Value, eps float64) Value {
+	one := make([]float32, x.Dim(-1))
+	for i := range one {
+		one[i] = 1
+	}
+	return m.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, m.Const(one, len(one)))
+}
+
 // Attention is softmax(q·kᵀ/√d)·v for heads of d = D/heads channels each:
 // q [N,T,D], k and v [N,S,D] → [N,T,D]. The runtime's fused operator keeps a
 // few rows of the T×S weights of each head at a time, so that memory is linear

@@ -98,6 +98,9 @@ func (m *Module) SiLU(x Value) Value { return m.Mul(x, m.Sigmoid(x)) }
 // GELU is x·Φ(x) with the exact normal distribution function Φ.
 func (m *Module) GELU(x Value) Value { return m.unary("Gelu", x, attrs{"approximate": "none"}) }
 
+// TanhGELU is nn.GELU(approximate="tanh"): x/2·(1+tanh(√(2/π)·(x+0.044715·x³))).
+func (m *Module) TanhGELU(x Value) Value { return m.unary("Gelu", x, attrs{"approximate": "tanh"}) }
+
 // QuickGELU is x·σ(1.702·x), CLIP's approximation of GELU.
 func (m *Module) QuickGELU(x Value) Value {
 	return m.Mul(x, m.Sigmoid(m.Mul(x, m.Scalar(1.702))))
