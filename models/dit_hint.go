@@ -36,7 +36,7 @@ func (c *DiT) hint(sd checkpoint.StateDict) string {
 	differ("learn_sigma", c.LearnSigma, g.LearnSigma)
 	differ("mlp_ratio", c.MLPRatio, g.MLPRatio)
 	if c.rows() != g.rows() {
-		diffs = append(diffs, fmt.Sprintf("num_classes: %d (not %d), or %d with class_dropout_prob 0", g.NumClasses, c.NumClasses, g.rows()))
+		diffs = append(diffs, fmt.Sprintf("a label table of %d rows (not %d): num_classes %d and the null class, or %[1]d with class_dropout_prob 0", g.rows(), c.rows(), g.NumClasses))
 	}
 	if len(diffs) == 0 {
 		return "its shapes agree with the flags, its keys do not: is it a file of another family?"

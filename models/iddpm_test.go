@@ -117,6 +117,11 @@ func shapesOf(t *testing.T, f interface {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return shapesOnly(shapes)
+}
+
+// shapesOnly is a state dict without data.
+func shapesOnly(shapes map[string][]int) checkpoint.StateDict {
 	sd := checkpoint.StateDict{}
 	for k, s := range shapes {
 		p := checkpoint.Tensor{DType: checkpoint.F32, Shape: s, File: "weights.pt"}

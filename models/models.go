@@ -78,7 +78,8 @@ type Generator interface {
 // which classifier-free guidance needs.
 type Unconditional interface {
 	Generator
-	// Null is ∅ for n images.
+	// Null is ∅ for n images; the zero Cond where the network was trained
+	// without it.
 	Null(n int) (sampling.Cond, error)
 }
 

@@ -33,6 +33,9 @@ type Cond struct {
 	Context tensor.Tensor // [N,L,D] text embeddings; zero where there are none
 }
 
+// IsZero reports whether c is ∅.
+func (c Cond) IsZero() bool { return c.Labels == nil && c.Context.IsZero() }
+
 // Equal reports whether both conditions hold the same labels and context.
 func (c Cond) Equal(d Cond) bool {
 	return slices.Equal(c.Labels, d.Labels) &&

@@ -15,12 +15,14 @@ type Predictor struct {
 	Guidances    []Guidance
 	Schedule     *Schedule
 	Cond         Cond
+	Null         Cond // what stands for ∅ in classifier-free guidance: the null class, the empty prompt; zero where the network was trained without it
 	ClipDenoised bool // clip x̂0 to [-1,1]: pixels yes, latents no
 
 	// Trace, where not nil, is shown every step's tensors by name: "x", the
 	// state after the step; "eps_guided", ε after every guidance of ε and
-	// before Score; "attention_step", the map of the unperturbed pass, where a
-	// layer is tapped. A tensor is valid during the call only.
+	// before Score; "variance", the learned v in [-1,1], where there is one;
+	// "attention_step", the map of the unperturbed pass, where a layer is tapped.
+	// A tensor is valid during the call only.
 	Trace func(name string, t Timestep, v tensor.Tensor)
 }
 
@@ -51,6 +53,9 @@ func (p *Predictor) Predict(ctx context.Context, x tensor.Tensor, t Timestep) (g
 	}
 	guided.Eps = sum(eps, guided.Eps)
 	p.trace("eps_guided", t, guided.Eps)
+	if !guided.Var.IsZero() {
+		p.trace("variance", t, guided.Var)
+	}
 	if !guided.Attn.IsZero() {
 		p.trace("attention_step", t, guided.Attn)
 	}
@@ -107,6 +112,9 @@ func (s *Step) Schedule() *Schedule { return s.predictor.Schedule }
 
 // Cond is the condition of the unguided pass.
 func (s *Step) Cond() Cond { return s.predictor.Cond }
+
+// Null is what stands for ∅; zero where the network was trained without it.
+func (s *Step) Null() Cond { return s.predictor.Null }
 
 // ClipDenoised tells whether x̂0 is clipped to [-1,1].
 func (s *Step) ClipDenoised() bool { return s.predictor.ClipDenoised }

@@ -63,10 +63,13 @@ func (p *Predictor) check(x tensor.Tensor) error {
 		fault(true, "x_T has shape %v (%d values), expected [N,C,H,W] with N ≥ 1", x.Shape, len(x.Data))
 		return errors.Join(errs...)
 	}
-	labels, texts := p.Cond.Labels, p.Cond.Context
-	fault(labels != nil && len(labels) != x.Rows(), "%d labels for a batch of %d", len(labels), x.Rows())
-	fault(!texts.IsZero() && (len(texts.Shape) != 3 || texts.Rows() != x.Rows()),
-		"the condition's Context has shape %v, expected [%d,L,D]", texts.Shape, x.Rows())
+	for i, name := range []string{"condition", "null condition"} {
+		c := []Cond{p.Cond, p.Null}[i]
+		labels, texts := c.Labels, c.Context
+		fault(labels != nil && len(labels) != x.Rows(), "the %s has %d labels for a batch of %d", name, len(labels), x.Rows())
+		fault(!texts.IsZero() && (len(texts.Shape) != 3 || texts.Rows() != x.Rows()),
+			"the %s's Context has shape %v, expected [%d,L,D]", name, texts.Shape, x.Rows())
+	}
 	return errors.Join(errs...)
 }
 

@@ -12,5 +12,6 @@ import (
 // Registry holds the guidances by the name that an experiment gives them, each
 // with its defaults.
 var Registry = configs.Registry[sampling.Guidance]{
+	"cfg": func() sampling.Guidance { return NewCFG() },
 	"sag": func() sampling.Guidance { return NewSAG() },
 }

@@ -1,0 +1,321 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"sagbench/configs"
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+)
+
+const fashionDiTCheckpoint = "pretrained/dit.pt"
+
+// fashionDiT are the flags of the embedded DiT.
+func fashionDiT() *DiT {
+	c := newDiT()
+	c.InputSize, c.PatchSize, c.HiddenSize, c.Depth, c.NumHeads, c.NumClasses = 16, 2, 128, 6, 4, 10
+	return c
+}
+
+func openDiT(t *testing.T, opt Options) *ditNet {
+	t.Helper()
+	m, err := fashionDiT().Open(fashionDiTCheckpoint, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m.(*ditNet)
+}
+
+func TestDiTBatchInvariance(t *testing.T) {
+	batchInvariance(t, openDiT(t, Options{Taps: []sampling.Tap{{Layer: "blocks.3.attn"}}}))
+}
+
+// TestDiTSizes builds every published size against a state dict of the names and
+// shapes that models.py gives its parameters, without data, and counts them.
+func TestDiTSizes(t *testing.T) {
+	millions := map[string]int{"DiT-S/2": 33, "DiT-B/2": 130, "DiT-L/2": 458, "DiT-XL/2": 675} // table 1 of the paper
+	for name, s := range ditSizes {
+		for _, imageSize := range []int{256, 512} {
+			c := newDiT()
+			c.Model, c.InputSize = name, imageSize/8
+			if err := c.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			sd := officialDiT(s.depth, s.hidden, s.patch, imageSize/8)
+			if _, err := onnx.Build(sd, func(m *onnx.Module) { c.build(m, newTaps(nil)) }); err != nil {
+				t.Errorf("%s at %d: %v", name, imageSize, err)
+			}
+			count := parameters(sd)
+			if want := millions[name]; want != 0 && imageSize == 256 && (count < want*1e6-600_000 || count > want*1e6+600_000) {
+				t.Errorf("%s has %d parameters, want %d million", name, count, want)
+			}
+			if name == "DiT-XL/2" && imageSize == 256 && count != 675_129_632 { // as train.py logs it
+				t.Errorf("%s has %d parameters, want 675129632", name, count)
+			}
+			want := fmt.Sprintf("dit model=%q input_size=%d in_channels=4 mlp_ratio=4 num_classes=1000 learn_sigma=true", name, imageSize/8)
+			if got := spell(GuessFamily(sd)); got != want {
+				t.Errorf("guessed %s, want %s", got, want)
+			}
+		}
+	}
+}
+
+// officialDiT lists the parameters of models.py DiT with its defaults.
+func officialDiT(depth, d, patch, input int) checkpoint.StateDict {
+	shapes := map[string][]int{
+		"pos_embed":                             {1, input / patch * (input / patch), d},
+		"x_embedder.proj.weight":                {d, 4, patch, patch},
+		"x_embedder.proj.bias":                  {d},
+		"y_embedder.embedding_table.weight":     {1001, d},
+		"t_embedder.mlp.0.weight":               {d, 256},
+		"t_embedder.mlp.0.bias":                 {d},
+		"t_embedder.mlp.2.weight":               {d, d},
+		"t_embedder.mlp.2.bias":                 {d},
+		"final_layer.linear.weight":             {8 * patch * patch, d},
+		"final_layer.linear.bias":               {8 * patch * patch},
+		"final_layer.adaLN_modulation.1.weight": {2 * d, d},
+		"final_layer.adaLN_modulation.1.bias":   {2 * d},
+	}
+	for i := range depth {
+		for layer, size := range map[string][2]int{
+			"attn.qkv": {3 * d, d}, "attn.proj": {d, d}, "mlp.fc1": {4 * d, d}, "mlp.fc2": {d, 4 * d}, "adaLN_modulation.1": {6 * d, d},
+		} {
+			shapes[fmt.Sprintf("blocks.%d.%s.weight", i, layer)] = size[:]
+			shapes[fmt.Sprintf("blocks.%d.%s.bias", i, layer)] = size[:1]
+		}
+	}
+	return shapesOnly(shapes)
+}
+
+func TestDiTStrict(t *testing.T) {
+	sd := officialDiT(12, 384, 4, 32)
+	delete(sd, "blocks.7.attn.proj.bias")
+	sd["blocks.7.attn.q_norm.weight"] = checkpoint.FromFloat32(make([]float32, 64), 64)
+	pos := sd["pos_embed"]
+	pos.Shape = []int{1, 65, 384}
+	sd["pos_embed"] = pos
+	c := newDiT()
+	c.Model = "DiT-S/4"
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := onnx.Build(sd, func(m *onnx.Module) { c.build(m, newTaps(nil)) })
+	want := `the checkpoint does not fit the network
+  missing    blocks.7.attn.proj.bias [384]
+  unexpected blocks.7.attn.q_norm.weight [64]
+  mis-shaped pos_embed: the network wants [1 64 384], the checkpoint has [1 65 384]`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestDiTHints(t *testing.T) {
+	for want, spoil := range map[string]func(*DiT){
+		"its shapes suggest hidden_size: 128 (not 256)":    func(c *DiT) { c.HiddenSize = 256 },
+		"its shapes suggest depth: 6 (not 12)":             func(c *DiT) { c.Depth = 12 },
+		"its shapes suggest patch_size: 2 (not 4)":         func(c *DiT) { c.PatchSize = 4 },
+		"its shapes suggest input_size: 16 (not 32)":       func(c *DiT) { c.InputSize = 32 },
+		"its shapes suggest in_channels: 4 (not 3)":        func(c *DiT) { c.InChannels = 3 },
+		"its shapes suggest learn_sigma: true (not false)": func(c *DiT) { c.LearnSigma = false },
+		"its shapes suggest mlp_ratio: 4 (not 2)":          func(c *DiT) { c.MLPRatio = 2 },
+		"its shapes suggest a label table of 11 rows (not 1001): num_classes 10 and the null class, or 11 with class_dropout_prob 0": func(c *DiT) { c.NumClasses = 1000 },
+		"its shapes suggest a label table of 11 rows (not 10): num_classes 10 and the null class, or 11 with class_dropout_prob 0":   func(c *DiT) { c.ClassDropoutProb = 0 },
+		"its shapes suggest hidden_size: 128 (not 384), depth: 6 (not 12)":                                                           func(c *DiT) { c.Model, c.HiddenSize, c.Depth, c.NumHeads = "DiT-S/2", 0, 0, 0 },
+	} {
+		c := fashionDiT()
+		spoil(c)
+		_, err := c.Open(fashionDiTCheckpoint, Options{})
+		var mismatch *onnx.MismatchError
+		if !errors.As(err, &mismatch) || mismatch.Hint != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	c := newDiT()
+	c.Model = "DiT-XL/2"
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.hint(officialDiT(24, 1024, 4, 32)), `its shapes suggest model: "DiT-L/4" (not "DiT-XL/2")`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if _, err := fashionDiT().Open(fashionCheckpoint, Options{}); err == nil || !strings.Contains(err.Error(), "its keys are not those of a DiT") {
+		t.Errorf("an ADM checkpoint: %v", err)
+	}
+}
+
+func TestDiTFlags(t *testing.T) {
+	for text, want := range map[string]string{
+		"model: DiT-XL/3":            `model.yaml:1: model "DiT-XL/3" is no published size; known: DiT-B/2, DiT-B/4`,
+		"model: DiT-XL/2, depth: 12": "depth is 12, but that of model DiT-XL/2 is 28",
+		"depth: -1":                  "depth is -1, expected a number from 1",
+		"depth: 2000":                "depth is 2000, expected at most 1024",
+		"input_size: 33":             "input_size 33 is no multiple of patch_size 2",
+		"num_heads: 7":               "num_heads 7 does not divide hidden_size 1152",
+		"mlp_ratio: 0":               "mlp_ratio is 0, which makes the MLP 0 wide",
+		"noise_schedule: quadratic":  `noise_schedule is "quadratic"`,
+		"vae_scaling_factor: 0":      "vae_scaling_factor is 0",
+		"vae: {family: vae, checkpoint: a, varient: fp16}": `unknown key "varient"`,
+		"vae: {checkpoint: a}":                             "family is missing",
+		"hidden: 3":                                        `unknown key "hidden"`,
+	} {
+		b, err := configs.Parse("model.yaml", []byte("{family: dit, checkpoint: a.pt, "+text+"}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "model.yaml:1") != strings.Count(err.Error(), "\n")+1 {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+	named, explicit := newDiT(), newDiT()
+	named.Model = "DiT-B/4"
+	explicit.Depth, explicit.HiddenSize, explicit.NumHeads, explicit.PatchSize = 12, 768, 12, 4
+	if err := errors.Join(named.Validate(), explicit.Validate()); err != nil {
+		t.Fatal(err)
+	}
+	if named.Model = ""; fmt.Sprint(named) != fmt.Sprint(explicit) {
+		t.Errorf("got %+v, want %+v", named, explicit)
+	}
+}
+
+// TestDiTTaps holds the map to its mean, and the prediction to the same bits
+// whether a layer is tapped or not.
+func TestDiTTaps(t *testing.T) {
+	x := noise(t, 2, 4, 16, 16)
+	predict := func(taps ...sampling.Tap) sampling.Prediction {
+		t.Helper()
+		p, err := openDiT(t, Options{Taps: taps}).Denoise(context.Background(), x, sampling.Timestep{Value: 400}, sampling.Cond{Labels: []int64{3, 10}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	plain, own := predict(), predict(sampling.Tap{Layer: "blocks.2.attn"})
+	if !slices.Equal(plain.Eps.Data, own.Eps.Data) || !slices.Equal(plain.Var.Data, own.Var.Data) {
+		t.Error("tapping a layer changes the prediction")
+	}
+	if !slices.Equal(own.Attn.Shape, []int{2, 64}) {
+		t.Fatalf("the map has shape %v, want [2 64]", own.Attn.Shape)
+	}
+	for i := range 2 {
+		mean := 0.0
+		for _, v := range own.Attn.Row(i) {
+			mean += float64(v) / 64
+		}
+		if mean < 1-1e-5 || mean > 1+1e-5 {
+			t.Errorf("the mass of image %d has mean %g, expected 1", i, mean)
+		}
+	}
+	if other := predict(sampling.Tap{Layer: "blocks.2.attn", Heads: 2}); slices.Equal(other.Attn.Data, own.Attn.Data) {
+		t.Error("two heads give the map of four")
+	}
+	for want, tap := range map[string]sampling.Tap{
+		`layer "blocks.6.attn" is no attention layer of this network; it has blocks.0.attn, blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn`: {Layer: "blocks.6.attn"},
+		"layer blocks.0.attn has 128 channels, which 3 heads do not divide":                                                                                            {Layer: "blocks.0.attn", Heads: 3},
+	} {
+		_, err := fashionDiT().Open(fashionDiTCheckpoint, Options{Taps: []sampling.Tap{tap}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestDiTNull(t *testing.T) {
+	g := openDiT(t, Options{})
+	null, err := g.Null(2)
+	if err != nil || !slices.Equal(null.Labels, []int64{10, 10}) {
+		t.Errorf("got %v %v, want the class after the last", null, err)
+	}
+	g.flags.ClassDropoutProb = 0
+	if null, err := g.Null(2); err != nil || !null.IsZero() {
+		t.Errorf("got %v %v, want nothing from a network without a null class", null, err)
+	}
+	x := noise(t, 1, 4, 16, 16)
+	if _, err := g.Denoise(context.Background(), x, sampling.Timestep{}, sampling.Cond{Labels: []int64{11}}); err == nil || !strings.Contains(err.Error(), "label 11: the network knows 0 to 10") {
+		t.Errorf("a label beyond the null class: %v", err)
+	}
+	if _, err := g.Pixels(context.Background(), x); err == nil || !strings.Contains(err.Error(), "the flags name no vae") {
+		t.Errorf("images without an autoencoder: %v", err)
+	}
+}
+
+// ditWithVAE decodes the flags of the embedded DiT with a vae.
+func ditWithVAE(t *testing.T, vae string) *DiT {
+	t.Helper()
+	b, err := configs.Parse("model.yaml", []byte("{family: dit, checkpoint: a.pt, input_size: 16, patch_size: 2, hidden_size: 128, depth: 6, num_heads: 4, num_classes: 10, vae_scaling_factor: 1.049873, vae: "+vae+"}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Flags.(*DiT)
+}
+
+func TestDiTDecodes(t *testing.T) {
+	find := func(b configs.Block) (string, error) {
+		path, _ := b.Text()
+		return "pretrained/sd/" + path, nil
+	}
+	x := noise(t, 3, 4, 16, 16)
+	var images []Images
+	for _, c := range []struct {
+		vae string
+		opt Options
+	}{
+		{"pretrained/sd/vae", Options{}},
+		{"vae", Options{Find: find, Taps: []sampling.Tap{{Layer: "blocks.0.attn"}}}},
+		{"{family: vae, checkpoint: vae}", Options{Find: find}},
+	} {
+		m, err := ditWithVAE(t, c.vae).Open(fashionDiTCheckpoint, c.opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := m.(LatentGenerator)
+		im, err := g.Pixels(context.Background(), x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := g.Process(); p.ClipDenoised || p.Predicts != sampling.Epsilon {
+			t.Errorf("process %+v: latents are not clipped", p)
+		}
+		images = append(images, im)
+		m.Close()
+	}
+	if im := images[0]; im.N != 3 || im.Height != 32 || im.Width != 32 || len(im.Pixels) != 3*32*32*3 {
+		t.Errorf("%d images of %d×%d", im.N, im.Height, im.Width)
+	}
+	for _, im := range images[1:] {
+		if !slices.Equal(im.Pixels, images[0].Pixels) {
+			t.Error("the ways to name the autoencoder give other images")
+		}
+	}
+	for vae, want := range map[string]string{
+		"{family: iddpm, checkpoint: ../iddpm.pt, image_size: 32, num_channels: 64, num_res_blocks: 1, channel_mult: \"1,1,2\", learn_sigma: true}": "model.yaml:1: vae: family iddpm decodes no latents",
+		"nowhere": "config.json is missing",
+	} {
+		if _, err := ditWithVAE(t, vae).Open(fashionDiTCheckpoint, Options{Find: find}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", vae, err, want)
+		}
+	}
+	c := ditWithVAE(t, "pretrained/sd/vae")
+	c.InChannels = 3
+	if _, err := c.Open(fashionDiTCheckpoint, Options{}); err == nil || !strings.Contains(err.Error(), "the autoencoder's latents have 4 channels, in_channels is 3") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDiTPixels(t *testing.T) {
+	im := ditPixels(tensor.Of([]float32{-1, 1, 0, -1.1, 0.9999, 0.0039}, 2, 3, 1, 1))
+	if want := []uint8{0, 255, 128, 0, 255, 128}; !slices.Equal(im.Pixels, want) {
+		t.Errorf("got %v, want %v: 127.5·x+128, truncated", im.Pixels, want)
+	}
+}
