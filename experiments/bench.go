@@ -148,7 +148,7 @@ func (b *bench) fashionADM() (models.Generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := e.rows[0].model.Flags.Open(e.rows[0].checkpoint.Path, models.Options{Options: b.options, Taps: e.rows[0].taps})
+	m, err := e.rows[0].openModel(b.options)
 	if err != nil {
 		return nil, err
 	}

@@ -208,6 +208,10 @@ func (c *referenceCase) open(opt models.Options) (m models.Model, cleanup func()
 			return nil, nil, err
 		}
 	}
+	opt.Find = func(b configs.Block) (string, error) {
+		name, _ := b.Text()
+		return filepath.Join(c.dir, name), nil
+	}
 	if m, err = spec.Flags.Open(path, opt); err != nil {
 		os.RemoveAll(scratch)
 		return nil, nil, err

@@ -114,20 +114,46 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 	if err != nil {
 		return nil, err
 	}
+	var labels []int64
 	if _, has := c.tensors["in.y"]; has {
 		y, err := c.array("in.y")
 		if err != nil {
 			return nil, err
 		}
-		p.Cond.Labels = y.Data.([]int64)
+		labels, _ = y.Data.([]int64)
+	}
+	if err := condition(p, g, labels, start.Shape[0]); err != nil {
+		return nil, err
 	}
 	steps := map[string][]tensor.Tensor{}
-	p.Trace = func(name string, _ sampling.Timestep, v tensor.Tensor) { steps[name] = append(steps[name], v.Clone()) }
+	var timesteps []float64
+	p.Trace = func(name string, t sampling.Timestep, v tensor.Tensor) {
+		if name == "x" {
+			timesteps = append(timesteps, t.Value)
+		}
+		steps[name] = append(steps[name], v.Clone())
+	}
 	recorded := sampling.Recorded{Start: start.Tensor(), Steps: noise.Tensor()}
 	x, err := r.sampler.Value.Sample(ctx, p, start.Tensor(), recorded)
 	if err != nil {
 		return nil, err
 	}
+	out, err := drawn(ctx, g, x)
+	if err != nil {
+		return nil, err
+	}
+	out["timesteps"] = ort.Array{Shape: []int{len(timesteps)}, Data: timesteps}
+	for name, ts := range steps {
+		out[name] = ort.Floats(stack(ts))
+	}
+	if v, ok := out["variance"]; ok && process.Predicts == sampling.Epsilon {
+		out["model"] = ort.Floats(joinChannels(out["eps_guided"].Tensor(), v.Tensor()))
+	}
+	return out, nil
+}
+
+// drawn is x_0 as images, and decoded where it is a latent.
+func drawn(ctx context.Context, g models.Generator, x tensor.Tensor) (map[string]ort.Array, error) {
 	images, err := g.Pixels(ctx, x)
 	if err != nil {
 		return nil, err
@@ -135,10 +161,25 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 	out := map[string]ort.Array{
 		"images": {Shape: []int{images.N, images.Height, images.Width, 3}, Data: images.Pixels},
 	}
-	for name, ts := range steps {
-		out[name] = ort.Floats(stack(ts))
+	if l, ok := g.(models.LatentGenerator); ok {
+		decoded, err := l.Decode(ctx, x)
+		if err != nil {
+			return nil, err
+		}
+		out["decoded"] = ort.Floats(decoded)
 	}
 	return out, nil
+}
+
+// joinChannels puts b's channels behind a's: [steps,N,C,H,W] twice → [steps,N,2C,H,W].
+func joinChannels(a, b tensor.Tensor) tensor.Tensor {
+	joined := tensor.New(a.Shape[0], a.Shape[1], a.Shape[2]+b.Shape[2], a.Shape[3], a.Shape[4])
+	image := a.RowLen() / a.Shape[1]
+	for i := range a.Shape[0] * a.Shape[1] {
+		copy(joined.Data[2*i*image:], a.Data[i*image:(i+1)*image])
+		copy(joined.Data[(2*i+1)*image:], b.Data[i*image:(i+1)*image])
+	}
+	return joined
 }
 
 // stack joins the tensors of all steps along a new first axis.

@@ -72,6 +72,7 @@ func (r *row) passes() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	p.Cond.Labels, p.Null.Labels = []int64{0}, []int64{1}
 	x := tensor.New(1, 3, 8, 8)
 	if _, err := r.sampler.Value.Sample(context.Background(), p, x, sampling.Keyed{Images: []int{0}}); err != nil {
 		return 0, fmt.Errorf("row %q: %w", r.title(), err)
@@ -81,6 +82,9 @@ func (r *row) passes() (int, error) {
 
 // imageSide is the height and width that the model's flags name; 0 if they name none.
 func (r *row) imageSide() int {
+	if f, ok := r.model.Flags.(interface{ ImageSide() int }); ok {
+		return f.ImageSide()
+	}
 	flags := struct {
 		Size int `yaml:"image_size"`
 	}{}

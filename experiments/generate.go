@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"sagbench/configs"
 	"sagbench/models"
@@ -45,7 +46,7 @@ func (r *row) openNetwork(opt ort.Options, checkpointSHA256 string) (*network, e
 	if err != nil {
 		return nil, err
 	}
-	m, err := r.model.Flags.Open(r.checkpoint.Path, models.Options{Options: opt, Taps: r.taps})
+	m, err := r.openModel(opt)
 	if err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}
@@ -55,6 +56,29 @@ func (r *row) openNetwork(opt ort.Options, checkpointSHA256 string) (*network, e
 		return nil, r.Model.Errorf("family %s draws no images; it can be used for evaluation only", r.model.Family)
 	}
 	return &network{g, key}, nil
+}
+
+// openModel prepares the row's network with its attention map.
+func (r *row) openModel(opt ort.Options) (models.Model, error) {
+	return r.model.Flags.Open(r.checkpoint.Path, models.Options{Options: opt, Taps: r.taps, Find: findPart})
+}
+
+// findPart is models.Options.Find for experiment files.
+func findPart(b configs.Block) (string, error) {
+	p := pathOf(b)
+	if len(p.Unset) > 0 {
+		return "", b.Errorf("%s is not set", strings.Join(p.Unset, ", "))
+	}
+	return p.Path, nil
+}
+
+// condition gives the predictor the labels of the images, and what stands for ∅.
+func condition(p *sampling.Predictor, g models.Generator, labels []int64, images int) (err error) {
+	p.Cond.Labels = labels
+	if u, ok := g.(models.Unconditional); ok {
+		p.Null, err = u.Null(images)
+	}
+	return err
 }
 
 // predictor is the row's network under its guidances, without a condition.
@@ -89,11 +113,15 @@ func (r *row) draw(ctx context.Context, n *network, at span, step func(done, of 
 		}
 	}
 	noise := sampling.Keyed{Seed: r.Seed}
+	var labels []int64
 	for i := at.from; i < at.to; i++ {
 		noise.Images = append(noise.Images, i)
 		if n.Classes() > 0 {
-			p.Cond.Labels = append(p.Cond.Labels, sampling.Label(r.Seed, i, n.Classes()))
+			labels = append(labels, sampling.Label(r.Seed, i, n.Classes()))
 		}
+	}
+	if err := condition(p, n.Generator, labels, at.len()); err != nil {
+		return models.Images{}, err
 	}
 	x := tensor.New(append([]int{at.len()}, n.SampleShape()...)...)
 	if err := noise.Fill(-1, x); err != nil {

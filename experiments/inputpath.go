@@ -26,6 +26,11 @@ var (
 // pathAt finds the file that is meant by what is written at a path of a block.
 func pathAt(b configs.Block, path string) inputPath {
 	found, _ := b.At(path)
+	return pathOf(found)
+}
+
+// pathOf is the file that is meant by what is written in a block.
+func pathOf(found configs.Block) inputPath {
 	written, _ := found.Text()
 	p := inputPath{Written: written, At: found.Position()}
 	p.Path = variable.ReplaceAllStringFunc(written, func(v string) string {

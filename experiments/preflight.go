@@ -41,6 +41,9 @@ func (e *experiment) inputs() []*input {
 			all[i].rows = append(all[i].rows, r)
 		}
 		need(networkInput, r.checkpoint)
+		for _, p := range r.parts {
+			need(networkInput, p)
+		}
 		if len(r.metrics) > 0 {
 			need(referenceInput, r.reference)
 			need(inceptionInput, r.inception)

@@ -5,6 +5,8 @@ import "path/filepath"
 // The pages on which authors publish files.
 const (
 	checkpointsPage = "https://github.com/openai/guided-diffusion (README.md, \"Download pre-trained models\")"
+	iddpmPage       = "https://github.com/openai/improved-diffusion (README.md, \"Models and Hyperparameters\")"
+	ditPage         = "https://github.com/facebookresearch/DiT (README.md, download.py)"
 	referencesPage  = "https://github.com/openai/guided-diffusion/tree/main/evaluations (README.md, \"Download batches\")"
 	inceptionPage   = "https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights"
 )
@@ -28,6 +30,15 @@ var publishedFiles = map[string]Source{
 	"lsun_cat.pt":                          {Page: checkpointsPage, Size: "about 2.2 GB"},
 	"lsun_horse.pt":                        {Page: checkpointsPage, Size: "about 2.2 GB"},
 	"lsun_horse_nodropout.pt":              {Page: checkpointsPage, Size: "about 2.2 GB"},
+	"cifar10_uncond_50M_500K.pt":           {Page: iddpmPage, Size: "about 210 MB"},
+	"cifar10_uncond_vlb_50M_500K.pt":       {Page: iddpmPage, Size: "about 210 MB"},
+	"imagenet64_uncond_100M_1500K.pt":      {Page: iddpmPage, Size: "about 485 MB"},
+	"imagenet64_uncond_vlb_100M_1500K.pt":  {Page: iddpmPage, Size: "about 485 MB"},
+	"imagenet64_cond_270M_250K.pt":         {Page: iddpmPage, Size: "about 1.1 GB"},
+	"lsun_uncond_100M_1200K_bs128.pt":      {Page: iddpmPage, Size: "about 455 MB"},
+	"lsun_uncond_100M_2400K_bs64.pt":       {Page: iddpmPage, Size: "about 455 MB"},
+	"DiT-XL-2-256x256.pt":                  {Page: ditPage, Size: "about 2.7 GB"},
+	"DiT-XL-2-512x512.pt":                  {Page: ditPage, Size: "about 2.7 GB"},
 	"VIRTUAL_lsun_bedroom256.npz":          {Page: referencesPage},
 	"VIRTUAL_lsun_cat256.npz":              {Page: referencesPage},
 	"VIRTUAL_lsun_horse256.npz":            {Page: referencesPage},

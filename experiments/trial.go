@@ -51,7 +51,7 @@ func (r *row) trialBatch() int { return min(r.Batch, r.Samples) }
 
 // tryNetwork is the time that an image takes for a pass through the network.
 func (r *row) tryNetwork(ctx context.Context, opt ort.Options) (time.Duration, error) {
-	m, err := r.model.Flags.Open(r.checkpoint.Path, models.Options{Options: opt, Taps: r.taps})
+	m, err := r.openModel(opt)
 	if err != nil {
 		return 0, err
 	}

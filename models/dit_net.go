@@ -44,6 +44,10 @@ func (c *DiT) checkVAE() error {
 	return errors.Join(errs...)
 }
 
+// ImageSide is the height and width of the images in pixels with the autoencoder
+// of Stable Diffusion.
+func (c *DiT) ImageSide() int { return 8 * c.InputSize }
+
 // Parts implements Composite.
 func (c *DiT) Parts() []configs.Block {
 	if c.VAE.IsNull() {
@@ -65,11 +69,9 @@ func (c *DiT) openVAE(opt Options) (Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := s.Checkpoint
-	if opt.Find != nil {
-		if path, err = opt.Find(c.Parts()[0]); err != nil {
-			return nil, err
-		}
+	path, err := c.vaePath(s, opt.Find)
+	if err != nil {
+		return nil, err
 	}
 	opt.Taps = nil
 	m, err := s.Flags.Open(path, opt)
@@ -88,6 +90,13 @@ func (c *DiT) openVAE(opt Options) (Decoder, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+func (c *DiT) vaePath(s Spec, find func(configs.Block) (string, error)) (string, error) {
+	if find == nil {
+		return s.Checkpoint, nil
+	}
+	return find(c.Parts()[0])
 }
 
 // Close implements Model.
