@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -207,27 +206,6 @@ func (h hashes) of(path string) (string, error) {
 		h[path] = sum
 	}
 	return sum, err
-}
-
-// network is the hash of all files that a row's network is made of: that of the
-// one file, or one of the hashes of several.
-func (h hashes) network(r *row) (string, error) {
-	files, err := models.Files(r.model.Flags, r.checkpoint.Path, findPart)
-	if err != nil {
-		return "", err
-	}
-	if len(files) == 1 {
-		return h.of(files[0])
-	}
-	all := sha256.New()
-	for _, path := range files {
-		sum, err := h.of(path)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintln(all, sum)
-	}
-	return fmt.Sprintf("%x", all.Sum(nil)), nil
 }
 
 // inputs are the files by their role.

@@ -89,11 +89,11 @@ func (s *session) unscored(r *run) (*Metrics, error) {
 	for _, c := range r.settings {
 		m.Settings = append(m.Settings, Setting{c.Path, c.Value})
 	}
-	files, err := s.hashes.inputs(map[string]string{"reference": r.reference.Path, "inception": r.inception.Path})
+	files, err := s.hashes.inputs(map[string]string{"checkpoint": r.checkpoint.Path, "reference": r.reference.Path, "inception": r.inception.Path})
 	if err != nil {
 		return nil, err
 	}
-	m.Inputs = Inputs{InputFile{filepath.Base(r.checkpoint.Path), r.sha256}, files["reference"], files["inception"]}
+	m.Inputs = Inputs{files["checkpoint"], files["reference"], files["inception"]}
 	if m.Versions, err = versions(); err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"sagbench/configs"
 	"sagbench/models"
@@ -61,15 +60,6 @@ func (r *row) openNetwork(opt ort.Options, checkpointSHA256 string) (*network, e
 // openModel prepares the row's network with its attention map.
 func (r *row) openModel(opt ort.Options) (models.Model, error) {
 	return r.model.Flags.Open(r.checkpoint.Path, models.Options{Options: opt, Taps: r.taps, Find: findPart})
-}
-
-// findPart is models.Options.Find for experiment files.
-func findPart(b configs.Block) (string, error) {
-	p := pathOf(b)
-	if len(p.Unset) > 0 {
-		return "", b.Errorf("%s is not set", strings.Join(p.Unset, ", "))
-	}
-	return p.Path, nil
 }
 
 // condition gives the predictor the labels of the images, and what stands for ∅.

@@ -41,7 +41,7 @@ func (e *experiment) inputs() []*input {
 			all[i].rows = append(all[i].rows, r)
 		}
 		need(networkInput, r.checkpoint)
-		for _, p := range r.parts {
+		for _, p := range r.parts() {
 			need(networkInput, p)
 		}
 		if len(r.metrics) > 0 {

@@ -31,7 +31,6 @@ type row struct {
 
 	model      models.Spec
 	checkpoint inputPath
-	parts      []inputPath // further checkpoints that the model's flags name
 	reference  inputPath
 	inception  inputPath
 	sampler    configs.Named[sampling.Sampler]
@@ -92,11 +91,6 @@ func decodeRow(from configs.Row) (*row, error) {
 		return r, err
 	}
 	r.checkpoint = pathAt(b, "model.checkpoint")
-	if c, ok := r.model.Flags.(models.Composite); ok {
-		for _, part := range c.Parts() {
-			r.parts = append(r.parts, pathOf(part))
-		}
-	}
 	r.reference = pathAt(b, "reference")
 	r.inception = pathAt(b, "inception.checkpoint")
 	return r, configs.Join(r.space(), r.tap(), r.complete())

@@ -64,7 +64,7 @@ func (s *session) identify() error {
 	first := map[string]*run{}
 	var faults []error
 	for _, r := range s.rows {
-		sum, err := s.hashes.network(r)
+		sum, err := s.hashes.of(r.checkpoint.Path)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("checkpoint: %w", err))
 			continue
