@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -211,8 +212,11 @@ func TestEvaluateReports(t *testing.T) {
 	if len(report.Scores) != 2 || report.Scores[0].Name != "fid" || report.Scores[1].Name != "precision" {
 		t.Errorf("scores %+v, want fid and precision", report.Scores)
 	}
-	if len(report.Warnings) != 2 || !strings.Contains(report.Warnings[0], "ref.npz: 40 images in 50 dimensions") {
-		t.Errorf("warnings %q, want two about singular covariances", report.Warnings)
+	warned := strings.Join(report.Warnings, "\n")
+	for _, want := range []string{"ref.npz: 40 images in 50 dimensions", "gen.npz: 30 images in 50", "ref.npz: 40 reference images"} {
+		if !strings.Contains(warned, want) {
+			t.Errorf("warnings %q, want one that says %q", warned, want)
+		}
 	}
 	gen.Pool[7*50+3] = float32(math.NaN())
 	_, err = Evaluate(t.Context(), ref, gen, Metrics["fid"]())
@@ -265,6 +269,57 @@ func TestCancelled(t *testing.T) {
 	for _, name := range []string{"is", "precision", "density", "fid_infinity"} {
 		if _, err := Evaluate(ctx, f, f, Metrics[name]()); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A collector's features are those of the same rows at once.
+func TestCollector(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	const n, d, w = 37, 5, 9
+	pool, spatial := normals(r, n*d), normals(r, n*w)
+	c := NewCollector("run", n, d, w, nil)
+	for from := 0; from < n; from += 10 {
+		to := min(from+10, n)
+		if err := c.Add(pool[from*d:to*d], spatial[from*w:to*w]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := c.Features()
+	if err != nil || c.N() != n {
+		t.Fatalf("%d images, %v", c.N(), err)
+	}
+	want, err := StatsOf(spatial, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(f.Pool, pool) || !slices.Equal(f.Spatial.Cov, want.Cov) || f.N != n || f.Spatial.Source != "run" {
+		t.Error("the features differ from those of the rows at once")
+	}
+	if s := value(t, &SpatialFID{Mean: MeanFloat32}, f, f); s.Name != "sfid" || math.Abs(s.Value) > 1e-12 {
+		t.Errorf("sFID of a set to itself: %+v", s)
+	}
+	if err := c.Add(pool[:d], spatial[:w-1]); err == nil {
+		t.Error("half a row was accepted")
+	}
+	pool[d+2] = float32(math.Inf(-1))
+	var fault *NotFiniteError
+	if err := c.Add(pool[:2*d], spatial[:2*w]); !errors.As(err, &fault) || fault.Image != n+1 || fault.Dim != 2 {
+		t.Errorf("an infinite feature of image %d: %v", n+1, err)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for name, f := range map[string]*Features{
+		"pool":    {N: 2, D: 2, Pool: make([]float32, 3)},
+		"stats":   {Stats: &Stats{Mean: make([]float64, 2), Cov: make([]float64, 3)}},
+		"differ":  {N: 1, D: 3, Pool: make([]float32, 3), Stats: &Stats{Mean: make([]float64, 1), Cov: make([]float64, 1)}},
+		"logits":  {N: 2, Logits: make([]float32, 3)},
+		"weight":  {N: 1, D: 2, Pool: make([]float32, 2), ClassWeight: make([]float32, 3)},
+		"nothing": {Logits: []float32{1}},
+	} {
+		if f.Validate() == nil {
+			t.Errorf("%s: features that do not fit are accepted", name)
 		}
 	}
 }
