@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -273,42 +272,6 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// A collector's features are those of the same rows at once.
-func TestCollector(t *testing.T) {
-	r := rand.New(rand.NewPCG(8, 8))
-	const n, d, w = 37, 5, 9
-	pool, spatial := normals(r, n*d), normals(r, n*w)
-	c := NewCollector("run", n, d, w, nil)
-	for from := 0; from < n; from += 10 {
-		to := min(from+10, n)
-		if err := c.Add(pool[from*d:to*d], spatial[from*w:to*w]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f, err := c.Features()
-	if err != nil || c.N() != n {
-		t.Fatalf("%d images, %v", c.N(), err)
-	}
-	want, err := StatsOf(spatial, w, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(f.Pool, pool) || !slices.Equal(f.Spatial.Cov, want.Cov) || f.N != n || f.Spatial.Source != "run" {
-		t.Error("the features differ from those of the rows at once")
-	}
-	if s := value(t, &SpatialFID{Mean: MeanFloat32}, f, f); s.Name != "sfid" || math.Abs(s.Value) > 1e-12 {
-		t.Errorf("sFID of a set to itself: %+v", s)
-	}
-	if err := c.Add(pool[:d], spatial[:w-1]); err == nil {
-		t.Error("half a row was accepted")
-	}
-	pool[d+2] = float32(math.Inf(-1))
-	var fault *NotFiniteError
-	if err := c.Add(pool[:2*d], spatial[:2*w]); !errors.As(err, &fault) || fault.Image != n+1 || fault.Dim != 2 {
-		t.Errorf("an infinite feature of image %d: %v", n+1, err)
-	}
-}
-
 func TestValidate(t *testing.T) {
 	for name, f := range map[string]*Features{
 		"pool":    {N: 2, D: 2, Pool: make([]float32, 3)},
@@ -322,4 +285,14 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s: features that do not fit are accepted", name)
 		}
 	}
+}
+
+func TestSpatialFID(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	s, err := StatsOf(normals(r, 300), 10, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Features{Spatial: s}
+	near(t, "sFID of a set to itself", value(t, &SpatialFID{Mean: MeanFloat32}, f, f).Value, 0, 1e-12)
 }
