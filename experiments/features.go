@@ -95,7 +95,7 @@ func referenceParts(metrics []configs.Named[eval.Metric]) parts {
 // features streams the images through Inception. Rows of pool features are kept
 // only where they are wanted; of everything else statistics are accumulated.
 func (x *extractor) features(ctx context.Context, source string, n int, images imageStream, want parts, tick func(int)) (*eval.Features, error) {
-	f := &eval.Features{Source: source, N: n, D: x.net.Width(), ClassWeight: x.classWeight, Products: x.products}
+	f := &eval.Features{N: n, D: x.net.Width()}
 	if want.pool {
 		f.Pool = make([]float32, 0, n*f.D)
 	}
@@ -135,21 +135,26 @@ func (x *extractor) features(ctx context.Context, source string, n int, images i
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	if want.stats {
-		f.Stats, err = named(pool, source)
+		f.Stats, err = pool.Stats()
 	}
 	if want.spatial && err == nil {
-		f.Spatial, err = named(spatial, source)
+		f.Spatial, err = spatial.Stats()
 	}
-	return f, err
-}
-
-func named(a *eval.Accumulator, source string) (*eval.Stats, error) {
-	s, err := a.Stats()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
-	s.Source = source
-	return s, nil
+	return f, nil
+}
+
+// complete adds to features, computed or read, what the metrics need beside
+// them; source is what messages call them.
+func (x *extractor) complete(f *eval.Features, source string) {
+	f.Source, f.ClassWeight, f.Products = source, x.classWeight, x.products
+	for _, s := range []*eval.Stats{f.Stats, f.Spatial} {
+		if s != nil {
+			s.Source = source
+		}
+	}
 }
 
 // streamOf reads the images of an .npz file, once.

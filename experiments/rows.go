@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -151,12 +152,30 @@ func (r *row) complete() error {
 	if len(r.metrics) == 0 {
 		return nil
 	}
-	var faults []error
+	faults := []error{r.enough()}
 	if r.reference.Written == "" {
 		faults = append(faults, r.Metrics.Errorf("metrics need a reference batch: give reference: FILE.npz, or metrics: [] to draw images only"))
 	}
 	if r.inception.Written == "" {
 		faults = append(faults, r.Metrics.Errorf("metrics need the Inception network: give inception: {checkpoint: FILE}, or metrics: [] to draw images only"))
+	}
+	return configs.Join(faults...)
+}
+
+// enough checks that there are more images than the neighbours that a metric
+// looks at, before they are drawn.
+func (r *row) enough() error {
+	var faults []error
+	for _, m := range r.metrics {
+		neighbours := 1 // a covariance takes two images
+		fields, err := settled(m.Value)
+		if err == nil && fields["k"] != nil {
+			err = json.Unmarshal(fields["k"], &neighbours)
+		}
+		if err == nil && r.Samples <= neighbours {
+			err = r.Metrics.Errorf("samples is %d: %s needs at least %d images", r.Samples, m.Name, neighbours+1)
+		}
+		faults = append(faults, err)
 	}
 	return configs.Join(faults...)
 }
