@@ -35,6 +35,14 @@ type Family interface {
 	Open(path string, opt Options) (Model, error)
 }
 
+// A Sized is a Family that knows the shapes of its parameters without a
+// checkpoint.
+type Sized interface {
+	Family
+	// Parameters lists the parameters of the network by key with their shapes.
+	Parameters() (map[string][]int, error)
+}
+
 // Options say how a network is prepared.
 type Options struct {
 	ort.Options
