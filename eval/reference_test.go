@@ -170,7 +170,7 @@ func TestFloatImages(t *testing.T) {
 		if err := errors.Join(npz.WriteRows(a, c.pixels), w.Commit()); err != nil {
 			t.Fatal(err)
 		}
-		m, err := OpenImages(path)
+		ref, err := ReadReference(path)
 		if c.want != "" {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: got %v, want %q", name, err, c.want)
@@ -180,6 +180,7 @@ func TestFloatImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		m := ref.Images
 		got := make([]float32, 3)
 		if n, err := m.Read(got); n != 1 || err != nil || !slices.Equal(got, c.pixels) {
 			t.Errorf("%s: %d images %v, %v", name, n, got, err)
@@ -187,11 +188,11 @@ func TestFloatImages(t *testing.T) {
 		if _, err := m.ReadBytes(make([]uint8, 3)); m.Bytes || err == nil {
 			t.Errorf("%s: float32 pixels were read as bytes", name)
 		}
-		if err := m.Close(); err != nil {
+		if err := ref.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := OpenImages(filepath.Join(dir, "none.npz")); err == nil {
+	if _, err := ReadReference(filepath.Join(dir, "none.npz")); err == nil {
 		t.Error("a file that does not exist was opened")
 	}
 }
