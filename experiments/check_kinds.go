@@ -146,6 +146,9 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 	for name, ts := range steps {
 		out[name] = ort.Floats(stack(ts))
 	}
+	if a, ok := out["attention_step"]; ok {
+		out["attention"] = a
+	}
 	if v, ok := out["variance"]; ok && process.Predicts == sampling.Epsilon {
 		out["model"] = ort.Floats(joinChannels(out["eps_guided"].Tensor(), v.Tensor()))
 	}

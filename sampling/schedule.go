@@ -13,7 +13,7 @@ const maxDiffusionSteps = 1_000_000
 // ScheduleConfig names a diffusion process by the official flags.
 type ScheduleConfig struct {
 	DiffusionSteps    int    `yaml:"diffusion_steps" doc:"timesteps T of the process the network was trained on"`
-	NoiseSchedule     string `yaml:"noise_schedule" doc:"β table: linear (Ho et al.) or cosine (Improved DDPM)"`
+	NoiseSchedule     string `yaml:"noise_schedule" doc:"β table: linear (Ho et al.) or cosine (Improved DDPM; squaredcos_cap_v2 in DiT's code)"`
 	TimestepRespacing string `yaml:"timestep_respacing" doc:"timesteps that sampling visits: a count (250), ddim and a count (ddim25), counts per section (10,10,20), or empty for all"`
 	RescaleTimesteps  bool   `yaml:"rescale_timesteps" doc:"the network receives t·1000/diffusion_steps instead of t"`
 	SigmaSmall        bool   `yaml:"sigma_small" doc:"without a learned variance: σ² is the posterior's variance (true) or β (false)"`
@@ -167,7 +167,7 @@ func namedBetas(name string, steps int) ([]float64, error) {
 			betas[i] = float64(float64(i)*stride) + first
 		}
 		betas[steps-1] = last
-	case "cosine":
+	case "cosine", "squaredcos_cap_v2":
 		alphaBar := func(t float64) float64 {
 			c := math.Cos((t + 0.008) / 1.008 * math.Pi / 2)
 			return c * c
