@@ -264,8 +264,7 @@ func (b *bench) sagStep() error {
 			return err
 		}
 		timed := &timedDenoiser{Denoiser: g}
-		process := g.Process()
-		p, err := r.predictor(timed, process.Predicts, process.ClipDenoised)
+		p, err := r.predictor(timed, g.Process())
 		if err != nil {
 			return err
 		}

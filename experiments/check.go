@@ -73,10 +73,13 @@ type referenceCase struct {
 	AttentionOrder string        `yaml:"attention_order"`
 	Sampler        configs.Block `yaml:"sampler"`
 	Guidance       configs.Block `yaml:"guidance"`
+	Steps          int           `yaml:"steps"` // schedule: an option of the sampler, as eta is
+	Eta            float64       `yaml:"eta"`
 	K              []int         `yaml:"k"`
 	Files          configs.Block `yaml:"files"`
 
 	dir     string
+	block   configs.Block // of case.yaml
 	tensors checkpoint.StateDict
 	options ort.Options
 }
@@ -91,6 +94,7 @@ var caseKinds = map[string]caseKind{
 	"forward":  checkForward,
 	"sample":   checkSample,
 	"evaluate": checkEvaluate,
+	"schedule": checkSchedule,
 	"tokenize": checkTokenize,
 }
 
@@ -148,7 +152,7 @@ func openCase(dir string) (*referenceCase, *checkpoint.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &referenceCase{dir: dir}
+	c := &referenceCase{dir: dir, block: b}
 	if err := b.Without(forPeople...).Decode(c); err != nil {
 		return nil, nil, err
 	}

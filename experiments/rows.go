@@ -35,7 +35,7 @@ type row struct {
 	reference  inputPath
 	inception  inputPath
 	sampler    configs.Named[sampling.Sampler]
-	schedule   sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with
+	schedule   sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with, if it is one
 	guidances  []configs.Named[sampling.Guidance]
 	taps       []sampling.Tap
 	metrics    []configs.Named[eval.Metric]
@@ -97,31 +97,22 @@ func decodeRow(from configs.Row) (*row, error) {
 	return r, configs.Join(r.space(), r.tap(), r.complete())
 }
 
-// space puts the sampler's steps into the schedule of the model's flags.
+// space has the sampler choose its steps of the process of the model's flags.
 func (r *row) space() error {
 	c, err := scheduleOf(r.model.Flags)
 	if err != nil {
 		return r.Model.Errorf("%w", err)
 	}
-	wanted := c
-	wanted.TimestepRespacing = r.sampler.Value.Respacing()
-	s, err := sampling.NewSchedule(wanted)
+	if c.TimestepRespacing != "" {
+		if err := c.Validate(); err != nil {
+			return r.Model.Errorf("%w", err)
+		}
+	}
+	s, err := r.sampler.Value.Schedule(c)
 	if err != nil {
 		return r.Sampler.Errorf("%w", err)
 	}
-	if c.TimestepRespacing == "" {
-		r.schedule = wanted
-		return nil
-	}
-	own, err := sampling.NewSchedule(c)
-	if err != nil {
-		return r.Model.Errorf("%w", err)
-	}
-	if own.Len() != s.Len() {
-		at, _ := r.Model.At("timestep_respacing")
-		return at.Errorf("timestep_respacing %q keeps %d steps, but the sampler %s asks for %d; leave it out, or make them agree", c.TimestepRespacing, own.Len(), r.sampler.Name, s.Len())
-	}
-	r.schedule = c
+	r.schedule = s.Config()
 	return nil
 }
 
