@@ -38,6 +38,9 @@ func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.extractor.rest(); err != nil {
+		return nil, err
+	}
 	scores, err := score(ctx, ref.features, gen, r.metrics, s.progress)
 	if err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
@@ -79,7 +82,7 @@ func (s *session) prepare(ctx context.Context, r *run) (*referenceOf, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inception: %w", err)
 	}
-	key := fmt.Sprintf("%s %s %d", sum, r.Inception.Resize, r.Inception.InputSize)
+	key := inceptionKey(sum, r.Inception)
 	if s.extractor == nil || s.extractor.key() != key {
 		if s.extractor != nil {
 			s.extractor.close()

@@ -86,7 +86,7 @@ func TestDiskFull(t *testing.T) {
 	// A limit on the size of files is to a program what a full disk is, and
 	// needs no rights: 8 blocks of 512 bytes hold run.yaml, and no shard.
 	p := program()
-	p.Cmd.Path, p.Cmd.Args = shell(t), []string{"sh", "-c", `ulimit -f 8; exec "$0" "$@"`, os.Args[0], "run", file, "--results", results}
+	p.Cmd.Path, p.Cmd.Args = shell(t), []string{"sh", "-c", `ulimit -f 8; exec "$0" "$@"`, os.Args[0], "run", file, "--results", results, "--threads", "1"}
 	p.start(t)
 	if status := p.status(t); status != 1 {
 		t.Errorf("exit status %d, want 1", status)

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"os"
 
 	"sagbench/eval"
 	"sagbench/eval/npz"
@@ -121,14 +123,26 @@ func readStats(file *npz.File, suffix string, n int) (*eval.Stats, error) {
 	return s, errors.Join(errs[:]...)
 }
 
-// noLimit: a file cannot claim more than it holds.
-const noLimit = 1 << 40
-
+// readArrayOf reads an array that writeArray wrote, into memory of its size: the
+// largest ones would not fit twice. They are stored as they are, so none is
+// larger than the file.
 func readArrayOf[T npz.Number](file *npz.File, name string) ([]T, error) {
+	info, err := os.Stat(file.Path())
+	if err != nil {
+		return nil, err
+	}
 	a, err := file.Array(name)
 	if err != nil {
 		return nil, err
 	}
 	defer a.Close()
-	return npz.ReadAll[T](a, noLimit)
+	if bytes := float64(a.Rows()) * float64(a.RowLen()) * float64(a.Dtype.Size); bytes > float64(info.Size()) {
+		return nil, fmt.Errorf("%s: %s claims %g bytes", file.Path(), name, bytes)
+	}
+	out := make([]T, a.Rows()*a.RowLen())
+	n, err := npz.ReadRows(a, out)
+	if err == nil && n != a.Rows() {
+		err = fmt.Errorf("%s: %s ends after %d rows", file.Path(), name, n)
+	}
+	return out, err
 }

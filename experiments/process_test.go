@@ -138,8 +138,9 @@ type process struct {
 	stdout, stderr bytes.Buffer
 }
 
+// program is the program with one thread a network call: tests share the cores.
 func program(args ...string) *process {
-	p := &process{Cmd: exec.Command(os.Args[0], args...)}
+	p := &process{Cmd: exec.Command(os.Args[0], append(args, "--threads", "1")...)}
 	p.Env = append(os.Environ(), asProgram+"=1")
 	p.Cmd.Stdout, p.Cmd.Stderr = &p.stdout, &p.stderr
 	return p
