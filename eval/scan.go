@@ -3,7 +3,6 @@ package eval
 import (
 	"context"
 	"math"
-	"slices"
 	"sync/atomic"
 )
 
@@ -44,23 +43,19 @@ func newScan(ctx context.Context, kind Distance, products Products, features []f
 // blocks is the number of blocks of n rows.
 func (s *scan) blocks(n int) int { return (n + s.rows - 1) / s.rows }
 
-// block prepares block i of features [n,d], unless it is one of the last two
-// asked for; the memory of one that was asked for earlier is used again.
+// block prepares block i of features [n,d], unless it is one of the last two.
 func (s *scan) block(features []float32, i int) *block {
 	first := i * s.rows
 	raw := features[first*s.d : min((first+s.rows)*s.d, len(features))]
-	for at, b := range s.ready {
+	for _, b := range s.ready {
 		if &b.raw[0] == &raw[0] && len(b.raw) == len(raw) {
-			s.ready = append(slices.Delete(s.ready, at, at+1), b)
 			return b
 		}
 	}
-	var work []float32
 	if len(s.ready) == 2 {
-		work = s.ready[0].work
-		s.ready = slices.Delete(s.ready, 0, 1)
+		s.ready = s.ready[1:]
 	}
-	b := newBlock(s.kind, raw, s.d, first, s.centre, work)
+	b := newBlock(s.kind, features, s.d, first, len(raw)/s.d, s.centre)
 	s.ready = append(s.ready, b)
 	return b
 }
@@ -85,7 +80,9 @@ func (s *scan) pair(u, v *block) (pair, error) {
 
 // redone prepares the float32 features of a float16 block.
 func (s *scan) redone(b *block) *block {
-	return newBlock(DistanceF32, b.raw, s.d, b.first, s.centre, nil)
+	r := newBlock(DistanceF32, b.raw, s.d, 0, b.n, s.centre)
+	r.first = b.first
+	return r
 }
 
 // overflows reports whether a float16 distance of the pair is not finite.

@@ -43,9 +43,7 @@ func (r *row) config() (json.RawMessage, error) {
 		out.Model[name] = value
 	}
 	out.Model["family"], out.Model["checkpoint"] = r.model.Family, r.model.Checkpoint
-	if _, has := flags["timestep_respacing"]; has {
-		out.Model["timestep_respacing"] = r.schedule.TimestepRespacing
-	}
+	out.Model["timestep_respacing"] = r.schedule.TimestepRespacing
 	for _, g := range r.guidances {
 		out.Guidance[g.Name] = g.Value
 	}

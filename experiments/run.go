@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,7 +17,6 @@ func runCommand(g *globals) *cobra.Command {
 
   RESULTS/<experiment>/<row>-<run id>/run.yaml        the row, every default written out
                                       samples/*.npz   arr_0 uint8 [N,H,W,3], arr_1 labels
-                                      features.npz    Inception's features of them
                                       metrics.json    scores, hashes of all inputs
   RESULTS/<experiment>/table.md, table.csv, table.tex
 
@@ -30,7 +28,7 @@ More samples later continue the same run. Settings after the file override it.`,
   sagbench run configs/table1-fashion.yaml sweep.guidance.sag.scale=[0,0.5] --results /data/results`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := newSession(g, args[0], args[1:], cmd.OutOrStdout())
+			s, err := newSession(g, args[0], args[1:], "run", cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
@@ -50,7 +48,7 @@ needs neither a reference batch nor Inception. A later run evaluates them.`,
   sagbench sample my-model.yaml samples=16 metrics=[]`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := newSession(g, args[0], args[1:], cmd.OutOrStdout())
+			s, err := newSession(g, args[0], args[1:], "sample", cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
@@ -92,13 +90,10 @@ func (s *session) run(ctx context.Context, evaluate bool) error {
 		return err
 	}
 	defer lock.release()
-	if err := s.tidy(); err != nil {
+	if err := s.announce(); err != nil {
 		return err
 	}
 	if err := s.checkNetworks(); err != nil {
-		return err
-	}
-	if err := s.announce(); err != nil {
 		return err
 	}
 	var scored []*Metrics
@@ -165,24 +160,23 @@ func (s *session) row(ctx context.Context, r *run) (*Metrics, error) {
 
 // checkNetworks opens every network that images are to be drawn from, before
 // hours are spent on the first: a checkpoint that does not fit its flags, or an
-// attention layer that is not there, is told of at once. That of the first row
-// stays open.
+// attention layer that is not there, is told of at once. The last one stays
+// open if it is that of the first row.
 func (s *session) checkNetworks() error {
 	seen := map[string]bool{}
-	var distinct []*run
-	for _, r := range s.runs {
+	var faults []error
+	for i := len(s.runs) - 1; i >= 0; i-- {
+		r := s.runs[i]
+		if r.complete() {
+			continue
+		}
 		key, err := r.networkKey(r.sha256)
-		if err != nil {
-			return err
+		if err != nil || seen[key] {
+			faults = append(faults, err)
+			continue
 		}
-		if !seen[key] && !r.complete() {
-			seen[key] = true
-			distinct = append(distinct, r)
-		}
-	}
-	faults := make([]error, len(distinct))
-	for i, r := range slices.Backward(distinct) {
-		faults[i] = s.open(r)
+		seen[key] = true
+		faults = append(faults, s.open(r))
 	}
 	return errors.Join(faults...)
 }

@@ -7,6 +7,7 @@ import (
 
 	"sagbench/models"
 	"sagbench/models/ort"
+	"sagbench/sampling"
 )
 
 // trial fills in the rows' times: each network and each Inception draws and
@@ -59,7 +60,7 @@ func (r *row) tryNetwork(ctx context.Context, opt ort.Options) (time.Duration, e
 	if !ok {
 		return 0, r.Model.Errorf("family %s draws no images", r.model.Family)
 	}
-	s, err := r.sampler.Value.Schedule(g.Process().Schedule)
+	s, err := sampling.NewSchedule(r.schedule)
 	if err != nil {
 		return 0, err
 	}
