@@ -179,3 +179,40 @@ func TestNPZCase(t *testing.T) {
 		t.Error("arrays that do not exist were read")
 	}
 }
+
+// Faults of a case are errors that name the array.
+func TestCaseFaults(t *testing.T) {
+	rows := CaseArray{Shape: []int{4, 1}, Float: []float32{0, 1, 2, 3}}
+	in := func(extra map[string]CaseArray) map[string]CaseArray {
+		m := map[string]CaseArray{"in.reference": rows, "in.generated": rows}
+		maps.Copy(m, extra)
+		return m
+	}
+	for want, c := range map[string]struct {
+		in   map[string]CaseArray
+		name string
+	}{
+		"in.reference: expected":          {map[string]CaseArray{}, "out.fid.exact"},
+		"in.generated: expected":          {map[string]CaseArray{"in.reference": rows}, "out.fid.exact"},
+		"in.kid.generated: expected":      {in(nil), "out.kid.subsets"},
+		"index 4 of 4 images":             {in(map[string]CaseArray{"in.kid.generated": {Shape: []int{1, 2}, Int: []int64{0, 4}}}), "out.kid.subsets"},
+		"0 subsets of":                    {in(map[string]CaseArray{"in.kid.generated": {Shape: []int{0, 2}}, "in.kid.reference": {Shape: []int{0, 2}}}), "out.kid.subsets"},
+		"0 indices of 4 images":           {in(nil), "out.is.torch_fidelity"},
+		"splits of 0 images":              {in(nil), "out.is.adm.split0"},
+		"no logits":                       {in(nil), "out.is.adm"},
+		"a subset of 3, 2 indices":        {in(map[string]CaseArray{"in.subsets.sizes": {Int: []int64{3}}, "in.subsets.indices": {Int: []int64{0, 1}}}), "out.fid_infinity"},
+		"needs 1 ≤ k < 4 images, k is [4": {in(nil), "out.density.k4"},
+		"value out of range":              {in(nil), "out.density.k99999999999999999999"},
+	} {
+		_, err := CaseOutputs(t.Context(), c.in, []string{c.name}, nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", c.name, err, want)
+		}
+	}
+	for _, name := range []string{"out.fid.other", "out.precision.other", "out.adm.other", "out.kid.other", "out.is.other", "out.fid_infinity.other", "out.other"} {
+		got, err := CaseOutputs(t.Context(), in(map[string]CaseArray{"in.subsets.sizes": {Int: []int64{2, 3}}, "in.subsets.indices": {Int: []int64{0, 1, 1, 2, 3}}}), []string{name}, nil)
+		if len(got) != 0 || err != nil {
+			t.Errorf("%s: got %v, %v, want nothing", name, got, err)
+		}
+	}
+}

@@ -99,5 +99,5 @@ func prdc(ctx context.Context, c Column, k int, ref, gen *Features, share func(m
 	if err != nil {
 		return nil, err
 	}
-	return []Score{c.score(share(found), ballsNote(k, "strict exact", ref, gen))}, nil
+	return ballsScore(c, share(found), ref, ballsNote(k, "exact", ref, gen)+", strictly inside"), nil
 }

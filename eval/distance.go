@@ -49,11 +49,15 @@ type block struct {
 	maxNorm     float64
 }
 
-// newBlock prepares rows [first, first+n) of features; centre is subtracted in
-// DistanceF32 alone, where it makes the products more accurate.
-func newBlock(kind Distance, features []float32, d, first, n int, centre []float32) *block {
-	b := &block{first: first, n: n, d: d, raw: features[first*d : (first+n)*d],
-		work: make([]float32, n*d), add: make([]float64, n), norm: make([]float64, n)}
+// newBlock prepares the rows of raw, of which the first has the index first;
+// centre is subtracted in DistanceF32 alone, where it makes the products more
+// accurate. work is memory to use, if it is large enough.
+func newBlock(kind Distance, raw []float32, d, first int, centre, work []float32) *block {
+	n := len(raw) / d
+	if cap(work) < n*d {
+		work = make([]float32, n*d)
+	}
+	b := &block{first: first, n: n, d: d, raw: raw, work: work[:n*d], add: make([]float64, n), norm: make([]float64, n)}
 	if kind != DistanceF32 {
 		b.half = b.add
 	}

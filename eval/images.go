@@ -20,21 +20,9 @@ type Images struct {
 	array *npz.Array
 }
 
-// OpenImages opens the images of an .npz file: samples, or a reference batch.
+// openImages opens the images of an .npz file: samples, or a reference batch.
 // Images that are not stored as uint8 are looked through first, since values
 // outside 0 to 255, or all within 0 to 1, would give features of other images.
-func OpenImages(path string) (*Images, error) {
-	f, err := npz.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("eval: %w", err)
-	}
-	m, err := openImages(f)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("eval: %w", err), f.Close())
-	}
-	return m, nil
-}
-
 func openImages(f *npz.File) (*Images, error) {
 	a, err := f.Array("arr_0")
 	if err != nil {

@@ -19,9 +19,8 @@ func (s *scan) manifolds(ref, gen []float32, refRadii, genRadii [][]float64, str
 	n, m, ks := len(ref)/s.d, len(gen)/s.d, len(refRadii)
 	total := newHits(ks, n, m)
 	for i := range s.blocks(n) {
-		u := s.block(ref, i)
 		for j := range s.blocks(m) {
-			v := s.block(gen, j)
+			u, v := s.block(ref, i), s.block(gen, j)
 			p, err := s.pair(u, v)
 			if err != nil {
 				return nil, err

@@ -176,7 +176,7 @@ func oneWay(d int) (a, b float32) {
 }
 
 func naiveHalf(x, y []float32, d int) float64 {
-	u, v := newBlock(DistanceADM, x, d, 0, 1, nil), newBlock(DistanceADM, y, d, 0, 1, nil)
+	u, v := newBlock(DistanceADM, x, d, 0, nil, nil), newBlock(DistanceADM, y, d, 0, nil, nil)
 	return newPair(DistanceADM, false, u, v).exact(0, 0)
 }
 

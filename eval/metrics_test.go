@@ -211,8 +211,11 @@ func TestEvaluateReports(t *testing.T) {
 	if len(report.Scores) != 2 || report.Scores[0].Name != "fid" || report.Scores[1].Name != "precision" {
 		t.Errorf("scores %+v, want fid and precision", report.Scores)
 	}
-	if len(report.Warnings) != 2 || !strings.Contains(report.Warnings[0], "ref.npz: 40 images in 50 dimensions") {
-		t.Errorf("warnings %q, want two about singular covariances", report.Warnings)
+	warned := strings.Join(report.Warnings, "\n")
+	for _, want := range []string{"ref.npz: 40 images in 50 dimensions", "gen.npz: 30 images in 50", "ref.npz: 40 reference images"} {
+		if !strings.Contains(warned, want) {
+			t.Errorf("warnings %q, want one that says %q", warned, want)
+		}
 	}
 	gen.Pool[7*50+3] = float32(math.NaN())
 	_, err = Evaluate(t.Context(), ref, gen, Metrics["fid"]())
@@ -267,4 +270,29 @@ func TestCancelled(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func TestValidate(t *testing.T) {
+	for name, f := range map[string]*Features{
+		"pool":    {N: 2, D: 2, Pool: make([]float32, 3)},
+		"stats":   {Stats: &Stats{Mean: make([]float64, 2), Cov: make([]float64, 3)}},
+		"differ":  {N: 1, D: 3, Pool: make([]float32, 3), Stats: &Stats{Mean: make([]float64, 1), Cov: make([]float64, 1)}},
+		"logits":  {N: 2, Logits: make([]float32, 3)},
+		"weight":  {N: 1, D: 2, Pool: make([]float32, 2), ClassWeight: make([]float32, 3)},
+		"nothing": {Logits: []float32{1}},
+	} {
+		if f.Validate() == nil {
+			t.Errorf("%s: features that do not fit are accepted", name)
+		}
+	}
+}
+
+func TestSpatialFID(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	s, err := StatsOf(normals(r, 300), 10, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Features{Spatial: s}
+	near(t, "sFID of a set to itself", value(t, &SpatialFID{Mean: MeanFloat32}, f, f).Value, 0, 1e-12)
 }

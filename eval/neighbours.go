@@ -21,12 +21,8 @@ func (s *scan) radii(features []float32, ks []int) ([][]float64, error) {
 		found[i] = math.Inf(1)
 	}
 	for i := range s.blocks(n) {
-		u := s.block(features, i)
 		for j := i; j < s.blocks(n); j++ {
-			v := u
-			if j > i {
-				v = s.block(features, j)
-			}
+			u, v := s.block(features, i), s.block(features, j)
 			if err := s.nearest(u, v, found, deepest); err != nil {
 				return nil, err
 			}

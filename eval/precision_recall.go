@@ -57,7 +57,7 @@ func (m *Precision) Score(ctx context.Context, ref, gen *Features) ([]Score, err
 	if err != nil {
 		return nil, err
 	}
-	return []Score{m.Column().score(float64(c.genIn)/float64(gen.N), ballsNote(m.K, m.Distance, ref, gen))}, nil
+	return ballsScore(m.Column(), float64(c.genIn)/float64(gen.N), ref, ballsNote(m.K, string(m.Distance), ref, gen)), nil
 }
 
 // Score implements Metric.
@@ -66,11 +66,24 @@ func (m *Recall) Score(ctx context.Context, ref, gen *Features) ([]Score, error)
 	if err != nil {
 		return nil, err
 	}
-	return []Score{m.Column().score(float64(c.refIn)/float64(ref.N), ballsNote(m.K, m.Distance, ref, gen))}, nil
+	return ballsScore(m.Column(), float64(c.refIn)/float64(ref.N), ref, ballsNote(m.K, string(m.Distance), ref, gen)), nil
 }
 
-func ballsNote(k int, d Distance, ref, gen *Features) string {
-	return fmt.Sprintf("k = %d, %s distances, %d reference and %d generated images", k, d, ref.N, gen.N)
+func ballsNote(k int, distances string, ref, gen *Features) string {
+	return fmt.Sprintf("k = %d, %s distances, %d reference and %d generated images", k, distances, ref.N, gen.N)
+}
+
+// ballsScore is a share of images in balls. Balls shrink as a set grows, so
+// that shares compare only at equal numbers; published ones have 10,000
+// reference images (those of ImageNet 512² only 1,000).
+func ballsScore(c Column, share float64, ref *Features, note string) []Score {
+	const usual = 10000
+	s := c.score(share, note)
+	if ref.N < usual {
+		s.Warnings = append(s.Warnings, fmt.Sprintf(
+			"%s: %d reference images: precision, recall, density and coverage compare with published ones at %d only", ref.name(), ref.N, usual))
+	}
+	return []Score{s}
 }
 
 // A manifoldKey says how two sets are compared; the outcome is remembered.

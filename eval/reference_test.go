@@ -3,8 +3,13 @@ package eval
 import (
 	"errors"
 	"io"
+	"math"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"sagbench/eval/npz"
 )
 
 const statsCase = "testdata/stats-npz/"
@@ -138,4 +143,71 @@ func useReference(t *testing.T, path string) string {
 		return "warning: " + strings.Join(r.Warnings, "\n")
 	}
 	return ""
+}
+
+// Images that are not uint8 are read as float32, and refused where their values
+// cannot be pixels.
+func TestFloatImages(t *testing.T) {
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		pixels []float32
+		want   string
+	}{
+		"pixels":   {[]float32{0, 1.5, 255}, ""},
+		"negative": {[]float32{0, -1, 255}, "image 0 (counted from 0) holds -1"},
+		"bright":   {[]float32{0, 256, 255}, "holds 256"},
+		"nan":      {[]float32{0, float32(math.NaN()), 255}, "holds NaN"},
+	} {
+		path := filepath.Join(dir, name+".npz")
+		w, err := npz.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := w.Array("arr_0", npz.Float32, 1, 1, 1, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(npz.WriteRows(a, c.pixels), w.Commit()); err != nil {
+			t.Fatal(err)
+		}
+		ref, err := ReadReference(path)
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: got %v, want %q", name, err, c.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := ref.Images
+		got := make([]float32, 3)
+		if n, err := m.Read(got); n != 1 || err != nil || !slices.Equal(got, c.pixels) {
+			t.Errorf("%s: %d images %v, %v", name, n, got, err)
+		}
+		if _, err := m.ReadBytes(make([]uint8, 3)); m.Bytes || err == nil {
+			t.Errorf("%s: float32 pixels were read as bytes", name)
+		}
+		if err := ref.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := ReadReference(filepath.Join(dir, "none.npz")); err == nil {
+		t.Error("a file that does not exist was opened")
+	}
+}
+
+// Statistics of features of one set in a file equal those in memory.
+func TestReferenceStatistics(t *testing.T) {
+	r, err := ReadReference(statsCase + "adm_stored.npz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := FrechetDistance(r.Pool, r.Pool, MeanFloat32, nil)
+	if err != nil || f.Distance > 1e-12 || !strings.Contains(f.Route, "Cholesky") && !strings.Contains(f.Route, "nuclear") {
+		t.Errorf("FID of a file to itself: %+v, %v", f, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
 }

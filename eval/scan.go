@@ -3,6 +3,7 @@ package eval
 import (
 	"context"
 	"math"
+	"slices"
 	"sync/atomic"
 )
 
@@ -43,19 +44,23 @@ func newScan(ctx context.Context, kind Distance, products Products, features []f
 // blocks is the number of blocks of n rows.
 func (s *scan) blocks(n int) int { return (n + s.rows - 1) / s.rows }
 
-// block prepares block i of features [n,d], unless it is one of the last two.
+// block prepares block i of features [n,d], unless it is one of the last two
+// asked for; the memory of one that was asked for earlier is used again.
 func (s *scan) block(features []float32, i int) *block {
 	first := i * s.rows
 	raw := features[first*s.d : min((first+s.rows)*s.d, len(features))]
-	for _, b := range s.ready {
+	for at, b := range s.ready {
 		if &b.raw[0] == &raw[0] && len(b.raw) == len(raw) {
+			s.ready = append(slices.Delete(s.ready, at, at+1), b)
 			return b
 		}
 	}
+	var work []float32
 	if len(s.ready) == 2 {
-		s.ready = s.ready[1:]
+		work = s.ready[0].work
+		s.ready = slices.Delete(s.ready, 0, 1)
 	}
-	b := newBlock(s.kind, features, s.d, first, len(raw)/s.d, s.centre)
+	b := newBlock(s.kind, raw, s.d, first, s.centre, work)
 	s.ready = append(s.ready, b)
 	return b
 }
@@ -80,9 +85,7 @@ func (s *scan) pair(u, v *block) (pair, error) {
 
 // redone prepares the float32 features of a float16 block.
 func (s *scan) redone(b *block) *block {
-	r := newBlock(DistanceF32, b.raw, s.d, 0, b.n, s.centre)
-	r.first = b.first
-	return r
+	return newBlock(DistanceF32, b.raw, s.d, b.first, s.centre, nil)
 }
 
 // overflows reports whether a float16 distance of the pair is not finite.

@@ -179,15 +179,10 @@ func transposed(a []float64, m, n int) []float64 {
 
 // gramTrace is Σ√λ over the eigenvalues λ > 0 of FΣFᵀ, Σ [d,d].
 func gramTrace(f factor, cov []float64, d int, products Products) (float64, error) {
-	half := make([]float64, f.rows*d)
-	if err := products.Mul64(half, f.f, cov, f.rows, d, d); err != nil {
+	m, err := gram(f, cov, d, products)
+	if err != nil {
 		return 0, err
 	}
-	m := make([]float64, f.rows*f.rows)
-	if err := products.Mul64(m, half, f.f, f.rows, f.rows, d); err != nil {
-		return 0, err
-	}
-	symmetrise(m, f.rows)
 	values, err := symmetricEigenvalues(m, f.rows, products)
 	if err != nil {
 		return 0, err
@@ -199,12 +194,51 @@ func gramTrace(f factor, cov []float64, d int, products Products) (float64, erro
 	return trace, nil
 }
 
-// symmetrise replaces a by (a+aᵀ)/2.
-func symmetrise(a []float64, n int) {
-	for i := range n {
-		for j := range i {
-			v := (a[i*n+j] + a[j*n+i]) / 2
-			a[i*n+j], a[j*n+i] = v, v
+// gram is FΣFᵀ, Σ [d,d], panel by panel: of a triangular F the zeros are left
+// out, of the symmetric result one triangle is computed.
+func gram(f factor, cov []float64, d int, products Products) ([]float64, error) {
+	n := f.rows
+	half, m := make([]float64, n*d), make([]float64, n*n)
+	for from := 0; from < n; from += panelRows {
+		rows, first := min(panelRows, n-from), f.firstColumn(from)
+		a := columns(f.f[from*d:(from+rows)*d], d, first)
+		if err := products.Mul64(half[from*d:(from+rows)*d], a, columns(cov, d, first), rows, d, d-first); err != nil {
+			return nil, err
 		}
 	}
+	tmp := make([]float64, n*panelRows)
+	for from := 0; from < n; from += panelRows {
+		rows, first, below := min(panelRows, n-from), f.firstColumn(from), n-from
+		b := columns(f.f[from*d:(from+rows)*d], d, first)
+		if err := products.Mul64(tmp, columns(half[from*d:], d, first), b, below, rows, d-first); err != nil {
+			return nil, err
+		}
+		for i := range below {
+			for j, v := range tmp[i*rows : i*rows+min(rows, i+1)] {
+				m[(from+i)*n+from+j], m[(from+j)*n+from+i] = v, v
+			}
+		}
+	}
+	return m, nil
+}
+
+// firstColumn is the first column of F that is not zero from a row on.
+func (f factor) firstColumn(row int) int {
+	if f.full {
+		return row
+	}
+	return 0
+}
+
+// columns are the columns of a [.,n] from one on.
+func columns(a []float64, n, first int) []float64 {
+	if first == 0 {
+		return a
+	}
+	rows, width := len(a)/n, n-first
+	out := make([]float64, rows*width)
+	for i := range rows {
+		copy(out[i*width:(i+1)*width], a[i*n+first:(i+1)*n])
+	}
+	return out
 }

@@ -38,9 +38,11 @@ type bench struct {
 var benchSections = []benchSection{
 	{"adm-fashion", "ADM, embedded (32×32, 2 M parameters)", (*bench).admFashion},
 	{"sag-step", "a SAG step outside the network", (*bench).sagStep},
-	{"adm-64", "ADM 64×64 (296 M parameters)", func(b *bench) error { return b.admOfficial("64x64_diffusion", 1, 8) }},
-	{"adm-128", "ADM 128×128 (422 M parameters)", func(b *bench) error { return b.admOfficial("128x128_diffusion", 1, 8) }},
-	{"adm-256", "ADM 256×256 unconditional (553 M parameters)", func(b *bench) error { return b.admOfficial("256x256_diffusion_uncond", 1) }},
+	{"adm-64", "ADM 64×64 (296 M parameters)", func(b *bench) error { return b.official("64x64_diffusion", 1, 8) }},
+	{"adm-128", "ADM 128×128 (422 M parameters)", func(b *bench) error { return b.official("128x128_diffusion", 1, 8) }},
+	{"adm-256", "ADM 256×256 unconditional (553 M parameters)", func(b *bench) error { return b.official("256x256_diffusion_uncond", 1) }},
+	{"iddpm-64", "IDDPM 64×64 (121 M parameters)", func(b *bench) error { return b.official("imagenet64_uncond_100M_1500K", 1, 8) }},
+	{"dit-xl", "DiT-XL/2 at 256×256 (675 M parameters)", func(b *bench) error { return b.official("DiT-XL-2-256x256", 1, 8) }},
 	{"inception", "FID Inception (299×299)", (*bench).inception},
 	{"metrics", "metrics at 2048 dimensions", (*bench).metrics},
 	{"memory", "evaluation of 50,000 images", (*bench).memory},
@@ -56,7 +58,7 @@ func benchCommand(g *globals) *cobra.Command {
 		Short: "measure network calls, the evaluator and memory on this machine",
 		Long: `Prints the figures that docs/performance.md keeps, as Markdown tables. Networks of
 official size run on random weights of the true shapes, written to a temporary
-folder and removed afterwards (up to 2.2 GB); time does not depend on the weights.
+folder and removed afterwards (up to 2.7 GB); time does not depend on the weights.
 
 Sections: ` + strings.Join(names, ", ") + `.`,
 		Example:   "  sagbench bench\n  sagbench bench adm-fashion sag-step\n  sagbench bench --device cuda:0",
@@ -198,25 +200,29 @@ func benchInput(g models.Generator, n int) (tensor.Tensor, sampling.Cond, error)
 	return x, c, sampling.Keyed{Images: images}.Fill(-1, x)
 }
 
-// officialADM are the flags of published checkpoints, as their README gives them.
-var officialADM = map[string]string{
-	"64x64_diffusion":          `{image_size: 64, num_channels: 192, num_head_channels: 64, num_res_blocks: 3, class_cond: true, use_new_attention_order: true, noise_schedule: cosine, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
-	"128x128_diffusion":        `{image_size: 128, num_channels: 256, num_heads: 4, num_res_blocks: 2, class_cond: true, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
-	"256x256_diffusion_uncond": `{image_size: 256, num_channels: 256, num_head_channels: 64, num_res_blocks: 2, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+// officialModels are the families and flags of published checkpoints, as their
+// READMEs give them.
+var officialModels = map[string]string{
+	"64x64_diffusion":          `{family: adm, image_size: 64, num_channels: 192, num_head_channels: 64, num_res_blocks: 3, class_cond: true, use_new_attention_order: true, noise_schedule: cosine, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+	"128x128_diffusion":        `{family: adm, image_size: 128, num_channels: 256, num_heads: 4, num_res_blocks: 2, class_cond: true, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+	"256x256_diffusion_uncond": `{family: adm, image_size: 256, num_channels: 256, num_head_channels: 64, num_res_blocks: 2, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+
+	"imagenet64_uncond_100M_1500K": `{family: iddpm, image_size: 64, num_channels: 128, num_res_blocks: 3, learn_sigma: true, diffusion_steps: 4000, noise_schedule: cosine}`,
+	"DiT-XL-2-256x256":             `{family: dit, model: DiT-XL/2, input_size: 32}`,
 }
 
-// admOfficial runs a published configuration on random weights.
-func (b *bench) admOfficial(name string, batches ...int) error {
-	flags, err := configs.Parse(name, []byte(officialADM[name]))
+// official runs a published configuration on random weights.
+func (b *bench) official(name string, batches ...int) error {
+	path := filepath.Join(b.scratch, name+".pt")
+	block, err := configs.Parse(name, fmt.Appendf(nil, "{checkpoint: %q, %s", path, officialModels[name][1:]))
 	if err != nil {
 		return err
 	}
-	adm := models.Families["adm"]()
-	if err := flags.Decode(adm); err != nil {
+	spec, err := models.Decode(block)
+	if err != nil {
 		return err
 	}
-	path := filepath.Join(b.scratch, name+".pt")
-	shapes, err := adm.(*models.ADM).Parameters()
+	shapes, err := spec.Flags.(models.Sized).Parameters()
 	if err != nil {
 		return err
 	}
@@ -225,7 +231,7 @@ func (b *bench) admOfficial(name string, batches ...int) error {
 	}
 	defer os.Remove(path)
 	start := time.Now()
-	m, err := adm.Open(path, models.Options{Options: b.options})
+	m, err := spec.Flags.Open(path, models.Options{Options: b.options})
 	if err != nil {
 		return err
 	}
@@ -258,8 +264,7 @@ func (b *bench) sagStep() error {
 			return err
 		}
 		timed := &timedDenoiser{Denoiser: g}
-		process := g.Process()
-		p, err := r.predictor(timed, process.Predicts, process.ClipDenoised)
+		p, err := r.predictor(timed, g.Process())
 		if err != nil {
 			return err
 		}

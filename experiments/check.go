@@ -38,8 +38,11 @@ The exit status is 1 if any tensor fails.`,
   sagbench check cases/*`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			failed := 0
+			passed, failed := 0, 0
 			for _, dir := range args {
+				if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+					continue // a file beside the cases, as in cases/*
+				}
 				ok, err := checkCase(cmd.Context(), cmd.OutOrStdout(), dir, g.runtime(), quiet)
 				if cmd.Context().Err() != nil {
 					return cmd.Context().Err()
@@ -47,13 +50,18 @@ The exit status is 1 if any tensor fails.`,
 				if err != nil {
 					fmt.Fprintf(cmd.OutOrStdout(), "FAIL  %s: %v\n", dir, err)
 				}
-				if err != nil || !ok {
+				if err == nil && ok {
+					passed++
+				} else {
 					failed++
 				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d passed, %d failed\n", len(args)-failed, failed)
-			if failed > 0 {
-				return fmt.Errorf("check: %d of %d cases failed", failed, len(args))
+			fmt.Fprintf(cmd.OutOrStdout(), "%d passed, %d failed\n", passed, failed)
+			switch {
+			case failed > 0:
+				return fmt.Errorf("check: %d of %d cases failed", failed, passed+failed)
+			case passed == 0:
+				return fmt.Errorf("check: no folder with a reference case among the arguments")
 			}
 			return nil
 		},
@@ -73,10 +81,13 @@ type referenceCase struct {
 	AttentionOrder string        `yaml:"attention_order"`
 	Sampler        configs.Block `yaml:"sampler"`
 	Guidance       configs.Block `yaml:"guidance"`
+	Steps          int           `yaml:"steps"` // schedule: an option of the sampler, as eta is
+	Eta            float64       `yaml:"eta"`
 	K              []int         `yaml:"k"`
 	Files          configs.Block `yaml:"files"`
 
 	dir     string
+	block   configs.Block // of case.yaml
 	tensors checkpoint.StateDict
 	options ort.Options
 }
@@ -91,6 +102,7 @@ var caseKinds = map[string]caseKind{
 	"forward":  checkForward,
 	"sample":   checkSample,
 	"evaluate": checkEvaluate,
+	"schedule": checkSchedule,
 	"tokenize": checkTokenize,
 }
 
@@ -148,7 +160,7 @@ func openCase(dir string) (*referenceCase, *checkpoint.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &referenceCase{dir: dir}
+	c := &referenceCase{dir: dir, block: b}
 	if err := b.Without(forPeople...).Decode(c); err != nil {
 		return nil, nil, err
 	}

@@ -105,12 +105,12 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 	if err != nil {
 		return nil, err
 	}
-	noise, err := c.array("in.noise")
+	recorded, err := c.recordedNoise(start)
 	if err != nil {
 		return nil, err
 	}
 	process := g.Process()
-	p, err := r.predictor(g, process.Predicts, process.ClipDenoised)
+	p, err := r.predictor(g, process)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,6 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 		}
 		steps[name] = append(steps[name], v.Clone())
 	}
-	recorded := sampling.Recorded{Start: start.Tensor(), Steps: noise.Tensor()}
 	x, err := r.sampler.Value.Sample(ctx, p, start.Tensor(), recorded)
 	if err != nil {
 		return nil, err
@@ -180,6 +179,19 @@ func joinChannels(a, b tensor.Tensor) tensor.Tensor {
 		copy(joined.Data[(2*i+1)*image:], b.Data[i*image:(i+1)*image])
 	}
 	return joined
+}
+
+// recordedNoise is the case's noise; a loop that uses none needs none.
+func (c *referenceCase) recordedNoise(start ort.Array) (sampling.Recorded, error) {
+	r := sampling.Recorded{Start: start.Tensor()}
+	if _, has := c.tensors["in.noise"]; has {
+		noise, err := c.array("in.noise")
+		if err != nil {
+			return r, err
+		}
+		r.Steps = noise.Tensor()
+	}
+	return r, nil
 }
 
 // stack joins the tensors of all steps along a new first axis.

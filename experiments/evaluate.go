@@ -111,6 +111,9 @@ func evaluateFiles(ctx context.Context, opt ort.Options, p *progress, c Inceptio
 		return nil, err
 	}
 	p.end()
+	if err := x.rest(); err != nil {
+		return nil, err
+	}
 	out.Samples = gen.N
 	if out.Scores, err = score(ctx, ref, gen, metrics, p); err != nil {
 		return nil, err

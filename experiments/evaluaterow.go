@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"sagbench/configs"
+	"sagbench/eval"
 )
 
 // known is a run's metrics.json as far as it is known before the images are
@@ -33,18 +34,44 @@ func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.progress.stage(s.rowName(r)+": features", "images", 0, r.Samples)
-	defer s.progress.end()
-	gen, err := s.extractor.features(ctx, r.folder, r.Samples, r.images(), generatedParts(r.metrics), s.progress.add)
+	gen, err := s.generated(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	s.progress.end()
+	if err := s.extractor.rest(); err != nil {
+		return nil, err
+	}
 	scores, err := score(ctx, ref.features, gen, r.metrics, s.progress)
 	if err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}
 	return scores, nil
+}
+
+// featuresFile keeps a run's features: an evaluation that was stopped goes on
+// from there, and a metric that is added later finds them.
+const featuresFile = "features.npz"
+
+// generated are the features of a run's images.
+func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error) {
+	path, want := filepath.Join(r.folder, featuresFile), generatedParts(r.metrics)
+	key, err := s.extractor.featuresKey(fmt.Sprintf("run %s, %d images", r.id, r.Samples))
+	if err != nil {
+		return nil, err
+	}
+	f, ok := readFeatures(path, key, want)
+	if !ok {
+		s.progress.stage(s.rowName(r)+": features", "images", 0, r.Samples)
+		defer s.progress.end()
+		if f, err = s.extractor.features(ctx, r.folder, r.Samples, r.images(), want, s.progress.add); err != nil {
+			return nil, err
+		}
+		if err := explainWrite(path, writeFeatures(path, key, f)); err != nil {
+			return nil, err
+		}
+	}
+	s.extractor.complete(f, r.folder)
+	return f, nil
 }
 
 // prepare opens the run's Inception and its reference, unless the run before
@@ -55,7 +82,7 @@ func (s *session) prepare(ctx context.Context, r *run) (*referenceOf, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inception: %w", err)
 	}
-	key := fmt.Sprintf("%s %s %d", sum, r.Inception.Resize, r.Inception.InputSize)
+	key := inceptionKey(sum, r.Inception)
 	if s.extractor == nil || s.extractor.key() != key {
 		if s.extractor != nil {
 			s.extractor.close()
@@ -89,11 +116,11 @@ func (s *session) unscored(r *run) (*Metrics, error) {
 	for _, c := range r.settings {
 		m.Settings = append(m.Settings, Setting{c.Path, c.Value})
 	}
-	files, err := s.hashes.inputs(map[string]string{"checkpoint": r.checkpoint.Path, "reference": r.reference.Path, "inception": r.inception.Path})
+	files, err := s.hashes.inputs(map[string]string{"reference": r.reference.Path, "inception": r.inception.Path})
 	if err != nil {
 		return nil, err
 	}
-	m.Inputs = Inputs{files["checkpoint"], files["reference"], files["inception"]}
+	m.Inputs = Inputs{InputFile{filepath.Base(r.checkpoint.Path), r.sha256}, files["reference"], files["inception"]}
 	if m.Versions, err = versions(); err != nil {
 		return nil, err
 	}

@@ -21,13 +21,13 @@ const featureBatch = 64
 // last one may be smaller), whose pixels are valid during the call only.
 type imageStream func(ctx context.Context, visit func(models.Images) error) error
 
-// An extractor turns images into features with one Inception. Its pieces that
-// are slow to make are made once for all rows.
+// An extractor turns images into features with one Inception.
 type extractor struct {
-	net         *models.InceptionNet
+	block       Inception
+	path        string
+	options     models.Options
+	net         *models.InceptionNet // its graphs are made when images come
 	sha256      string
-	resize      models.Resize
-	inputSize   int
 	products    *ort.Products
 	classWeight []float32 // [classes,width]
 }
@@ -38,8 +38,8 @@ func newExtractor(c Inception, path string, opt ort.Options) (*extractor, error)
 	if err != nil {
 		return nil, fmt.Errorf("inception: %w", err)
 	}
-	x := &extractor{sha256: sum, resize: c.Resize, inputSize: c.InputSize}
-	if x.net, err = c.Load(path, models.Options{Options: opt}); err != nil {
+	x := &extractor{block: c, path: path, options: models.Options{Options: opt}, sha256: sum}
+	if x.net, err = c.Load(path, x.options); err != nil {
 		return nil, err
 	}
 	if x.classWeight, err = x.net.Checkpoint().Tensors["fc.weight"].Float32(); err == nil {
@@ -57,8 +57,24 @@ func (x *extractor) close() {
 	x.products.Close()
 }
 
+// rest gives back the memory of the network's graphs, which the metrics can do
+// with: half a gigabyte at full size. They are made again when images come.
+func (x *extractor) rest() error {
+	fresh, err := x.block.Load(x.path, x.options)
+	if err != nil {
+		return err
+	}
+	x.net.Close()
+	x.net = fresh
+	return nil
+}
+
 // key tells which features the extractor computes.
-func (x *extractor) key() string { return fmt.Sprintf("%s %s %d", x.sha256, x.resize, x.inputSize) }
+func (x *extractor) key() string { return inceptionKey(x.sha256, x.block) }
+
+func inceptionKey(sha256 string, c Inception) string {
+	return fmt.Sprintf("%s %s %d", sha256, c.Resize, c.InputSize)
+}
 
 // parts says which features are wanted.
 type parts struct {
@@ -95,7 +111,7 @@ func referenceParts(metrics []configs.Named[eval.Metric]) parts {
 // features streams the images through Inception. Rows of pool features are kept
 // only where they are wanted; of everything else statistics are accumulated.
 func (x *extractor) features(ctx context.Context, source string, n int, images imageStream, want parts, tick func(int)) (*eval.Features, error) {
-	f := &eval.Features{Source: source, N: n, D: x.net.Width(), ClassWeight: x.classWeight, Products: x.products}
+	f := &eval.Features{N: n, D: x.net.Width()}
 	if want.pool {
 		f.Pool = make([]float32, 0, n*f.D)
 	}
@@ -106,7 +122,7 @@ func (x *extractor) features(ctx context.Context, source string, n int, images i
 	pool := eval.NewAccumulator(f.D, x.products)
 	var spatial *eval.Accumulator
 	err := images(ctx, func(im models.Images) error {
-		out, err := x.net.Features(ctx, x.resize, im, outputs...)
+		out, err := x.net.Features(ctx, x.block.Resize, im, outputs...)
 		if err != nil {
 			return err
 		}
@@ -135,21 +151,26 @@ func (x *extractor) features(ctx context.Context, source string, n int, images i
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	if want.stats {
-		f.Stats, err = named(pool, source)
+		f.Stats, err = pool.Stats()
 	}
 	if want.spatial && err == nil {
-		f.Spatial, err = named(spatial, source)
+		f.Spatial, err = spatial.Stats()
 	}
-	return f, err
-}
-
-func named(a *eval.Accumulator, source string) (*eval.Stats, error) {
-	s, err := a.Stats()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
-	s.Source = source
-	return s, nil
+	return f, nil
+}
+
+// complete adds to features, computed or read, what the metrics need beside
+// them; source is what messages call them.
+func (x *extractor) complete(f *eval.Features, source string) {
+	f.Source, f.ClassWeight, f.Products = source, x.classWeight, x.products
+	for _, s := range []*eval.Stats{f.Stats, f.Spatial} {
+		if s != nil {
+			s.Source = source
+		}
+	}
 }
 
 // streamOf reads the images of an .npz file, once.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sagbench/configs"
+	"sagbench/models"
 	"sagbench/models/tensor"
 	"sagbench/sampling"
 )
@@ -68,7 +69,7 @@ func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timeste
 // that predicts nothing: samplers and guidances need not say it.
 func (r *row) passes() (int, error) {
 	c := &counter{}
-	p, err := r.predictor(c, sampling.Epsilon, true)
+	p, err := r.predictor(c, models.Process{Schedule: r.schedule, ClipDenoised: true})
 	if err != nil {
 		return 0, err
 	}

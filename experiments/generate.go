@@ -72,15 +72,12 @@ func condition(p *sampling.Predictor, g models.Generator, labels []int64, images
 }
 
 // predictor is the row's network under its guidances, without a condition.
-func (r *row) predictor(d sampling.Denoiser, kind sampling.Parametrization, clip bool) (*sampling.Predictor, error) {
-	schedule, err := sampling.NewSchedule(r.schedule)
+func (r *row) predictor(d sampling.Denoiser, process models.Process) (*sampling.Predictor, error) {
+	schedule, err := r.sampler.Value.Schedule(process.Schedule)
 	if err != nil {
 		return nil, err
 	}
-	if d, err = sampling.Parametrized(d, kind, schedule); err != nil {
-		return nil, err
-	}
-	p := &sampling.Predictor{Denoiser: d, Schedule: schedule, ClipDenoised: clip}
+	p := &sampling.Predictor{Denoiser: d, Schedule: schedule, Predicts: process.Predicts, ClipDenoised: process.ClipDenoised}
 	for _, g := range r.guidances {
 		p.Guidances = append(p.Guidances, g.Value)
 	}
@@ -90,8 +87,7 @@ func (r *row) predictor(d sampling.Denoiser, kind sampling.Parametrization, clip
 // draw makes the images [from, to): a function of the row's identity and their
 // numbers alone. Steps that are done are reported with their number so far.
 func (r *row) draw(ctx context.Context, n *network, at span, step func(done, of int)) (models.Images, error) {
-	process := n.Process()
-	p, err := r.predictor(n, process.Predicts, process.ClipDenoised)
+	p, err := r.predictor(n, n.Process())
 	if err != nil {
 		return models.Images{}, err
 	}

@@ -23,7 +23,7 @@ authors publish them. Nothing is written.`,
   MODELS=/data/models REFERENCES=/data/references sagbench plan configs/table1.yaml`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := newSession(g, args[0], args[1:], "plan", cmd.OutOrStdout())
+			s, err := newSession(g, args[0], args[1:], cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}

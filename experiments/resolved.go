@@ -43,7 +43,9 @@ func (r *row) config() (json.RawMessage, error) {
 		out.Model[name] = value
 	}
 	out.Model["family"], out.Model["checkpoint"] = r.model.Family, r.model.Checkpoint
-	out.Model["timestep_respacing"] = r.schedule.TimestepRespacing
+	if _, has := flags["timestep_respacing"]; has {
+		out.Model["timestep_respacing"] = r.schedule.TimestepRespacing
+	}
 	for _, g := range r.guidances {
 		out.Guidance[g.Name] = g.Value
 	}

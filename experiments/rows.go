@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,7 +35,7 @@ type row struct {
 	reference  inputPath
 	inception  inputPath
 	sampler    configs.Named[sampling.Sampler]
-	schedule   sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with
+	schedule   sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with, if it is one
 	guidances  []configs.Named[sampling.Guidance]
 	taps       []sampling.Tap
 	metrics    []configs.Named[eval.Metric]
@@ -96,31 +97,22 @@ func decodeRow(from configs.Row) (*row, error) {
 	return r, configs.Join(r.space(), r.tap(), r.complete())
 }
 
-// space puts the sampler's steps into the schedule of the model's flags.
+// space has the sampler choose its steps of the process of the model's flags.
 func (r *row) space() error {
 	c, err := scheduleOf(r.model.Flags)
 	if err != nil {
 		return r.Model.Errorf("%w", err)
 	}
-	wanted := c
-	wanted.TimestepRespacing = r.sampler.Value.Respacing()
-	s, err := sampling.NewSchedule(wanted)
+	if c.TimestepRespacing != "" {
+		if err := c.Validate(); err != nil {
+			return r.Model.Errorf("%w", err)
+		}
+	}
+	s, err := r.sampler.Value.Schedule(c)
 	if err != nil {
 		return r.Sampler.Errorf("%w", err)
 	}
-	if c.TimestepRespacing == "" {
-		r.schedule = wanted
-		return nil
-	}
-	own, err := sampling.NewSchedule(c)
-	if err != nil {
-		return r.Model.Errorf("%w", err)
-	}
-	if own.Len() != s.Len() {
-		at, _ := r.Model.At("timestep_respacing")
-		return at.Errorf("timestep_respacing %q keeps %d steps, but the sampler %s asks for %d; leave it out, or make them agree", c.TimestepRespacing, own.Len(), r.sampler.Name, s.Len())
-	}
-	r.schedule = c
+	r.schedule = s.Config()
 	return nil
 }
 
@@ -151,12 +143,30 @@ func (r *row) complete() error {
 	if len(r.metrics) == 0 {
 		return nil
 	}
-	var faults []error
+	faults := []error{r.enough()}
 	if r.reference.Written == "" {
 		faults = append(faults, r.Metrics.Errorf("metrics need a reference batch: give reference: FILE.npz, or metrics: [] to draw images only"))
 	}
 	if r.inception.Written == "" {
 		faults = append(faults, r.Metrics.Errorf("metrics need the Inception network: give inception: {checkpoint: FILE}, or metrics: [] to draw images only"))
+	}
+	return configs.Join(faults...)
+}
+
+// enough checks that there are more images than the neighbours that a metric
+// looks at, before they are drawn.
+func (r *row) enough() error {
+	var faults []error
+	for _, m := range r.metrics {
+		neighbours := 1 // a covariance takes two images
+		fields, err := settled(m.Value)
+		if err == nil && fields["k"] != nil {
+			err = json.Unmarshal(fields["k"], &neighbours)
+		}
+		if err == nil && r.Samples <= neighbours {
+			err = r.Metrics.Errorf("samples is %d: %s needs at least %d images", r.Samples, m.Name, neighbours+1)
+		}
+		faults = append(faults, err)
 	}
 	return configs.Join(faults...)
 }

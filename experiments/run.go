@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ func runCommand(g *globals) *cobra.Command {
 
   RESULTS/<experiment>/<row>-<run id>/run.yaml        the row, every default written out
                                       samples/*.npz   arr_0 uint8 [N,H,W,3], arr_1 labels
+                                      features.npz    Inception's features of them
                                       metrics.json    scores, hashes of all inputs
   RESULTS/<experiment>/table.md, table.csv, table.tex
 
@@ -28,7 +30,7 @@ More samples later continue the same run. Settings after the file override it.`,
   sagbench run configs/table1-fashion.yaml sweep.guidance.sag.scale=[0,0.5] --results /data/results`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := newSession(g, args[0], args[1:], "run", cmd.OutOrStdout())
+			s, err := newSession(g, args[0], args[1:], cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
@@ -48,7 +50,7 @@ needs neither a reference batch nor Inception. A later run evaluates them.`,
   sagbench sample my-model.yaml samples=16 metrics=[]`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := newSession(g, args[0], args[1:], "sample", cmd.OutOrStdout())
+			s, err := newSession(g, args[0], args[1:], cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
@@ -90,10 +92,13 @@ func (s *session) run(ctx context.Context, evaluate bool) error {
 		return err
 	}
 	defer lock.release()
-	if err := s.announce(); err != nil {
+	if err := s.tidy(); err != nil {
 		return err
 	}
 	if err := s.checkNetworks(); err != nil {
+		return err
+	}
+	if err := s.announce(); err != nil {
 		return err
 	}
 	var scored []*Metrics
@@ -160,23 +165,24 @@ func (s *session) row(ctx context.Context, r *run) (*Metrics, error) {
 
 // checkNetworks opens every network that images are to be drawn from, before
 // hours are spent on the first: a checkpoint that does not fit its flags, or an
-// attention layer that is not there, is told of at once. The last one stays
-// open if it is that of the first row.
+// attention layer that is not there, is told of at once. That of the first row
+// stays open.
 func (s *session) checkNetworks() error {
 	seen := map[string]bool{}
-	var faults []error
-	for i := len(s.runs) - 1; i >= 0; i-- {
-		r := s.runs[i]
-		if r.complete() {
-			continue
-		}
+	var distinct []*run
+	for _, r := range s.runs {
 		key, err := r.networkKey(r.sha256)
-		if err != nil || seen[key] {
-			faults = append(faults, err)
-			continue
+		if err != nil {
+			return err
 		}
-		seen[key] = true
-		faults = append(faults, s.open(r))
+		if !seen[key] && !r.complete() {
+			seen[key] = true
+			distinct = append(distinct, r)
+		}
+	}
+	faults := make([]error, len(distinct))
+	for i, r := range slices.Backward(distinct) {
+		faults[i] = s.open(r)
 	}
 	return errors.Join(faults...)
 }

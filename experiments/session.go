@@ -35,7 +35,7 @@ type session struct {
 type run struct {
 	*row
 	id     string
-	sha256 string // of the checkpoint's content
+	sha256 string // of the content of the network's files
 	folder string
 	store  *store
 }
@@ -47,16 +47,41 @@ type referenceOf struct {
 	features *eval.Features
 }
 
-func newSession(g *globals, path string, overrides []string, command string, out io.Writer) (*session, error) {
+func newSession(g *globals, path string, overrides []string, out io.Writer) (*session, error) {
 	e, err := loadExperiment(path, overrides)
 	if err != nil {
 		return nil, err
 	}
 	return &session{
 		experiment: e, results: g.results, folder: filepath.Join(g.results, e.name), options: g.runtime(), out: out,
-		progress: newProgress(os.Stderr), hashes: hashes{},
-		resume: strings.Join(append([]string{"sagbench", command, path}, overrides...), " "),
+		progress: newProgress(os.Stderr), hashes: hashes{}, resume: commandLine(os.Args[1:]),
 	}, nil
+}
+
+// commandLine is what to type for the program with these arguments.
+func commandLine(args []string) string {
+	line := "sagbench"
+	for _, a := range args {
+		if strings.ContainsAny(a, " \t\n\"'$&|;<>()[]{}*?!~#`\\") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		line += " " + a
+	}
+	return line
+}
+
+// tidy removes what a killed process was writing.
+func (s *session) tidy() error {
+	folders := []string{s.folder}
+	for _, r := range s.runs {
+		folders = append(folders, r.folder, r.store.folder)
+	}
+	for _, f := range folders {
+		if err := removeLeftovers(f); err != nil {
+			return fmt.Errorf("%s: %w", f, err)
+		}
+	}
+	return nil
 }
 
 // identify gives every row its run id and its folder. Checkpoints are read.
@@ -64,7 +89,7 @@ func (s *session) identify() error {
 	first := map[string]*run{}
 	var faults []error
 	for _, r := range s.rows {
-		sum, err := s.hashes.of(r.checkpoint.Path)
+		sum, err := s.hashes.network(r)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("checkpoint: %w", err))
 			continue
@@ -146,9 +171,6 @@ func (s *session) close() {
 // draw makes the images of a run that are missing and puts all of them into one
 // file. Whatever ends it, what is on the disk is whole.
 func (s *session) draw(ctx context.Context, r *run) error {
-	if err := removeLeftovers(r.store.folder); err != nil {
-		return explainWrite(r.store.folder, err)
-	}
 	if err := r.store.scan(r.Samples, true, s.progress.note); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 
 	"sagbench/models"
 	"sagbench/models/ort"
-	"sagbench/sampling"
 )
 
 // trial fills in the rows' times: each network and each Inception draws and
@@ -60,7 +59,7 @@ func (r *row) tryNetwork(ctx context.Context, opt ort.Options) (time.Duration, e
 	if !ok {
 		return 0, r.Model.Errorf("family %s draws no images", r.model.Family)
 	}
-	s, err := sampling.NewSchedule(r.schedule)
+	s, err := r.sampler.Value.Schedule(g.Process().Schedule)
 	if err != nil {
 		return 0, err
 	}

@@ -43,7 +43,7 @@ func TestBatchInvariance(t *testing.T) {
 // is in.
 func batchInvariance(t *testing.T, g Generator) {
 	t.Helper()
-	const n = 16
+	const n = 8
 	x := noise(t, append([]int{n}, g.SampleShape()...)...)
 	var labels []int64
 	for i := range min(n, n*g.Classes()) {

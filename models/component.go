@@ -9,9 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"sagbench/configs"
@@ -22,12 +20,10 @@ import (
 // might change the numbers, unless it is switched off or ignored. A null stands
 // for a pointer or slice that is nil, and is an error elsewhere.
 type componentConfig interface {
-	// class is the _class_name of the part; "" = any.
+	// class is the _class_name of the part.
 	class() string
 	// ignored are keys without effect on what we compute.
 	ignored() []string
-	// fixed are keys of which one value is supported.
-	fixed() map[string]string
 }
 
 // readConfig decodes folder/config.json. Faults are named with file and line.
@@ -46,7 +42,7 @@ func readConfig(folder string, c componentConfig) error {
 // decodeConfig is readConfig for a document that is read.
 func decodeConfig(b configs.Block, c componentConfig) error {
 	var errs []error
-	if at, ok := b.At("_class_name"); ok && c.class() != "" {
+	if at, ok := b.At("_class_name"); ok {
 		if name, _ := at.Text(); name != c.class() {
 			errs = append(errs, at.Errorf("%q is not supported here; supported: %s", name, c.class()))
 		}
@@ -56,14 +52,8 @@ func decodeConfig(b configs.Block, c componentConfig) error {
 	for _, key := range b.Keys() {
 		v, _ := b.At(key)
 		nullable, known := fields[key]
-		only, isFixed := c.fixed()[key]
 		switch {
-		case isFixed:
-			drop = append(drop, key)
-			if !is(v, only) {
-				errs = append(errs, v.Errorf("%s is not supported; supported: %s", v, only))
-			}
-		case !known && (strings.HasPrefix(key, "_") || off(v)):
+		case strings.HasPrefix(key, "_"), off(v) && !known:
 			drop = append(drop, key)
 		case v.IsNull() && !nullable:
 			errs = append(errs, v.Errorf("null is not supported; expected a value"))
@@ -79,34 +69,12 @@ func decodeConfig(b configs.Block, c componentConfig) error {
 // configFields are the keys of a pointer to a config, and whether each may be null.
 func configFields(c any) map[string]bool {
 	fields := map[string]bool{}
-	var add func(t reflect.Type)
-	add = func(t reflect.Type) {
-		for i := range t.NumField() {
-			f := t.Field(i)
-			if tag := f.Tag.Get("yaml"); tag == ",inline" {
-				add(f.Type)
-			} else {
-				fields[tag] = f.Type.Kind() == reflect.Pointer || f.Type.Kind() == reflect.Slice
-			}
-		}
+	t := reflect.TypeOf(c).Elem()
+	for i := range t.NumField() {
+		kind := t.Field(i).Type.Kind()
+		fields[t.Field(i).Tag.Get("yaml")] = kind == reflect.Pointer || kind == reflect.Slice
 	}
-	add(reflect.TypeOf(c).Elem())
 	return fields
-}
-
-// is reports whether a value, or every item of a list, is the given one: a
-// number however it is written, or a text.
-func is(v configs.Block, want string) bool {
-	if v.IsList() {
-		return !slices.ContainsFunc(v.Items(), func(item configs.Block) bool { return !is(item, want) })
-	}
-	if v.IsNull() {
-		return want == "null"
-	}
-	text, _ := v.Text()
-	a, errA := strconv.ParseFloat(text, 64)
-	b, errB := strconv.ParseFloat(want, 64)
-	return text == want || errA == nil && errB == nil && a == b
 }
 
 // off reports whether the value of a key that we do not know switches its
@@ -126,12 +94,9 @@ func readJSON(path string) (configs.Block, error) {
 	return parseJSON(path, data)
 }
 
-// notFinite matches the numbers that Python writes although JSON has none such.
-var notFinite = regexp.MustCompile(`([:,\[]\s*)(-?Infinity|NaN)\b`)
-
 func parseJSON(name string, data []byte) (configs.Block, error) {
 	var syntax *json.SyntaxError
-	switch err := json.Unmarshal(notFinite.ReplaceAll(data, []byte("${1}0")), new(any)); {
+	switch err := json.Unmarshal(data, new(any)); {
 	case errors.As(err, &syntax):
 		line := 1 + bytes.Count(data[:min(int(syntax.Offset), len(data))], []byte("\n"))
 		return configs.Block{}, fmt.Errorf("%s:%d: not JSON: %w", name, line, err)
@@ -161,12 +126,10 @@ func (o *oneOrMany) UnmarshalBlock(b configs.Block) error {
 
 // of is the number for each of n blocks.
 func (o oneOrMany) of(key string, n int) ([]int, error) {
-	switch {
-	case slices.ContainsFunc(o.values, func(v int) bool { return v < 1 }):
-		return nil, fmt.Errorf("%s is %s, expected positive numbers", key, strings.Trim(fmt.Sprint(o.values), "[]"))
-	case !o.list:
+	if !o.list {
 		return slices.Repeat(o.values, n), nil
-	case len(o.values) != n:
+	}
+	if len(o.values) != n {
 		return nil, fmt.Errorf("%s: %d numbers for %d blocks; expected one number, or one a block", key, len(o.values), n)
 	}
 	return o.values, nil
@@ -187,9 +150,5 @@ func oneOf(key, have string, supported ...string) error {
 	if slices.Contains(supported, have) {
 		return nil
 	}
-	known := strings.Join(supported, ", ")
-	if supported[0] == "" {
-		known = "nothing" + known
-	}
-	return fmt.Errorf("%s is %q, which is not supported; supported: %s", key, have, known)
+	return fmt.Errorf("%s is %q, which is not supported; supported: %s", key, have, strings.Join(supported, ", "))
 }

@@ -13,40 +13,57 @@ import (
 	"sagbench/sampling"
 )
 
-// TestFullSize builds and runs ADM 256×256 unconditional, 553 M parameters, on
-// random weights of the true shapes: a 2.2 GB checkpoint, one call.
+// TestFullSize builds and runs the biggest official network of each family over
+// pixels or with class labels on random weights of the true shapes: a checkpoint
+// of up to 2.7 GB, one call with a map.
 func TestFullSize(t *testing.T) {
-	c := newADM()
-	official["256x256_diffusion_uncond"].flags(c)
-	shapes, err := c.Parameters()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "256x256_diffusion_uncond.pt")
-	if err := randomweights.Write(path, shapes, 1); err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	m, err := c.Open(path, Options{Taps: []sampling.Tap{{Layer: "output_blocks.2.1", Heads: 4}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	opened := time.Since(start)
-	x := noise(t, 1, 3, 256, 256)
-	p, err := m.(Generator).Denoise(context.Background(), x, sampling.Timestep{Value: 500}, sampling.Cond{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("prepared in %s, one call in %s", opened, time.Since(start)-opened)
-	var square float64
-	for _, v := range p.Eps.Data {
-		square += float64(v) * float64(v)
-	}
-	if rms := math.Sqrt(square / float64(len(p.Eps.Data))); math.IsNaN(rms) || rms < 1e-3 || rms > 1e3 {
-		t.Errorf("root mean square of ε is %g", rms)
-	}
-	if p.Attn.RowLen() != 64 {
-		t.Errorf("the map of output_blocks.2.1 has %d positions, want 8×8", p.Attn.RowLen())
+	adm, iddpm, dit := newADM(), newIDDPM(), newDiT()
+	official["256x256_diffusion_uncond"].flags(adm)
+	iddpm.NumChannels, iddpm.NumResBlocks, iddpm.LearnSigma, iddpm.ClassCond = 192, 3, true, true
+	dit.Model = "DiT-XL/2"
+	for _, c := range []struct {
+		name      string
+		family    Sized
+		tap       sampling.Tap
+		positions int
+	}{
+		{"256x256_diffusion_uncond", adm, sampling.Tap{Layer: "output_blocks.2.1", Heads: 4}, 8 * 8},
+		{"imagenet64_cond_270M_250K", iddpm, sampling.Tap{Layer: "output_blocks.2.1"}, 8 * 8},
+		{"DiT-XL-2-256x256", dit, sampling.Tap{Layer: "blocks.13.attn"}, 16 * 16},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			shapes, err := c.family.Parameters()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), c.name+".pt")
+			if err := randomweights.Write(path, shapes, 1); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			m, err := c.family.Open(path, Options{Taps: []sampling.Tap{c.tap}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			opened := time.Since(start)
+			g := m.(Generator)
+			x := noise(t, append([]int{1}, g.SampleShape()...)...)
+			p, err := g.Denoise(context.Background(), x, sampling.Timestep{Value: 500}, sampling.Cond{Labels: []int64{7}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("prepared in %s, one call in %s", opened, time.Since(start)-opened)
+			var square float64
+			for _, v := range p.Eps.Data {
+				square += float64(v) * float64(v)
+			}
+			if rms := math.Sqrt(square / float64(len(p.Eps.Data))); math.IsNaN(rms) || rms < 1e-3 || rms > 1e3 {
+				t.Errorf("root mean square of ε is %g", rms)
+			}
+			if p.Attn.RowLen() != c.positions {
+				t.Errorf("the map of %s has %d positions, want %d", c.tap.Layer, p.Attn.RowLen(), c.positions)
+			}
+		})
 	}
 }

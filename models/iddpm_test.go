@@ -109,9 +109,7 @@ func modelsOf(t *testing.T, path string) []Spec {
 }
 
 // shapesOf is a state dict of the shapes that a family's flags want, without data.
-func shapesOf(t *testing.T, f interface {
-	Parameters() (map[string][]int, error)
-}) checkpoint.StateDict {
+func shapesOf(t *testing.T, f Sized) checkpoint.StateDict {
 	t.Helper()
 	shapes, err := f.Parameters()
 	if err != nil {

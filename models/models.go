@@ -26,7 +26,6 @@ var Families = configs.Registry[Family]{
 	"dit":       func() Family { return newDiT() },
 	"iddpm":     func() Family { return newIDDPM() },
 	"inception": func() Family { return newInception() },
-	"sd":        func() Family { return &SD{} },
 	"vae":       func() Family { return &VAE{} },
 }
 
@@ -34,6 +33,14 @@ var Families = configs.Registry[Family]{
 type Family interface {
 	// Open prepares the network whose weights lie in the checkpoint at path.
 	Open(path string, opt Options) (Model, error)
+}
+
+// A Sized is a Family that knows the shapes of its parameters without a
+// checkpoint.
+type Sized interface {
+	Family
+	// Parameters lists the parameters of the network by key with their shapes.
+	Parameters() (map[string][]int, error)
 }
 
 // Options say how a network is prepared.
@@ -84,13 +91,6 @@ type Unconditional interface {
 	Null(n int) (sampling.Cond, error)
 }
 
-// A Prompted is a Generator that is conditioned on text.
-type Prompted interface {
-	Generator
-	// Encode is the condition for one prompt an image.
-	Encode(ctx context.Context, prompts []string) (sampling.Cond, error)
-}
-
 // A LatentGenerator is a Generator whose x_0 is decoded to an image.
 type LatentGenerator interface {
 	Generator
@@ -111,12 +111,9 @@ type Decoder interface {
 // A Process is a diffusion process as a family's flags describe it. The sampler
 // picks the steps of the schedule.
 type Process struct {
-	Schedule sampling.ScheduleConfig
-	Predicts sampling.Parametrization // what the network's output stands for
-	// Scheduler is the same process as a checkpoint's scheduler_config.json
-	// describes it, with how its authors visit it; nil where there is none.
-	Scheduler    *sampling.SchedulerConfig
-	ClipDenoised bool // clip x̂0 to [-1,1]: pixels yes, latents no
+	Schedule     sampling.ScheduleConfig
+	Predicts     sampling.Parametrization // what the network's output stands for
+	ClipDenoised bool                     // clip x̂0 to [-1,1]: pixels yes, latents no
 }
 
 // A graph is one network in one session, with what it was read from.

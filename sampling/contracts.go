@@ -49,12 +49,15 @@ func sameMemory(a, b []float32) bool {
 
 // A Prediction is the network's answer at one (x_t, t).
 type Prediction struct {
-	Eps  tensor.Tensor // ε, [N,C,H,W]
+	Eps  tensor.Tensor // ε, [N,C,H,W]; of a network that predicts v or x_0 (Predictor.Predicts) these, in ε's place
 	Var  tensor.Tensor // learned-range interpolation v in [-1,1], [N,C,H,W]; zero where σ is fixed
 	Attn tensor.Tensor // [N,HW] attention mass that each key position receives (mean over heads, sum over queries); zero where no layer is tapped
 }
 
 // A Denoiser is a trained network ε_θ(x_t, t, c).
+//
+// x has the variance of the diffusion, √ᾱ x_0 + √(1−ᾱ) ε, whichever the terms
+// are in which a sampler keeps its states.
 //
 // Denoise neither changes x nor keeps it. The tensors it returns are the
 // caller's: they share no memory with x or with those of another call.
@@ -65,7 +68,7 @@ type Denoiser interface {
 // A Delta is a guidance's correction at one step; a zero tensor corrects
 // nothing. Its tensors are handed over: the predictor may write to them.
 type Delta struct {
-	Eps   tensor.Tensor // added to ε, [N,C,H,W]
+	Eps   tensor.Tensor // added to the network's output, Prediction.Eps, [N,C,H,W]
 	Score tensor.Tensor // ∇ₓ log p, [N,C,H,W], which the sampler turns into its own terms: DDIM ε −= √(1−ᾱ)·Score, DDPM mean += σ²·Score
 }
 
@@ -106,12 +109,12 @@ func TapOf(guidances []Guidance) (tap Tap, needed bool, err error) {
 
 // A Sampler takes x_T to x_0.
 type Sampler interface {
-	// Respacing is the timestep_respacing with which the sampler wants its
-	// Schedule made, such as "250" or "ddim25".
-	Respacing() string
+	// Schedule is the process of c on the timesteps that the sampler visits.
+	Schedule(c ScheduleConfig) (*Schedule, error)
 
-	// Sample runs all steps of p.Schedule from x = x_T, [N,C,H,W], and returns
-	// x_0; x itself is left as it is. The context is looked at in every step.
+	// Sample runs all steps of p.Schedule, which the sampler's own Schedule
+	// made, from x = x_T ~ N(0, I), [N,C,H,W], and returns x_0; x itself is left
+	// as it is. The context is looked at in every step.
 	Sample(ctx context.Context, p *Predictor, x tensor.Tensor, n Noise) (tensor.Tensor, error)
 }
 

@@ -16,57 +16,77 @@ var _ Sampler = (*DDPM)(nil)
 //	x̂0      = clip(√(1/ᾱ_i) x_i − √(1/ᾱ_i − 1) ε)
 //	μ       = √ᾱ_{i-1} β_i/(1−ᾱ_i) x̂0 + √α_i (1−ᾱ_{i-1})/(1−ᾱ_i) x_i
 //	log σ²  = (v+1)/2 log β_i + (1−v)/2 log β̃_i   (learned range), or fixed
-//	x_{i-1} = μ + σ² g + σ z_i                     (z_0 = 0)
+//	x_{i-1} = μ + σ² g + σ z_i                     (z = 0 at the end)
 //
 // Sources: Ho et al. 2020, algorithm 2 and equation 7; Nichol and Dhariwal
 // 2021, equation 15; Dhariwal and Nichol 2021, algorithm 1 (σ² g);
 // gaussian_diffusion.py p_sample and condition_mean.
 type DDPM struct {
-	Steps int `yaml:"steps" doc:"denoising steps, spread evenly over the network's timesteps"`
+	Steps   int `yaml:"steps" doc:"denoising steps, spread evenly over the network's timesteps"`
+	Spacing `yaml:",inline"`
 }
 
 // Validate tells whether the number of steps can be one.
 func (d *DDPM) Validate() error {
 	if d.Steps < 1 {
-		return fmt.Errorf("ddpm: steps is %d, expected at least 1", d.Steps)
+		return fmt.Errorf("steps is %d, expected at least 1", d.Steps)
 	}
 	return nil
 }
 
-// Respacing is the number of steps: one section of equally spaced timesteps.
-func (d *DDPM) Respacing() string { return strconv.Itoa(d.Steps) }
+// Schedule is one section of equally spaced timesteps by the official flags, or
+// those of diffusers' DDPMScheduler.
+func (d *DDPM) Schedule(c ScheduleConfig) (*Schedule, error) {
+	if c.Scheduler == nil && d.Spacing.none() {
+		return respaced("ddpm", c, strconv.Itoa(d.Steps))
+	}
+	p, err := c.free("ddpm")
+	if err != nil {
+		return nil, err
+	}
+	if err := refuse("ddpm", on{"thresholding", p.from.Thresholding}); err != nil {
+		return nil, err
+	}
+	if c.Scheduler != nil {
+		switch variance := or(p.from.VarianceType, "fixed_small"); variance {
+		case "fixed_small":
+			p.config.SigmaSmall = true
+		case "fixed_large", "learned_range":
+		default:
+			return nil, fmt.Errorf("sampling: ddpm: scheduler config: variance_type is %q, expected fixed_small, fixed_large or learned_range", variance)
+		}
+	}
+	return p.chain("ddpm", d.over(&p, "leading"), d.Steps)
+}
 
 // Sample takes x_T to x_0 over all steps of p.Schedule.
 func (d *DDPM) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, noise Noise) (tensor.Tensor, error) {
-	z := xT.Like()
-	return p.walk(ctx, xT, func(k, i int, x tensor.Tensor, guided Prediction, score tensor.Tensor) error {
-		if err := noise.Fill(k, z); err != nil {
+	z, xStart, eps := xT.Like(), xT.Like(), xT.Like()
+	return p.walk(ctx, xT, loop{next: func(v *visit) error {
+		if err := noise.Fill(v.k, z); err != nil {
 			return err
 		}
-		c := p.Schedule.At(i)
-		EachImage(x.Rows(), func(n int) {
-			x, v, g := x.Row(n), rowOf(guided.Var, n), rowOf(score, n)
-			c.posteriorMeans(x, guided.Eps.Row(n), p.ClipDenoised)
+		c, limit := p.Schedule.At(v.i), p.limit()
+		EachImage(z.Rows(), func(n int) {
+			x, learned, g := v.x.Row(n), rowOf(v.guided.Var, n), rowOf(v.score, n)
+			c.Split(p.Predicts, x, v.guided.Eps.Row(n), xStart.Row(n), eps.Row(n))
+			c.posteriorMeans(x, xStart.Row(n), limit)
 			if g != nil {
-				c.shift(x, v, g)
+				c.shift(x, learned, g)
 			}
-			if i > 0 {
-				c.addNoise(x, v, z.Row(n))
+			if p.Schedule.noisy(v.i) {
+				c.addNoise(x, learned, z.Row(n))
 			}
 		})
 		return nil
-	})
+	}})
 }
 
-// posteriorMeans replaces x_i by μ(x̂0, x_i).
-func (c *Coefficients) posteriorMeans(x, eps []float32, clip bool) {
-	eps = eps[:len(x)]
+// posteriorMeans replaces x_i by μ(x̂0, x_i), x̂0 limited to ±limit.
+func (c *Coefficients) posteriorMeans(x, xStart []float32, limit float32) {
+	xStart = xStart[:len(x)]
 	for j, xj := range x {
-		x0 := c.XStart(xj, eps[j])
-		if clip {
-			x0 = Clip(x0)
-		}
-		x[j] = c.PosteriorMean(x0, xj)
+		x[j] = c.PosteriorMean(max(-limit, min(xStart[j], limit)), xj)
 	}
 }
 

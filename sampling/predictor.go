@@ -14,19 +14,22 @@ type Predictor struct {
 	Denoiser     Denoiser
 	Guidances    []Guidance
 	Schedule     *Schedule
+	Predicts     Parametrization // what the network's output stands for; empty: ε
 	Cond         Cond
 	Null         Cond // what stands for ∅ in classifier-free guidance: the null class, the empty prompt; zero where the network was trained without it
 	ClipDenoised bool // clip x̂0 to [-1,1]: pixels yes, latents no
 
 	// Trace, where not nil, is shown every step's tensors by name: "x", the
-	// state after the step; "eps_guided", ε after every guidance of ε and
-	// before Score; "variance", the learned v in [-1,1], where there is one;
-	// "attention_step", the map of the unperturbed pass, where a layer is tapped.
-	// A tensor is valid during the call only.
+	// state after the step, in the sampler's own terms; "eps_guided", the
+	// network's output after every guidance of it and before Score; "variance",
+	// the learned v in [-1,1], where there is one; "attention_step", the map of
+	// the unperturbed pass, where a layer is tapped; and what guidances show. A
+	// tensor is valid during the call only.
 	Trace func(name string, t Timestep, v tensor.Tensor)
 }
 
-// Step is the state x_t, [N,C,H,W], at t, of which guidances ask predictions.
+// Step is the state x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], at t, of which guidances
+// ask predictions.
 func (p *Predictor) Step(x tensor.Tensor, t Timestep) *Step {
 	return &Step{X: x, T: t, predictor: p}
 }
@@ -95,7 +98,7 @@ func wantShape(name string, v, x tensor.Tensor) error {
 // A Step is one (x_t, t). Predictions at x_t are remembered, so that guidances
 // share them with each other and with the unguided pass.
 type Step struct {
-	X tensor.Tensor // x_t, [N,C,H,W]; not to be written to
+	X tensor.Tensor // x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], whichever the sampler; not to be written to
 	T Timestep
 
 	predictor *Predictor
@@ -116,8 +119,17 @@ func (s *Step) Cond() Cond { return s.predictor.Cond }
 // Null is what stands for ∅; zero where the network was trained without it.
 func (s *Step) Null() Cond { return s.predictor.Null }
 
+// Predicts is what the network's output stands for.
+func (s *Step) Predicts() Parametrization { return s.predictor.Predicts }
+
+// Guidances are all guidances of the predictor, the asking one included.
+func (s *Step) Guidances() []Guidance { return s.predictor.Guidances }
+
 // ClipDenoised tells whether x̂0 is clipped to [-1,1].
 func (s *Step) ClipDenoised() bool { return s.predictor.ClipDenoised }
+
+// Trace shows a tensor to the predictor's Trace, if there is one.
+func (s *Step) Trace(name string, v tensor.Tensor) { s.predictor.trace(name, s.T, v) }
 
 // Predict is the network's prediction at x_t under c. It is computed once a
 // step and condition; its tensors are shared, so they are not to be written to.

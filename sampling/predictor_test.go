@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"sagbench/models/tensor"
@@ -147,50 +148,55 @@ func TestCondEqual(t *testing.T) {
 }
 
 // A network that predicts x_0 or v samples as the one that predicts ε.
-func TestParametrized(t *testing.T) {
-	s := schedule(t, "12")
+func TestPredicts(t *testing.T) {
 	g := gaussian{0.2, 0.5}
 	x := start(t, 21, 2, 1, 6)
-	run := func(d Denoiser) []float32 {
-		t.Helper()
-		out, err := (&DDPM{Steps: 12}).Sample(t.Context(), &Predictor{Denoiser: d, Schedule: s}, x, Keyed{21, numbers(2)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out.Data
-	}
-	want := run(g.denoiser(s, true))
-	for kind, f := range map[Parametrization]func(x, eps, bar float64) float64{
-		Epsilon: func(_, eps, _ float64) float64 { return eps },
-		XStart:  func(x, eps, bar float64) float64 { return (x - math.Sqrt(1-bar)*eps) / math.Sqrt(bar) },
-		V: func(x, eps, bar float64) float64 {
-			return math.Sqrt(bar)*eps - math.Sqrt(1-bar)*(x-math.Sqrt(1-bar)*eps)/math.Sqrt(bar)
-		},
-	} {
-		d, err := Parametrized(denoise(func(x tensor.Tensor, at Timestep, c Cond) (Prediction, error) {
-			p, err := g.denoiser(s, true).Denoise(t.Context(), x, at, c)
-			bar := s.AlphaBar(at.Index)
-			for i, e := range p.Eps.Data {
-				p.Eps.Data[i] = float32(f(float64(x.Data[i]), float64(e), bar))
+	for _, sampler := range every(12) {
+		s := scheduleOf(t, sampler, DefaultSchedule())
+		run := func(kind Parametrization, f func(x, eps, bar float64) float64) []float32 {
+			t.Helper()
+			d := denoise(func(x tensor.Tensor, at Timestep, c Cond) (Prediction, error) {
+				p, err := g.denoiser(s, true).Denoise(t.Context(), x, at, c)
+				for i, e := range p.Eps.Data {
+					p.Eps.Data[i] = float32(f(float64(x.Data[i]), float64(e), s.AlphaBar(at.Index)))
+				}
+				return p, err
+			})
+			out, err := sampler.Sample(t.Context(), &Predictor{Denoiser: d, Schedule: s, Predicts: kind}, x, Keyed{21, numbers(2)})
+			if err != nil {
+				t.Fatal(err)
 			}
-			return p, err
-		}), kind, s)
-		if err != nil {
-			t.Fatal(err)
+			return out.Data
 		}
-		if got := run(d); far(got, want) > 1e-4 {
-			t.Errorf("%s: distance %.2g", kind, far(got, want))
+		want := run(Epsilon, func(_, eps, _ float64) float64 { return eps })
+		_, multistep := sampler.(*PNDM)
+		if !multistep {
+			got := run(XStart, func(x, eps, bar float64) float64 { return (x - math.Sqrt(1-bar)*eps) / math.Sqrt(bar) })
+			if far(got, want) > 1e-4 {
+				t.Errorf("%T: x_0: distance %.2g", sampler, far(got, want))
+			}
+		}
+		got := run(V, func(x, eps, bar float64) float64 {
+			return math.Sqrt(bar)*eps - math.Sqrt(1-bar)*(x-math.Sqrt(1-bar)*eps)/math.Sqrt(bar)
+		})
+		// linear multistep in v is not that in ε, but of the same order
+		if tolerance := map[bool]float64{false: 1e-4, true: 0.3}[multistep]; far(got, want) > tolerance {
+			t.Errorf("%T: v: distance %.2g", sampler, far(got, want))
 		}
 	}
-	if _, err := Parametrized(&linear{}, "score", s); err == nil {
-		t.Error("an unknown parametrization is accepted")
-	}
-	d, err := Parametrized(denoise(func(tensor.Tensor, Timestep, Cond) (Prediction, error) { return Prediction{Eps: tensor.New(1)}, nil }), V, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Denoise(t.Context(), x, s.Timestep(3), Cond{}); err == nil {
-		t.Error("a mis-shaped prediction is accepted")
+	s := schedule(t, "12")
+	for _, c := range []struct {
+		sampler Sampler
+		kind    Parametrization
+		want    string
+	}{
+		{&DDIM{Steps: 12}, "score", `the network predicts "score", expected epsilon, x_start or v`},
+		{&PNDM{Steps: 12}, XStart, "pndm combines predictions of several timesteps"},
+	} {
+		p := &Predictor{Denoiser: g.denoiser(s, false), Schedule: s, Predicts: c.kind}
+		if _, err := c.sampler.Sample(t.Context(), p, x, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%T, %s: %v lacks %q", c.sampler, c.kind, err, c.want)
+		}
 	}
 }
 

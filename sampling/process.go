@@ -12,7 +12,7 @@ import (
 // machine (Go may fuse them otherwise).
 type Coefficients struct {
 	AlphaBar     float32 // ᾱ_i
-	AlphaBarPrev float32 // ᾱ_{i-1}; 1 at step 0
+	AlphaBarPrev float32 // of the state to which the step goes: ᾱ_{i-1}; 1 at step 0 as a rule
 
 	sqrtAlphaBar         float32 // √ᾱ
 	sqrtOneMinusAlphaBar float32 // √(1−ᾱ)
@@ -30,7 +30,7 @@ func (s *Schedule) At(i int) Coefficients {
 	fixed, fixedLog := s.FixedVariance(i)
 	return Coefficients{
 		AlphaBar:             float32(bar),
-		AlphaBarPrev:         float32(s.AlphaBar(i - 1)),
+		AlphaBarPrev:         float32(s.alphaBarPrev[i]),
 		sqrtAlphaBar:         float32(math.Sqrt(bar)),
 		sqrtOneMinusAlphaBar: float32(math.Sqrt(1 - bar)),
 		sqrtRecipAlphaBar:    float32(math.Sqrt(1 / bar)),
@@ -62,6 +62,45 @@ func (c *Coefficients) Noised(xStart, eps float32) float32 {
 // EpsFromV is ε = √ᾱ v + √(1−ᾱ) x_t (Salimans and Ho 2022, v = √ᾱ ε − √(1−ᾱ) x_0).
 func (c *Coefficients) EpsFromV(x, v float32) float32 {
 	return float32(c.sqrtAlphaBar*v) + float32(c.sqrtOneMinusAlphaBar*x)
+}
+
+// XStartFromV is x̂0 = √ᾱ x_t − √(1−ᾱ) v.
+func (c *Coefficients) XStartFromV(x, v float32) float32 {
+	return float32(c.sqrtAlphaBar*x) - float32(c.sqrtOneMinusAlphaBar*v)
+}
+
+// Split reads the output of a network of the given kind at x, both of any equal
+// length: x̂0 goes to xStart, ε to eps. Nothing is clipped. It divides by √ᾱ only
+// for networks that predict ε, so the others may be asked at a zero SNR.
+func (c *Coefficients) Split(kind Parametrization, x, output, xStart, eps []float32) {
+	output, xStart, eps = output[:len(x)], xStart[:len(x)], eps[:len(x)]
+	switch kind {
+	case V:
+		for j, v := range output {
+			xStart[j], eps[j] = c.XStartFromV(x[j], v), c.EpsFromV(x[j], v)
+		}
+	case XStart:
+		for j, v := range output {
+			xStart[j], eps[j] = v, (x[j]-float32(c.sqrtAlphaBar*v))/c.sqrtOneMinusAlphaBar
+		}
+	default:
+		for j, v := range output {
+			xStart[j], eps[j] = c.XStart(x[j], v), v
+		}
+	}
+}
+
+// Shift is what a score adds to the output of a network of the given kind: the
+// factor f of output += f·Score that makes ε −= √(1−ᾱ)·Score (Dhariwal and
+// Nichol 2021, algorithm 2).
+func (c *Coefficients) Shift(kind Parametrization) float32 {
+	switch kind {
+	case V:
+		return -c.sqrtOneMinusAlphaBar / c.sqrtAlphaBar
+	case XStart:
+		return c.sqrtOneMinusAlphaBar * c.sqrtOneMinusAlphaBar / c.sqrtAlphaBar
+	}
+	return -c.sqrtOneMinusAlphaBar
 }
 
 // PosteriorMean is the mean of q(x_{t-1} | x_t, x_0).

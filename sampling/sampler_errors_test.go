@@ -66,8 +66,8 @@ func TestSamplerErrors(t *testing.T) {
 
 // The context is looked at before every network call.
 func TestCancel(t *testing.T) {
-	s := schedule(t, "50")
-	for _, sampler := range []Sampler{&DDPM{Steps: 50}, &DDIM{Steps: 50}} {
+	for _, sampler := range every(50) {
+		s := scheduleOf(t, sampler, DefaultSchedule())
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		calls := 0
@@ -78,7 +78,7 @@ func TestCancel(t *testing.T) {
 			return Prediction{Eps: x.Clone()}, nil
 		})}
 		_, err := sampler.Sample(ctx, p, tensor.New(1, 1, 2, 2), Keyed{1, numbers(1)})
-		if !errors.Is(err, context.Canceled) || calls != 3 || !strings.Contains(err.Error(), "before step 46") {
+		if !errors.Is(err, context.Canceled) || calls != 3 || !strings.Contains(err.Error(), "stopped before step 4") {
 			t.Errorf("%T: %d calls, %v", sampler, calls, err)
 		}
 	}
@@ -86,16 +86,31 @@ func TestCancel(t *testing.T) {
 
 func TestSamplersFromYAML(t *testing.T) {
 	for _, c := range []struct{ yaml, want string }{
-		{"ddpm", "&{Steps:250} 250 <nil>"},
-		{"{ddpm: {steps: 10}}", "&{Steps:10} 10 <nil>"},
-		{"{ddim: {steps: 50, eta: 0.5}}", "&{Steps:50 Eta:0.5} ddim50 <nil>"},
-		{"ddim", "&{Steps:25 Eta:0} ddim25 <nil>"},
+		{"ddpm", "250 steps from t = 999 to 0"},
+		{"{ddpm: {steps: 10}}", "10 steps from t = 999 to 0"},
+		{"{ddpm: {steps: 10, timestep_spacing: leading, steps_offset: 1}}", "10 steps from t = 901 to 1"},
+		{"{ddim: {steps: 50, eta: 0.5}}", "50 steps from t = 980 to 0"},
+		{"ddim", "25 steps from t = 960 to 0"},
+		{"{ddim: {steps: 30, timestep_spacing: trailing}}", "30 steps from t = 999 to 32"},
+		{"{ddim: {steps: 7, timestep_spacing: linspace}}", "7 steps from t = 999 to 0"},
+		{"pndm", "50 steps from t = 980 to 0"},
+		{"{dpm_solver_2m: {steps: 10}}", "10 steps from t = 999 to 100"},
+		{"{dpm_solver_2m: {steps: 10, use_karras_sigmas: true}}", "10 steps from t = 999 to 0"},
+		{"{euler: {steps: 4}}", "4 steps from t = 999 to 0"},
+		{"{pndm: {steps: 0}}", "steps is 0"},
+		{"{dpm_solver_2m: {steps: 0, solver_order: 3, solver_type: bh2, final_sigmas_type: one}}", `final_sigmas_type is "one", expected zero or sigma_min`},
+		{"{euler: {steps: 0, interpolation_type: cubic, final_sigmas_type: x}}", `interpolation_type is "cubic", expected linear or log_linear`},
+		{"{ddim: {timestep_spacing: even}}", `timestep_spacing is "even", expected leading, trailing or linspace`},
+		{"{pndm: {steps_offset: -1}}", "steps_offset is -1"},
+		{"{pndm: {steps: 1001}}", "1001 steps of a process that has 1000; take at most 1000"},
+		{"{dpm_solver_2m: {steps: 1000}}", "1000 steps of a process that has 1000; take at most 999"},
+		{"{ddim: {steps: 1000, timestep_spacing: leading, steps_offset: 1}}", "begin at timestep 1000, but the last one is 999"},
 		{"{ddpm: {steps: 0}}", "steps is 0, expected at least 1"},
 		{"{ddim: {steps: -1}}", "steps is -1, expected at least 1"},
 		{"{ddim: {eta: 1.5}}", "eta is 1.5, expected 0 (deterministic) to 1"},
 		{"{ddim: {eta: -0.1}}", "eta is -0.1, expected 0"},
 		{"{ddpm: {eta: 1}}", `unknown key "eta"`},
-		{"euler", "ddim, ddpm"},
+		{"heun", "ddim, ddpm"},
 	} {
 		b, err := configs.Parse("test.yaml", []byte("sampler: "+c.yaml))
 		if err != nil {
@@ -105,7 +120,12 @@ func TestSamplersFromYAML(t *testing.T) {
 		_, s, err := Samplers.One(b)
 		got := fmt.Sprint(err)
 		if err == nil {
-			got = fmt.Sprintf("%+v %s %v", s, s.Respacing(), err)
+			var made *Schedule
+			if made, err = s.Schedule(DefaultSchedule()); err != nil {
+				got = err.Error()
+			} else {
+				got = fmt.Sprintf("%d steps from t = %g to %g", made.Len(), made.Timestep(made.Len()-1).Value, made.Timestep(0).Value)
+			}
 		}
 		if !strings.Contains(got, c.want) {
 			t.Errorf("%s: %s lacks %q", c.yaml, got, c.want)

@@ -227,8 +227,8 @@ func TestScore(t *testing.T) {
 
 // An image comes out with the same bits alone, in a batch of 7 and of 64.
 func TestBatchInvariance(t *testing.T) {
-	s := schedule(t, "5")
-	for _, sampler := range []Sampler{&DDPM{Steps: 5}, &DDIM{Steps: 5, Eta: 0.3}} {
+	for _, sampler := range every(5) {
+		s := scheduleOf(t, sampler, DefaultSchedule())
 		run := func(images []int) tensor.Tensor {
 			noise := Keyed{3, images}
 			x := tensor.New(len(images), 3, 8, 8)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // maxDiffusionSteps bounds the tables, so that a mistyped flag is an error and
@@ -18,9 +19,9 @@ type ScheduleConfig struct {
 	RescaleTimesteps  bool   `yaml:"rescale_timesteps" doc:"the network receives t·1000/diffusion_steps instead of t"`
 	SigmaSmall        bool   `yaml:"sigma_small" doc:"without a learned variance: σ² is the posterior's variance (true) or β (false)"`
 
-	// BetaStart and BetaEnd, where a checkpoint describes its own process, are
-	// the ends of its β table: linear, or scaled_linear (√β is linear).
-	BetaStart, BetaEnd float64 `yaml:"-"`
+	// Scheduler, where not nil, describes the process in place of the flags, of
+	// which then only TimestepRespacing counts.
+	Scheduler *SchedulerConfig `yaml:"-"`
 }
 
 // DefaultSchedule is the official default: 1000 linear steps, all visited.
@@ -35,65 +36,103 @@ func (c ScheduleConfig) Validate() error {
 }
 
 // A Schedule is a diffusion process q(x_t | x_0) = N(√ᾱ_t x_0, (1−ᾱ_t) I) on
-// the timesteps that a respacing keeps. It is the only owner of β and ᾱ. Index
-// i counts the kept steps, 0 … Len()-1; tables are float64.
+// the timesteps that a sampler visits. It is the only owner of β and ᾱ. Index i
+// counts the visited steps, 0 … Len()-1; tables are float64. A step goes from
+// ᾱ_i to AlphaBarPrev(i), which is ᾱ_{i-1} as a rule and always where the
+// schedule was made from the official flags.
 //
 // Source: guided_diffusion gaussian_diffusion.py GaussianDiffusion and
 // respace.py SpacedDiffusion; Ho et al. 2020, equations 4, 6 and 7.
 type Schedule struct {
 	config    ScheduleConfig
 	timesteps []Timestep
+	trained   []float64 // ᾱ of the original timesteps
+	original  []float64 // the original timestep of each step
 
 	beta                 []float64
 	alphaBar             []float64
+	alphaBarPrev         []float64
 	posteriorVariance    []float64
 	posteriorLogVariance []float64 // clipped: entry 0 is entry 1, as the posterior's variance is 0 there
 	posteriorMean1       []float64 // of x_0
 	posteriorMean2       []float64 // of x_t
+
+	sigmas         []float64 // σ in the order of the loop, of samplers that work with σ
+	initNoiseSigma float64   // standard deviation of x_T in the sampler's own terms
 }
 
-// NewSchedule makes the tables. Its error names every flag at fault.
+// NewSchedule makes the tables for the timesteps of TimestepRespacing. Its
+// error names every flag at fault.
 func NewSchedule(c ScheduleConfig) (*Schedule, error) {
-	if c.DiffusionSteps < 1 || c.DiffusionSteps > maxDiffusionSteps {
-		return nil, fmt.Errorf("sampling: schedule: diffusion_steps is %d, expected 1 to %d (1000 for most checkpoints, 4000 for Improved DDPM)", c.DiffusionSteps, maxDiffusionSteps)
+	p, err := c.process()
+	if p.steps() == 0 && (c.DiffusionSteps < 1 || c.DiffusionSteps > maxDiffusionSteps) {
+		return nil, fmt.Errorf("sampling: schedule: %w", err)
 	}
-	betas, err := c.betas()
-	kept, errSpace := spaceTimesteps(c.DiffusionSteps, c.TimestepRespacing)
+	kept, errSpace := spaceTimesteps(p.config.DiffusionSteps, c.TimestepRespacing)
 	if err := errors.Join(err, errSpace); err != nil {
 		return nil, fmt.Errorf("sampling: schedule: %w", err)
 	}
-	s := &Schedule{config: c}
-	alphaBar, last, k := 1.0, 1.0, 0
-	for t, beta := range betas {
-		alphaBar *= 1 - beta
-		if k == len(kept) || t != kept[k] {
-			continue
-		}
-		s.beta = append(s.beta, 1-alphaBar/last)
-		s.timesteps = append(s.timesteps, Timestep{Index: k, Value: c.networkTime(t)})
-		last = alphaBar
-		k++
+	s := p.schedule()
+	last := 1.0
+	for _, t := range kept {
+		s.add(&p, float64(t))
+		s.beta = append(s.beta, 1-p.alphaBar[t]/last)
+		last = p.alphaBar[t]
+	}
+	bar := 1.0
+	for _, b := range s.beta {
+		s.alphaBarPrev = append(s.alphaBarPrev, bar)
+		bar = float64(bar * (1 - b))
+		s.alphaBar = append(s.alphaBar, bar)
 	}
 	s.derive()
 	return s, nil
 }
 
+// A stop is a timestep that a sampler visits.
+type stop struct {
+	time     float64 // on the scale of the original timesteps
+	alphaBar float64
+	next     float64 // ᾱ of the state to which the step goes
+}
+
+// visiting makes the tables for stops in the order of the loop.
+func (p *process) visiting(stops []stop) *Schedule {
+	s := p.schedule()
+	for _, v := range slices.Backward(stops) {
+		s.add(p, v.time)
+		s.alphaBar = append(s.alphaBar, v.alphaBar)
+		s.alphaBarPrev = append(s.alphaBarPrev, v.next)
+		s.beta = append(s.beta, 1-v.alphaBar/v.next)
+	}
+	s.derive()
+	return s
+}
+
+// schedule is one without steps.
+func (p *process) schedule() *Schedule {
+	return &Schedule{config: p.config, trained: p.alphaBar, initNoiseSigma: 1}
+}
+
+// add appends the next step up.
+func (s *Schedule) add(p *process, time float64) {
+	s.timesteps = append(s.timesteps, Timestep{Index: len(s.timesteps), Value: p.config.networkTime(time)})
+	s.original = append(s.original, time)
+}
+
 // networkTime is what the network receives for the original timestep t; the
 // rescaling is a float32 product, as in respace.py _WrappedModel.
-func (c ScheduleConfig) networkTime(t int) float64 {
+func (c ScheduleConfig) networkTime(t float64) float64 {
 	if !c.RescaleTimesteps {
-		return float64(t)
+		return t
 	}
 	return float64(float32(t) * float32(1000/float64(c.DiffusionSteps)))
 }
 
-// derive fills the tables that follow from beta.
+// derive fills the tables that follow from β and ᾱ.
 func (s *Schedule) derive() {
-	bar := 1.0
-	for _, b := range s.beta {
-		prev := bar
-		bar = float64(bar * (1 - b))
-		s.alphaBar = append(s.alphaBar, bar)
+	for i, b := range s.beta {
+		bar, prev := s.alphaBar[i], s.alphaBarPrev[i]
 		s.posteriorVariance = append(s.posteriorVariance, b*(1-prev)/(1-bar))
 		s.posteriorMean1 = append(s.posteriorMean1, b*math.Sqrt(prev)/(1-bar))
 		s.posteriorMean2 = append(s.posteriorMean2, (1-prev)*math.Sqrt(1-b)/(1-bar))
@@ -104,9 +143,12 @@ func (s *Schedule) derive() {
 }
 
 // clippedVariance is the posterior's variance, at step 0 that of step 1. The
-// official code has no one-step process; here its only step gets β.
+// official code has no one-step process; here its only step gets β. diffusers'
+// DDPMScheduler clips it at 1e-20.
 func (s *Schedule) clippedVariance(i int) float64 {
 	switch {
+	case s.config.Scheduler != nil:
+		return max(s.posteriorVariance[i], 1e-20)
 	case i > 0:
 		return s.posteriorVariance[i]
 	case s.Len() > 1:
@@ -127,13 +169,38 @@ func (s *Schedule) Timestep(i int) Timestep { return s.timesteps[i] }
 // Beta is β_i of the respaced process.
 func (s *Schedule) Beta(i int) float64 { return s.beta[i] }
 
-// AlphaBar is ᾱ_i; AlphaBar(-1), the state after the last step, is 1.
+// AlphaBar is ᾱ_i; AlphaBar(-1) is that of the state after the last step: 1,
+// except where a scheduler_config.json ends before x_0.
 func (s *Schedule) AlphaBar(i int) float64 {
 	if i < 0 {
-		return 1
+		return s.alphaBarPrev[0]
 	}
 	return s.alphaBar[i]
 }
+
+// AlphaBarPrev is ᾱ of the state to which step i goes.
+func (s *Schedule) AlphaBarPrev(i int) float64 { return s.alphaBarPrev[i] }
+
+// TrainedAlphaBar is ᾱ of the original timestep t, 0 … T−1.
+func (s *Schedule) TrainedAlphaBar(t int) float64 { return s.trained[t] }
+
+// TrainedSteps is T, the number of original timesteps.
+func (s *Schedule) TrainedSteps() int { return len(s.trained) }
+
+// Sigma is σ_i = √((1−ᾱ_i)/ᾱ_i), the noise on x_0 in a state x_0 + σ_i ε;
+// Sigma(-1) is that after the last step.
+func (s *Schedule) Sigma(i int) float64 {
+	bar := s.AlphaBar(i)
+	return math.Sqrt((1 - bar) / bar)
+}
+
+// Sigmas is σ in the order of the loop, the last one that of the final state,
+// of a schedule that was chosen by σ; nil of others.
+func (s *Schedule) Sigmas() []float64 { return s.sigmas }
+
+// InitNoiseSigma is the standard deviation of x_T as the sampler keeps it: 1,
+// except where its states are x_0 + σ ε.
+func (s *Schedule) InitNoiseSigma() float64 { return s.initNoiseSigma }
 
 // PosteriorVariance is the variance of q(x_{i-1} | x_i, x_0); 0 at step 0.
 func (s *Schedule) PosteriorVariance(i int) float64 { return s.posteriorVariance[i] }
@@ -144,67 +211,22 @@ func (s *Schedule) PosteriorLogVariance(i int) float64 { return s.posteriorLogVa
 
 // FixedVariance is σ² and its logarithm at step i for a network that learned
 // none: "fixed small" (the posterior's variance) or "fixed large" (β, at step
-// 0 the posterior's variance of step 1).
+// 0 of the official schedules the posterior's variance of step 1).
 func (s *Schedule) FixedVariance(i int) (variance, logVariance float64) {
 	switch {
 	case s.config.SigmaSmall:
 		return s.posteriorVariance[i], s.posteriorLogVariance[i]
-	case i == 0:
+	case i == 0 && s.config.Scheduler == nil:
 		return s.clippedVariance(0), s.posteriorLogVariance[0]
 	}
 	return s.beta[i], math.Log(s.beta[i])
 }
 
-// betas is β of the original process.
-func (c ScheduleConfig) betas() ([]float64, error) {
-	switch {
-	case c.BetaEnd == 0 || c.NoiseSchedule == "cosine":
-		return namedBetas(c.NoiseSchedule, c.DiffusionSteps)
-	case c.NoiseSchedule == "linear":
-		return linspace(c.BetaStart, c.BetaEnd, c.DiffusionSteps), nil
-	case c.NoiseSchedule == "scaled_linear":
-		betas := linspace(math.Sqrt(c.BetaStart), math.Sqrt(c.BetaEnd), c.DiffusionSteps)
-		for i, b := range betas {
-			betas[i] = b * b
-		}
-		return betas, nil
+// noisy tells whether ancestral sampling adds noise in step i: in all but the
+// last one, for diffusers in all but that at timestep 0.
+func (s *Schedule) noisy(i int) bool {
+	if s.config.Scheduler != nil {
+		return s.original[i] > 0
 	}
-	return nil, fmt.Errorf("noise_schedule is %q, expected linear, scaled_linear or cosine", c.NoiseSchedule)
-}
-
-// linspace is n numbers from first to last at equal distances.
-func linspace(first, last float64, n int) []float64 {
-	x := make([]float64, n)
-	stride := (last - first) / float64(n-1)
-	for i := range x {
-		x[i] = float64(float64(i)*stride) + first
-	}
-	x[n-1] = last
-	return x
-}
-
-// namedBetas is β of the original process. Source: gaussian_diffusion.py
-// get_named_beta_schedule and betas_for_alpha_bar.
-func namedBetas(name string, steps int) ([]float64, error) {
-	switch name {
-	case "linear":
-		scale := 1000 / float64(steps)
-		first, last := float64(scale*0.0001), float64(scale*0.02)
-		if last > 1 {
-			return nil, fmt.Errorf("diffusion_steps is %d: the linear noise_schedule ends with β = 20/%d, above 1; expected at least 20 steps, or noise_schedule cosine", steps, steps)
-		}
-		return linspace(first, last, steps), nil
-	case "cosine":
-		betas := make([]float64, steps)
-		alphaBar := func(t float64) float64 {
-			c := math.Cos((t + 0.008) / 1.008 * math.Pi / 2)
-			return c * c
-		}
-		for i := range betas {
-			from, to := float64(i)/float64(steps), float64(i+1)/float64(steps)
-			betas[i] = min(1-alphaBar(to)/alphaBar(from), 0.999)
-		}
-		return betas, nil
-	}
-	return nil, fmt.Errorf("noise_schedule is %q, expected linear or cosine", name)
+	return i > 0
 }

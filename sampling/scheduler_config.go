@@ -1,98 +1,283 @@
 package sampling
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"reflect"
 	"slices"
 	"strings"
 )
 
-// A SchedulerConfig is what a diffusers scheduler_config.json says: the process
-// that a network was trained on, and how its authors visit it. Which solver
-// takes the steps is the experiment's choice, so what only one solver knows is
-// kept as it is written; "" and nil stand for a key that is not there, whose
-// default is the solver's.
+// A SchedulerConfig is the scheduler_config.json of a diffusers folder: the
+// process that the checkpoint was trained on, and how its authors sample from
+// it. A field that is nil was not there, or null; then the sampler that reads it
+// has a default of its own, as each class of diffusers has. A sampler reads what
+// the class of diffusers that it stands for reads, whatever class the file was
+// written by: that is what diffusers calls from_config.
 type SchedulerConfig struct {
-	Class string `yaml:"_class_name" doc:"diffusers' class, such as DDIMScheduler"`
+	ClassName string `json:"_class_name"`
 
-	NumTrainTimesteps   int     `yaml:"num_train_timesteps" doc:"timesteps T of the process the network was trained on"`
-	BetaSchedule        string  `yaml:"beta_schedule" doc:"linear | scaled_linear (√β is linear) | squaredcos_cap_v2 (Improved DDPM's cosine)"`
-	BetaStart           float64 `yaml:"beta_start" doc:"first β"`
-	BetaEnd             float64 `yaml:"beta_end" doc:"last β"`
-	PredictionType      string  `yaml:"prediction_type" doc:"epsilon | v_prediction | sample"`
-	RescaleBetasZeroSNR bool    `yaml:"rescale_betas_zero_snr" doc:"√ᾱ is shifted and scaled so that the last one is 0 (Lin et al. 2024)"`
+	NumTrainTimesteps   *int      `json:"num_train_timesteps"`
+	BetaStart           *float64  `json:"beta_start"`
+	BetaEnd             *float64  `json:"beta_end"`
+	BetaSchedule        *string   `json:"beta_schedule"` // linear | scaled_linear | squaredcos_cap_v2
+	TrainedBetas        []float64 `json:"trained_betas"` // in place of the three above
+	RescaleBetasZeroSNR *bool     `json:"rescale_betas_zero_snr"`
+	PredictionType      *string   `json:"prediction_type"` // epsilon | v_prediction | sample
 
-	TimestepSpacing string   `yaml:"timestep_spacing" doc:"leading | trailing | linspace"`
-	StepsOffset     int      `yaml:"steps_offset" doc:"added to the timesteps of leading spacing"`
-	SetAlphaToOne   *bool    `yaml:"set_alpha_to_one" doc:"ᾱ after the last step is 1, not that of timestep 0"`
-	ClipSample      *bool    `yaml:"clip_sample" doc:"clip x̂0"`
-	ClipSampleRange *float64 `yaml:"clip_sample_range" doc:"to what x̂0 is clipped"`
+	TimestepSpacing *string  `json:"timestep_spacing"` // leading | trailing | linspace
+	StepsOffset     *int     `json:"steps_offset"`
+	SetAlphaToOne   *bool    `json:"set_alpha_to_one"`
+	ClipSample      *bool    `json:"clip_sample"`
+	ClipSampleRange *float64 `json:"clip_sample_range"`
+	VarianceType    *string  `json:"variance_type"`
+	Thresholding    *bool    `json:"thresholding"`
+	SkipPRKSteps    *bool    `json:"skip_prk_steps"`
 
-	SkipPRKSteps      bool     `yaml:"skip_prk_steps" doc:"PNDM: no Runge-Kutta steps at the start"`
-	AlgorithmType     string   `yaml:"algorithm_type" doc:"DPM-Solver: dpmsolver++ and its kin"`
-	SolverType        string   `yaml:"solver_type" doc:"DPM-Solver: midpoint | heun"`
-	SolverOrder       int      `yaml:"solver_order" doc:"DPM-Solver"`
-	LowerOrderFinal   *bool    `yaml:"lower_order_final" doc:"DPM-Solver: the last of few steps is of first order"`
-	EulerAtFinal      bool     `yaml:"euler_at_final" doc:"DPM-Solver: the last step is of first order"`
-	UseKarrasSigmas   bool     `yaml:"use_karras_sigmas" doc:"noise levels of Karras et al. 2022"`
-	FinalSigmasType   string   `yaml:"final_sigmas_type" doc:"zero | sigma_min"`
-	InterpolationType string   `yaml:"interpolation_type" doc:"Euler: linear | log_linear"`
-	TimestepType      string   `yaml:"timestep_type" doc:"Euler: discrete | continuous"`
-	SigmaMin          *float64 `yaml:"sigma_min" doc:"Euler: last noise level"`
-	SigmaMax          *float64 `yaml:"sigma_max" doc:"Euler: first noise level"`
-	VarianceType      string   `yaml:"variance_type" doc:"DDPM: fixed_small | fixed_large | learned_range and so on"`
+	AlgorithmType        *string   `json:"algorithm_type"`
+	SolverOrder          *int      `json:"solver_order"`
+	SolverType           *string   `json:"solver_type"`
+	LowerOrderFinal      *bool     `json:"lower_order_final"`
+	EulerAtFinal         *bool     `json:"euler_at_final"`
+	LambdaMinClipped     *extended `json:"lambda_min_clipped"`
+	FinalSigmasType      *string   `json:"final_sigmas_type"` // zero | sigma_min
+	UseKarrasSigmas      *bool     `json:"use_karras_sigmas"`
+	UseExponentialSigmas *bool     `json:"use_exponential_sigmas"`
+	UseBetaSigmas        *bool     `json:"use_beta_sigmas"`
+	UseLuLambdas         *bool     `json:"use_lu_lambdas"`
+	UseFlowSigmas        *bool     `json:"use_flow_sigmas"`
+	UseDynamicShifting   *bool     `json:"use_dynamic_shifting"`
+
+	InterpolationType *string  `json:"interpolation_type"` // linear | log_linear
+	SigmaMin          *float64 `json:"sigma_min"`
+	SigmaMax          *float64 `json:"sigma_max"`
+	TimestepType      *string  `json:"timestep_type"` // discrete | continuous
 }
 
-// DefaultScheduler is what the classes of diffusers have in common.
-func DefaultScheduler() SchedulerConfig {
-	return SchedulerConfig{NumTrainTimesteps: 1000, BetaSchedule: "linear", BetaStart: 0.0001, BetaEnd: 0.02, PredictionType: "epsilon"}
+// idleSchedulerKeys are the known fields that change no number: notes, and
+// parameters of options that are refused where they are on.
+var idleSchedulerKeys = []string{
+	"_diffusers_version", "_name_or_path", "tensor_format",
+	"dynamic_thresholding_ratio", "sample_max_value", // of thresholding
+	"flow_shift", "time_shift_type", // of use_flow_sigmas and use_dynamic_shifting
+	"predict_x0", "disable_corrector", "solver_p", // of UniPCMultistepScheduler
 }
 
-// StableDiffusionScheduler is the process of Stable Diffusion 1.x, whose
-// single-file checkpoints do not describe it.
-func StableDiffusionScheduler() SchedulerConfig {
-	c, no := DefaultScheduler(), false
-	c.Class, c.BetaSchedule, c.BetaStart, c.BetaEnd = "DDIMScheduler", "scaled_linear", 0.00085, 0.012
-	c.TimestepSpacing, c.StepsOffset, c.ClipSample, c.SetAlphaToOne = "leading", 1, &no, &no
-	return c
+// schedulerClasses are the classes of diffusers whose files can be read, with
+// the sampler that stands for each; those without one can be sampled from with
+// any of the others.
+var schedulerClasses = map[string]string{
+	"DDPMScheduler":                   "ddpm",
+	"DDIMScheduler":                   "ddim",
+	"PNDMScheduler":                   "pndm",
+	"DPMSolverMultistepScheduler":     "dpm_solver_2m",
+	"EulerDiscreteScheduler":          "euler",
+	"EulerAncestralDiscreteScheduler": "",
+	"HeunDiscreteScheduler":           "",
+	"LMSDiscreteScheduler":            "",
+	"KDPM2DiscreteScheduler":          "",
+	"KDPM2AncestralDiscreteScheduler": "",
+	"DEISMultistepScheduler":          "",
+	"DPMSolverSinglestepScheduler":    "",
+	"DPMSolverSDEScheduler":           "",
+	"UniPCMultistepScheduler":         "",
 }
 
-// Validate tells everything that is wrong with the process.
-func (c *SchedulerConfig) Validate() error {
+// ParseSchedulerConfig reads a scheduler_config.json. A field that it does not
+// know is an error, as it might change numbers; so is a class of diffusers that
+// has another kind of process. A value that no sampler here can honour is
+// refused by the sampler that would have to.
+func ParseSchedulerConfig(data []byte) (*SchedulerConfig, error) {
+	data = quoteNonFinite(data)
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return nil, fmt.Errorf("sampling: scheduler config: expected a JSON object: %w", err)
+	}
+	c := &SchedulerConfig{}
+	v := reflect.ValueOf(c).Elem()
+	known := map[string]reflect.Value{}
+	for i := range v.NumField() {
+		known[v.Type().Field(i).Tag.Get("json")] = v.Field(i)
+	}
 	var errs []error
-	among := func(key, value string, known ...string) {
-		if !slices.Contains(known, value) {
-			errs = append(errs, fmt.Errorf("%s is %q, which is not supported; supported: %s", key, value, strings.Join(known, ", ")))
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		field, ok := known[name]
+		switch {
+		case slices.Contains(idleSchedulerKeys, name):
+		case !ok:
+			errs = append(errs, fmt.Errorf("unknown field %q; known: %s", name, strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
+		default:
+			if err := json.Unmarshal(fields[name], field.Addr().Interface()); err != nil {
+				errs = append(errs, fmt.Errorf("%s is %s, expected %s", name, fields[name], kindName(field.Type())))
+			}
 		}
 	}
-	among("beta_schedule", c.BetaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2")
-	among("prediction_type", c.PredictionType, "epsilon", "v_prediction", "sample")
-	among("timestep_spacing", c.TimestepSpacing, "", "leading", "trailing", "linspace")
-	if n := c.NumTrainTimesteps; n < 2 || n > maxDiffusionSteps {
-		errs = append(errs, fmt.Errorf("num_train_timesteps is %d, expected 2 to %d", n, maxDiffusionSteps))
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("sampling: scheduler config: %w", err)
 	}
-	if !(0 < c.BetaStart && c.BetaStart <= c.BetaEnd && c.BetaEnd < 1) {
-		errs = append(errs, fmt.Errorf("beta_start %g and beta_end %g: expected 0 < beta_start ≤ beta_end < 1", c.BetaStart, c.BetaEnd))
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("sampling: scheduler config: %w", err)
 	}
+	return c, nil
+}
+
+// Validate tells everything that is wrong with the fields, whichever sampler
+// reads them.
+func (c *SchedulerConfig) Validate() error {
+	var errs []error
+	fault := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	oneOf := func(name string, v *string, values ...string) {
+		fault(v != nil && !slices.Contains(values, *v), "%s is %q, expected one of: %s", name, or(v, ""), strings.Join(values, ", "))
+	}
+	_, readable := schedulerClasses[c.ClassName]
+	fault(c.ClassName != "" && !readable, "_class_name is %q, which is not supported; supported: %s", c.ClassName, strings.Join(slices.Sorted(maps.Keys(schedulerClasses)), ", "))
+	steps := or(c.NumTrainTimesteps, 1000)
+	fault(steps < 1 || steps > maxDiffusionSteps, "num_train_timesteps is %d, expected 1 to %d", steps, maxDiffusionSteps)
+	oneOf("beta_schedule", c.BetaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2")
+	oneOf("prediction_type", c.PredictionType, "epsilon", "v_prediction", "sample")
+	oneOf("timestep_spacing", c.TimestepSpacing, "leading", "trailing", "linspace")
+	oneOf("final_sigmas_type", c.FinalSigmasType, "zero", "sigma_min")
+	oneOf("interpolation_type", c.InterpolationType, "linear", "log_linear")
+	oneOf("timestep_type", c.TimestepType, "discrete", "continuous")
+	first, last := or(c.BetaStart, 0.0001), or(c.BetaEnd, 0.02)
+	fault(!(first > 0 && first < 1), "beta_start is %g, expected a number between 0 and 1", first)
+	fault(!(last > 0 && last < 1), "beta_end is %g, expected a number between 0 and 1", last)
+	fault(c.StepsOffset != nil && (*c.StepsOffset < 0 || *c.StepsOffset >= steps), "steps_offset is %d, expected 0 to %d", or(c.StepsOffset, 0), steps-1)
+	fault(!(or(c.ClipSampleRange, 1) > 0), "clip_sample_range is %g, expected a positive number", or(c.ClipSampleRange, 1))
+	fault(c.TrainedBetas != nil && len(c.TrainedBetas) != steps, "trained_betas has %d values, expected %d as num_train_timesteps says", len(c.TrainedBetas), steps)
+	errs = append(errs, validBetas(c.TrainedBetas))
 	return errors.Join(errs...)
 }
 
-// Schedule is the process as the flags of a ScheduleConfig, all steps visited.
-func (c SchedulerConfig) Schedule() ScheduleConfig {
-	s := ScheduleConfig{DiffusionSteps: c.NumTrainTimesteps, NoiseSchedule: c.BetaSchedule, BetaStart: c.BetaStart, BetaEnd: c.BetaEnd}
-	if c.BetaSchedule == "squaredcos_cap_v2" {
-		s.NoiseSchedule = "cosine"
-	}
-	return s
-}
+// Sampler is the name in Samplers of the class's own sampler, "" where it has
+// none.
+func (c *SchedulerConfig) Sampler() string { return schedulerClasses[c.ClassName] }
 
-// Predicts is what the network was trained to predict.
-func (c SchedulerConfig) Predicts() Parametrization {
-	switch c.PredictionType {
+// Predicts is what the network's output stands for.
+func (c *SchedulerConfig) Predicts() Parametrization {
+	switch or(c.PredictionType, "epsilon") {
 	case "v_prediction":
 		return V
 	case "sample":
 		return XStart
 	}
 	return Epsilon
+}
+
+// ClipDenoised tells whether the class clips x̂0: DDPM and DDIM do, unless the
+// file says otherwise. Pipelines of latents switch it off whatever it says.
+func (c *SchedulerConfig) ClipDenoised() bool {
+	clips := c.ClassName == "DDPMScheduler" || c.ClassName == "DDIMScheduler"
+	return clips && or(c.ClipSample, true)
+}
+
+// on is an option by its name, and whether it is on.
+type on struct {
+	name  string
+	value *bool
+}
+
+// refuse is an error for each of the options that is on, by name.
+func refuse(sampler string, options ...on) error {
+	var errs []error
+	for _, o := range options {
+		if or(o.value, false) {
+			errs = append(errs, fmt.Errorf("sampling: %s: scheduler config: %s is true, which this sampler does not do", sampler, o.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// or is what p points to, or the default.
+func or[T any](p *T, def T) T {
+	if p == nil {
+		return def
+	}
+	return *p
+}
+
+// first is the first of a sampler's own option, the config's field and the
+// default that is there.
+func first[T any](own, config *T, def T) T { return or(own, or(config, def)) }
+
+// extended is a number that may be infinite.
+type extended float64
+
+// UnmarshalJSON reads a number, or the quoted words that quoteNonFinite makes.
+func (e *extended) UnmarshalJSON(data []byte) error {
+	switch string(data) {
+	case `"-Infinity"`:
+		*e = extended(math.Inf(-1))
+	case `"Infinity"`:
+		*e = extended(math.Inf(1))
+	case `"NaN"`:
+		return errors.New("not a number")
+	default:
+		return json.Unmarshal(data, (*float64)(e))
+	}
+	return nil
+}
+
+// quoteNonFinite puts quotes round the words NaN, Infinity and -Infinity that
+// Python writes into JSON for numbers.
+func quoteNonFinite(data []byte) []byte {
+	var out []byte
+	for i := 0; i < len(data); {
+		if data[i] == '"' {
+			end := i + 1
+			for end < len(data) && data[end] != '"' {
+				if data[end] == '\\' {
+					end++
+				}
+				end++
+			}
+			end = min(end+1, len(data))
+			out = append(out, data[i:end]...)
+			i = end
+			continue
+		}
+		word := ""
+		for _, w := range []string{"-Infinity", "Infinity", "NaN"} {
+			if bytes.HasPrefix(data[i:], []byte(w)) {
+				word = w
+				break
+			}
+		}
+		if word != "" {
+			out = append(out, '"')
+			out = append(out, word...)
+			out = append(out, '"')
+			i += len(word)
+			continue
+		}
+		out = append(out, data[i])
+		i++
+	}
+	return out
+}
+
+// kindName is the word for a field's type in messages.
+func kindName(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Slice:
+		return "a list of numbers"
+	}
+	return "text"
 }

@@ -77,6 +77,24 @@ func schedule(t *testing.T, respacing string) *Schedule {
 	return s
 }
 
+// every is each sampler with as many steps.
+func every(steps int) []Sampler {
+	return []Sampler{
+		&DDPM{Steps: steps}, &DDIM{Steps: steps}, &DDIM{Steps: steps, Eta: 0.3}, &PNDM{Steps: steps},
+		&DPMSolver2M{Steps: steps}, &DPMSolver2M{Steps: steps, KarrasSigmas: new(true)}, &Euler{Steps: steps},
+	}
+}
+
+// scheduleOf is what the sampler makes of a process.
+func scheduleOf(t *testing.T, sampler Sampler, c ScheduleConfig) *Schedule {
+	t.Helper()
+	s, err := sampler.Schedule(c)
+	if err != nil {
+		t.Fatalf("%T: %v", sampler, err)
+	}
+	return s
+}
+
 // start is x_T of images 0 … n-1.
 func start(t *testing.T, seed uint64, n, channels, size int) tensor.Tensor {
 	t.Helper()

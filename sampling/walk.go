@@ -4,41 +4,118 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"sagbench/models/tensor"
 )
 
-// An update takes the state x from step i to step i−1, in place: k counts the
-// loop's steps up from 0, guided and score are what Predictor.Predict returned.
-type update func(k, i int, x tensor.Tensor, guided Prediction, score tensor.Tensor) error
+// A loop is how a sampler goes through its schedule.
+type loop struct {
+	// steps are the schedule's steps in the order of the network calls; nil for
+	// all of them, downwards.
+	steps []int
 
-// walk takes a copy of xT through all steps of the schedule, one prediction a
-// step, and returns x_0. It stops at a cancelled context, and at a state that
-// is not finite, which nothing later could repair.
-func (p *Predictor) walk(ctx context.Context, xT tensor.Tensor, next update) (tensor.Tensor, error) {
+	// shown is the state as the network and the guidances see it, of variance
+	// ᾱ_i Var x_0 + 1 − ᾱ_i; nil where it is the sampler's own.
+	shown func(i int, x tensor.Tensor) tensor.Tensor
+
+	// next takes the visit's state to the next one, in place.
+	next func(v *visit) error
+}
+
+// A visit is one network call of a loop.
+type visit struct {
+	k      int           // counts the calls up from 0
+	i      int           // step of the schedule
+	x      tensor.Tensor // the sampler's state
+	shown  tensor.Tensor // what the network saw
+	guided Prediction    // as Predictor.Predict returned it
+	score  tensor.Tensor
+}
+
+// walk takes a copy of xT through a loop and returns the state that it ends in.
+// It stops at a cancelled context, and at a state that is not finite, which
+// nothing later could repair.
+func (p *Predictor) walk(ctx context.Context, xT tensor.Tensor, l loop) (tensor.Tensor, error) {
 	if err := p.check(xT); err != nil {
 		return tensor.Tensor{}, fmt.Errorf("sampling: %w", err)
 	}
+	if l.steps == nil {
+		l.steps = p.Schedule.downwards()
+	}
 	x := xT.Clone()
-	for k := range p.Schedule.Len() {
-		i := p.Schedule.Len() - 1 - k
+	for k, i := range l.steps {
 		t := p.Schedule.Timestep(i)
 		if err := ctx.Err(); err != nil {
 			return tensor.Tensor{}, fmt.Errorf("sampling: stopped before step %d: %w", i, err)
 		}
-		guided, score, err := p.Predict(ctx, x, t)
-		if err != nil {
+		v := visit{k: k, i: i, x: x, shown: x}
+		if l.shown != nil {
+			v.shown = l.shown(i, x)
+		}
+		var err error
+		if v.guided, v.score, err = p.Predict(ctx, v.shown, t); err != nil {
 			return tensor.Tensor{}, err
 		}
-		if err := next(k, i, x, guided, score); err != nil {
+		if err := l.next(&v); err != nil {
 			return tensor.Tensor{}, err
 		}
-		if err := finite(x, guided, score, t); err != nil {
+		if err := finite(x, v.guided, v.score, t); err != nil {
 			return tensor.Tensor{}, err
 		}
 		p.trace("x", t, x)
 	}
 	return x, nil
+}
+
+// downwards is all steps, the last one first.
+func (s *Schedule) downwards() []int {
+	steps := make([]int, s.Len())
+	for k := range steps {
+		steps[k] = s.Len() - 1 - k
+	}
+	return steps
+}
+
+// follow adds the score to the guided output, for samplers of the probability
+// flow, which know no other use for it.
+func (v *visit) follow(c *Coefficients, kind Parametrization) {
+	if v.score.IsZero() {
+		return
+	}
+	shift := c.Shift(kind)
+	EachImage(v.x.Rows(), func(n int) {
+		out, g := v.guided.Eps.Row(n), v.score.Row(n)
+		for j, s := range g {
+			out[j] += float32(shift * s)
+		}
+	})
+}
+
+// split sets xStart, clipped where the predictor clips, and eps of image n.
+func (v *visit) split(p *Predictor, c *Coefficients, n int, xStart, eps []float32) {
+	x := v.shown.Row(n)
+	c.Split(p.Predicts, x, v.guided.Eps.Row(n), xStart, eps)
+	if !p.ClipDenoised {
+		return
+	}
+	limit := p.limit()
+	for j, x0 := range xStart {
+		xStart[j] = max(-limit, min(x0, limit))
+		eps[j] = (x[j] - float32(c.sqrtAlphaBar*xStart[j])) / c.sqrtOneMinusAlphaBar
+	}
+}
+
+// limit is the largest magnitude that x̂0 may have, infinite without clipping.
+func (p *Predictor) limit() float32 {
+	switch c := p.Schedule.config.Scheduler; {
+	case !p.ClipDenoised:
+		return float32(math.Inf(1))
+	case c != nil:
+		return float32(or(c.ClipSampleRange, 1))
+	}
+	return 1
 }
 
 // rowOf is image n of a tensor, nil of the zero tensor.
@@ -59,6 +136,11 @@ func (p *Predictor) check(x tensor.Tensor) error {
 	}
 	fault(p.Denoiser == nil, "the predictor has no Denoiser")
 	fault(p.Schedule == nil, "the predictor has no Schedule")
+	fault(!slices.Contains([]Parametrization{"", Epsilon, XStart, V}, p.Predicts), "the network predicts %q, expected %s, %s or %s", p.Predicts, Epsilon, XStart, V)
+	if p.Schedule != nil && (p.Predicts == "" || p.Predicts == Epsilon) {
+		last := p.Schedule.Len() - 1
+		fault(p.Schedule.AlphaBar(last) == 0, "step %d (t = %g) has no signal left (rescale_betas_zero_snr): x_0 does not follow from ε there; such a schedule needs a network that predicts v or x_0", last, p.Schedule.Timestep(last).Value)
+	}
 	if len(x.Shape) != 4 || x.Rows() < 1 || len(x.Data) != tensor.Size(x.Shape) {
 		fault(true, "x_T has shape %v (%d values), expected [N,C,H,W] with N ≥ 1", x.Shape, len(x.Data))
 		return errors.Join(errs...)
