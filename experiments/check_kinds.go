@@ -145,6 +145,7 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 	for name, ts := range steps {
 		out[name] = ort.Floats(stack(ts))
 	}
+	out["eps"] = out["eps_guided"] // as cases of diffusers call it
 	if v, ok := out["variance"]; ok && process.Predicts == sampling.Epsilon {
 		out["model"] = ort.Floats(joinChannels(out["eps_guided"].Tensor(), v.Tensor()))
 	}

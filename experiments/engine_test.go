@@ -175,6 +175,8 @@ func TestRunID(t *testing.T) {
 		{"seed: 3", "seed: 4"}, {"num_channels: 64", "num_channels: 32"}, {"steps: 2", "steps: 3"},
 		{"{ddpm: {steps: 2}}", "{ddim: {steps: 2}}"}, {"{ddpm: {steps: 2}}", "{ddim: {steps: 2, eta: 1}}"},
 		{"scale: 0.5", "scale: 0.6"}, {"scale: 0.5", "scale: 0"}, {"guidance:", "#"},
+		{"scale: 0.5,", "scale: 0.5, clip: false,"}, {"scale: 0.5,", "scale: 0.5, start: 0,"}, // other than absent
+		{"{ddpm: {steps: 2}}", "{ddim: {steps: 2, set_alpha_to_one: false}}"}, {"{ddpm: {steps: 2}}", "{pndm: {steps: 2}}"},
 		{"image_size: 32", `image_size: 32, timestep_respacing: "1,1"`},
 	} {
 		got := id(other...)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -71,16 +72,37 @@ func (r *row) runID(checkpointSHA256 string) (string, error) {
 
 // settled are the fields of a block that are not zero. Zero ones are left out,
 // so that a field that is added later, zero where nobody sets it, leaves the
-// ids of older runs as they are.
+// ids of older runs as they are. An option that can be absent counts where it
+// is given, also as false or 0.
 func settled(v any) (map[string]json.RawMessage, error) {
 	fields, err := fieldsOf(v)
+	given := map[string]bool{}
+	optional(reflect.Indirect(reflect.ValueOf(v)), given)
 	for name, value := range fields {
 		switch string(value) {
 		case "null", "false", `""`, "0":
-			delete(fields, name)
+			if !given[name] {
+				delete(fields, name)
+			}
 		}
 	}
 	return fields, err
+}
+
+// optional adds the options of a block that can be absent and are not.
+func optional(v reflect.Value, given map[string]bool) {
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for i := range v.NumField() {
+		name, option, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		switch field := v.Field(i); {
+		case option == "inline":
+			optional(field, given)
+		case field.Kind() == reflect.Pointer && !field.IsNil():
+			given[name] = true
+		}
+	}
 }
 
 var unreadable = regexp.MustCompile(`[^A-Za-z0-9._=,+-]+`)

@@ -148,6 +148,7 @@ func newBlur(height, width, kernel int, sigma float64) blur {
 // A workspace is the memory in which one image is blurred.
 type workspace struct {
 	xStart, upright, blurred []float32 // [H,W], [W,H], [H,W]
+	eps                      []float32 // [H,W]
 	mask                     []bool    // [H,W]
 	needed                   []bool    // [⌈W/2⌉, ⌈H/lanes⌉]: groups that hold a masked pixel
 	folds                    []fold
@@ -157,7 +158,7 @@ func (b *blur) newWorkspace() *workspace {
 	h, w := b.vertical.n, b.horizontal.n
 	return &workspace{
 		xStart: make([]float32, h*w), upright: make([]float32, h*w), blurred: make([]float32, h*w),
-		mask: make([]bool, h*w), needed: make([]bool, len(b.horizontal.rows)*((h+lanes-1)/lanes)),
+		eps: make([]float32, h*w), mask: make([]bool, h*w), needed: make([]bool, len(b.horizontal.rows)*((h+lanes-1)/lanes)),
 		folds: make([]fold, max(len(b.vertical.rows), len(b.horizontal.rows))),
 	}
 }

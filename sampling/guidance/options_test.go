@@ -40,11 +40,30 @@ func TestSAGErrors(t *testing.T) {
 	}
 }
 
+func show(g *SAG) string {
+	clip := "as the family"
+	if g.Clip != nil {
+		clip = fmt.Sprint(*g.Clip)
+	}
+	return fmt.Sprintf("scale %g, blur %g over %d, threshold %g, clip %s, condition %s, layer %s, heads %d, order %s, start %v%s",
+		g.Scale, g.BlurSigma, g.BlurKernel, g.MaskThreshold, clip, g.Condition, g.Layer, g.Heads, g.AttentionOrder, g.Start, g.Preset)
+}
+
 func TestSAGFromYAML(t *testing.T) {
 	for _, c := range []struct{ yaml, want string }{
-		{"{sag: {layer: output_blocks.2.1}}", "{Scale:0.5 BlurSigma:9 BlurKernel:31 MaskThreshold:1 Layer:output_blocks.2.1 Heads:0 AttentionOrder: Start:<nil>}"},
+		{"{sag: {layer: output_blocks.2.1}}", "scale 0.5, blur 9 over 31, threshold 1, clip as the family, condition , layer output_blocks.2.1, heads 0, order , start <nil>"},
 		{"{sag: {scale: 0, blur_sigma: 1.5, blur_kernel: 9, mask_threshold: 0, layer: middle_block.1, heads: 4, attention_order: legacy, start: null}}",
-			"{Scale:0 BlurSigma:1.5 BlurKernel:9 MaskThreshold:0 Layer:middle_block.1 Heads:4 AttentionOrder:legacy Start:<nil>}"},
+			"scale 0, blur 1.5 over 9, threshold 0, clip as the family, condition , layer middle_block.1, heads 4, order legacy, start <nil>"},
+		{"{sag: {preset: diffusers}}",
+			"scale 0.75, blur 1 over 9, threshold 1, clip false, condition , layer mid_block.attentions.0.transformer_blocks.0.attn1, heads 0, order , start <nil>"},
+		{"{sag: {scale: 1, preset: diffusers, layer: up_blocks.1.attentions.0.transformer_blocks.0.attn1, clip: true, condition: conditional}}",
+			"scale 1, blur 1 over 9, threshold 1, clip true, condition conditional, layer up_blocks.1.attentions.0.transformer_blocks.0.attn1, heads 0, order , start <nil>"},
+		{"{sag: {preset: paper, layer: blocks.3.attn, blur_sigma: 3, condition: unconditional}}",
+			"scale 0.5, blur 3 over 31, threshold 1, clip true, condition unconditional, layer blocks.3.attn, heads 0, order , start <nil>"},
+		{"{sag: {preset: paper}}", "layer is missing"},
+		{"{sag: {preset: webui}}", `guidance.sag.preset: "webui" is no preset; known: diffusers, paper`},
+		{"{sag: {preset: diffusers, sclae: 1}}", `unknown key "sclae" in guidance.sag; did you mean "scale"`},
+		{"{sag: {layer: a, condition: both}}", `condition is "both", expected conditional, unconditional, or empty`},
 		{"sag", "layer is missing: name the attention layer"},
 		{"{sag: {layer: a, blur_kernel: 30}}", "blur_kernel is 30, expected an odd number of pixels such as 31"},
 		{"{sag: {layer: a, blur_kernel: -1}}", "blur_kernel is -1, expected an odd number of pixels from 1"},
@@ -64,7 +83,7 @@ func TestSAGFromYAML(t *testing.T) {
 		g, err := Registry.Many(b)
 		got := fmt.Sprint(err)
 		if err == nil {
-			got = fmt.Sprintf("%+v", *g[0].Value.(*SAG))
+			got = show(g[0].Value.(*SAG))
 		}
 		if !strings.Contains(got, c.want) {
 			t.Errorf("%s: %s lacks %q", c.yaml, got, c.want)

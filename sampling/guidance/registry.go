@@ -15,3 +15,21 @@ var Registry = configs.Registry[sampling.Guidance]{
 	"cfg": func() sampling.Guidance { return NewCFG() },
 	"sag": func() sampling.Guidance { return NewSAG() },
 }
+
+// A contrast is a guidance that asks for the prediction under ∅, which others
+// may want to share.
+type contrast interface {
+	sampling.Guidance
+	// Contrasts tells whether the guidance is on in a step.
+	Contrasts(s *sampling.Step) bool
+}
+
+// contrasts tells whether a guidance of the step contrasts the condition with ∅.
+func contrasts(s *sampling.Step) bool {
+	for _, g := range s.Guidances() {
+		if c, ok := g.(contrast); ok && c.Contrasts(s) {
+			return true
+		}
+	}
+	return false
+}

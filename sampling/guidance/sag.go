@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 
+	"sagbench/configs"
 	"sagbench/models/tensor"
 	"sagbench/sampling"
 )
@@ -22,15 +26,25 @@ var _ sampling.Tapper = (*SAG)(nil)
 //	x̂_t = √ᾱ (M ⊙ G(x̂0) + (1−M) ⊙ x̂0) + √(1−ᾱ) ε          (the same ε)
 //	Δε  = s (ε − ε(x̂_t))
 //
-// The unguided prediction's variance stays. Sources: Hong et al. 2023
-// (arXiv:2210.00939), algorithm 1; KU-CVLAB/Self-Attention-Guidance
-// gaussian_diffusion.py p_sample and attention_masking, whose guide_scale is
-// 1 + s.
+// The unguided prediction's variance stays. A network that predicts v is guided
+// in v, Δv = s (v − v(x̂_t)), as diffusers does; x̂0 and ε follow from its v.
+//
+// Beside classifier-free guidance, which adds its own difference, ε and ε(x̂_t)
+// are both those of ∅ (the paper's equation 25, and diffusers), unless Condition
+// says otherwise.
+//
+// Sources: Hong et al. 2023 (arXiv:2210.00939), algorithm 1;
+// KU-CVLAB/Self-Attention-Guidance gaussian_diffusion.py p_sample and
+// attention_masking, whose guide_scale is 1 + s; diffusers
+// pipeline_stable_diffusion_sag.py, whose readings differ as the presets do.
 type SAG struct {
+	Preset         string  `yaml:"preset" doc:"defaults of the other options: paper (clip, blur_kernel 31, blur_sigma 9) or diffusers (no clip, blur_kernel 9, blur_sigma 1, scale 0.75, the middle block of Stable Diffusion's U-Net); options that are given go before it"`
 	Scale          float64 `yaml:"scale" doc:"s: 0 switches the guidance off, without a second network call; the official guide_scale is 1 + s"`
 	BlurSigma      float64 `yaml:"blur_sigma" doc:"standard deviation of the blur, in pixels"`
 	BlurKernel     int     `yaml:"blur_kernel" doc:"width of the blur's kernel, in pixels; odd"`
 	MaskThreshold  float64 `yaml:"mask_threshold" doc:"ψ: positions that receive more attention are blurred; the mean is 1, and 0 blurs everything"`
+	Clip           *bool   `yaml:"clip" doc:"x̂0 is clipped to [-1,1] before it is blurred; absent: as the family samples (pixels yes, latents no)"`
+	Condition      string  `yaml:"condition" doc:"the prediction that is degraded: conditional, unconditional, or empty for the unconditional one where cfg guides too and else the conditional one"`
 	Layer          string  `yaml:"layer" doc:"the attention layer whose map makes the mask, such as output_blocks.8.1"`
 	Heads          int     `yaml:"heads" doc:"heads with which the map is computed; 0 for the layer's own (the official fork takes 4 whatever the layer has)"`
 	AttentionOrder string  `yaml:"attention_order" doc:"order of q, k and v for the map: empty for the layer's own, legacy as the official fork takes it"`
@@ -40,6 +54,48 @@ type SAG struct {
 // NewSAG is SAG with the official defaults; the layer is still to be named.
 func NewSAG() *SAG {
 	return &SAG{Scale: 0.5, BlurSigma: 9, BlurKernel: 31, MaskThreshold: 1}
+}
+
+// sagPresets are the two readings of the method.
+var sagPresets = map[string]func() SAG{
+	"paper": func() SAG {
+		g := *NewSAG()
+		g.Clip = new(true)
+		return g
+	},
+	"diffusers": func() SAG {
+		return SAG{Scale: 0.75, BlurSigma: 1, BlurKernel: 9, MaskThreshold: 1, Clip: new(false),
+			Layer: "mid_block.attentions.0.transformer_blocks.0.attn1"}
+	},
+}
+
+// The predictions that can be degraded.
+const (
+	conditional   = "conditional"
+	unconditional = "unconditional"
+)
+
+// UnmarshalBlock puts the preset's options below those that are given, after
+// which the preset is of no more use.
+func (g *SAG) UnmarshalBlock(b configs.Block) error {
+	name := struct {
+		Preset string `yaml:"preset"`
+	}{}
+	if err := b.Only("preset").Decode(&name); err != nil {
+		return err
+	}
+	if name.Preset != "" {
+		preset, ok := sagPresets[name.Preset]
+		if !ok {
+			at, _ := b.At("preset")
+			return at.Errorf("%q is no preset; known: %s", name.Preset, strings.Join(slices.Sorted(maps.Keys(sagPresets)), ", "))
+		}
+		*g = preset()
+	}
+	type plain SAG // without this method
+	err := b.Decode((*plain)(g))
+	g.Preset = ""
+	return err
 }
 
 // Tap is the layer whose map the network has to return. It does not depend on
@@ -65,6 +121,7 @@ func (g *SAG) Validate() error {
 	fault(g.BlurKernel > 0 && g.BlurKernel%2 == 0, "blur_kernel is %d, expected an odd number of pixels such as %d", g.BlurKernel, g.BlurKernel+1)
 	fault(math.IsNaN(g.MaskThreshold), "mask_threshold is NaN, expected a number (1 is the mean attention a position receives)")
 	fault(g.Layer == "", "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
+	fault(!slices.Contains([]string{"", conditional, unconditional}, g.Condition), "condition is %q, expected conditional, unconditional, or empty for the unconditional one beside cfg", g.Condition)
 	fault(g.Heads < 0, "heads is %d, expected a positive number, or 0 for the layer's own", g.Heads)
 	fault(g.AttentionOrder != "" && g.AttentionOrder != "legacy", "attention_order is %q, expected legacy, or empty for the layer's own", g.AttentionOrder)
 	fault(g.Start != nil && *g.Start < 0, "start is %d, expected the number of steps to guide; leave it out to guide all", deref(g.Start))
@@ -86,7 +143,11 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	if g.Scale == 0 || g.Start != nil && s.T.Index >= *g.Start {
 		return sampling.Delta{}, nil
 	}
-	p, err := s.Predict(ctx, s.Cond())
+	cond, err := g.degraded(s)
+	if err != nil {
+		return sampling.Delta{}, err
+	}
+	p, err := s.Predict(ctx, cond)
 	if err != nil {
 		return sampling.Delta{}, err
 	}
@@ -94,7 +155,9 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	if err != nil {
 		return sampling.Delta{}, fmt.Errorf("guidance: sag: %w", err)
 	}
-	degraded, err := s.PredictAt(ctx, xHat, s.Cond())
+	s.Trace("attention", p.Attn)
+	s.Trace("degraded", xHat)
+	degraded, err := s.PredictAt(ctx, xHat, cond)
 	if err != nil {
 		return sampling.Delta{}, err
 	}
@@ -106,6 +169,17 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 		}
 	})
 	return sampling.Delta{Eps: delta}, nil
+}
+
+// degraded is the condition of the prediction that is degraded.
+func (g *SAG) degraded(s *sampling.Step) (sampling.Cond, error) {
+	if g.Condition == unconditional || g.Condition == "" && contrasts(s) {
+		if s.Null().IsZero() && !s.Cond().IsZero() {
+			return sampling.Cond{}, errors.New("guidance: sag: condition is unconditional, but the network has no null condition")
+		}
+		return s.Null(), nil
+	}
+	return s.Cond(), nil
 }
 
 // degrade is x̂_t, [N,C,H,W].
@@ -124,7 +198,10 @@ func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (tensor.Tensor, e
 	d := degrader{
 		masker: masks, threshold: float32(g.MaskThreshold),
 		blur: newBlur(height, width, g.BlurKernel, g.BlurSigma),
-		c:    s.Schedule().At(s.T.Index), clip: s.ClipDenoised(),
+		c:    s.Schedule().At(s.T.Index), predicts: s.Predicts(), clip: s.ClipDenoised(),
+	}
+	if g.Clip != nil {
+		d.clip = *g.Clip
 	}
 	d.workspaces.New = func() any { return d.blur.newWorkspace() }
 	xHat := s.X.Like()
@@ -142,22 +219,21 @@ type degrader struct {
 	threshold  float32
 	blur       blur
 	c          sampling.Coefficients
+	predicts   sampling.Parametrization
 	clip       bool
 	workspaces sync.Pool
 }
 
-// image sets xHat to the degraded x, both [C,H,W].
-func (d *degrader) image(w *workspace, xHat, x, eps, attention []float32) {
+// image sets xHat to the degraded x; output is the network's at x; all [C,H,W].
+func (d *degrader) image(w *workspace, xHat, x, output, attention []float32) {
 	blurs := d.masker.mask(w.mask, attention, d.threshold)
 	d.blur.need(w)
-	for size := len(w.mask); len(x) > 0; xHat, x, eps = xHat[size:], x[size:], eps[size:] {
-		noise := eps[:size]
-		for j, v := range x[:size] {
-			x0 := d.c.XStart(v, noise[j])
-			if d.clip {
-				x0 = sampling.Clip(x0)
+	for size := len(w.mask); len(x) > 0; xHat, x, output = xHat[size:], x[size:], output[size:] {
+		d.c.Split(d.predicts, x[:size], output[:size], w.xStart, w.eps)
+		if d.clip {
+			for j, x0 := range w.xStart {
+				w.xStart[j] = sampling.Clip(x0)
 			}
-			w.xStart[j] = x0
 		}
 		if blurs {
 			d.blur.blur(w)
@@ -167,7 +243,7 @@ func (d *degrader) image(w *workspace, xHat, x, eps, attention []float32) {
 			if masked {
 				x0 = w.blurred[j]
 			}
-			xHat[j] = d.c.Noised(x0, noise[j])
+			xHat[j] = d.c.Noised(x0, w.eps[j])
 		}
 	}
 }

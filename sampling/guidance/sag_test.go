@@ -11,15 +11,32 @@ import (
 	"sagbench/sampling"
 )
 
-// toy is a network with a closed form: ε = x/2 − x³/8 + t/4000, and a map that
-// depends on the state, of positions [rows, columns]. It counts its calls and
-// keeps the states that it was asked about.
+// toy is a network with a closed form: ε = sin(x)/2 + t/4000, said in the
+// terms that it predicts, and a map that depends on the state, of positions
+// [rows, columns]. It counts its calls and keeps the states that it was asked
+// about.
 type toy struct {
 	rows, columns int
+	predicts      sampling.Parametrization
+	s             *sampling.Schedule // of the predictor, where it predicts x_0 or v
 	asked         []tensor.Tensor
 }
 
-func toyEps(x, t float64) float64 { return x/2 - x*x*x/8 + t/4000 }
+// output is what the toy says at step i.
+func (d *toy) output(x float64, t sampling.Timestep) float64 {
+	eps := toyEps(x, t.Value)
+	if d.predicts == "" {
+		return eps
+	}
+	bar := d.s.AlphaBar(t.Index)
+	x0 := (x - math.Sqrt(1-bar)*eps) / math.Sqrt(bar)
+	if d.predicts == sampling.XStart {
+		return x0
+	}
+	return math.Sqrt(bar)*eps - math.Sqrt(1-bar)*x0
+}
+
+func toyEps(x, t float64) float64 { return math.Sin(x)/2 + t/4000 }
 
 // toyMass is between 0.5 and 1.5, and never near 1.
 func toyMass(x0, position float64) float64 {
@@ -34,7 +51,7 @@ func (d *toy) Denoise(_ context.Context, x tensor.Tensor, t sampling.Timestep, _
 	d.asked = append(d.asked, x.Clone())
 	p := sampling.Prediction{Eps: x.Like(), Attn: tensor.New(x.Rows(), d.rows*d.columns)}
 	for i, v := range x.Data {
-		p.Eps.Data[i] = float32(toyEps(float64(v), t.Value))
+		p.Eps.Data[i] = float32(d.output(float64(v), t))
 	}
 	for n := range x.Rows() {
 		for j := range p.Attn.Row(n) {
@@ -137,23 +154,27 @@ func TestSAGNaive(t *testing.T) {
 		kernel                       int
 		sigma, threshold             float64
 		clip                         bool
+		predicts                     sampling.Parametrization
 	}{
-		{"fashion", 32, 32, 8, 8, 31, 1.5, 1, true},
-		{"wide blur", 32, 32, 16, 16, 31, 9, 1, true},
-		{"latent, not clipped", 16, 16, 8, 8, 9, 1, 1, false},
-		{"folds more than once", 6, 6, 3, 3, 31, 9, 1, true},
-		{"odd sizes", 15, 21, 5, 7, 7, 2, 1, true},
-		{"rows of groups cut", 10, 10, 5, 5, 5, 0.7, 1, true},
-		{"taller than wide", 24, 8, 6, 2, 31, 3, 1, true},
-		{"everything masked", 12, 12, 6, 6, 31, 3, 0, true},
-		{"nothing masked", 12, 12, 6, 6, 31, 3, 2, true},
-		{"identity kernel", 8, 8, 4, 4, 1, 3, 1, true},
-		{"one pixel", 1, 1, 1, 1, 31, 3, 0, true},
+		{"fashion", 32, 32, 8, 8, 31, 1.5, 1, true, ""},
+		{"wide blur", 32, 32, 16, 16, 31, 9, 1, true, ""},
+		{"latent, not clipped", 16, 16, 8, 8, 9, 1, 1, false, ""},
+		{"folds more than once", 6, 6, 3, 3, 31, 9, 1, true, ""},
+		{"odd sizes", 15, 21, 5, 7, 7, 2, 1, true, ""},
+		{"rows of groups cut", 10, 10, 5, 5, 5, 0.7, 1, true, ""},
+		{"taller than wide", 24, 8, 6, 2, 31, 3, 1, true, ""},
+		{"everything masked", 12, 12, 6, 6, 31, 3, 0, true, ""},
+		{"nothing masked", 12, 12, 6, 6, 31, 3, 2, true, ""},
+		{"identity kernel", 8, 8, 4, 4, 1, 3, 1, true, ""},
+		{"one pixel", 1, 1, 1, 1, 31, 3, 0, true, ""},
+		{"v, latent", 16, 16, 8, 8, 9, 1, 1, false, sampling.V},
+		{"v, clipped", 12, 20, 3, 5, 31, 9, 1, true, sampling.V},
+		{"x_0", 16, 8, 8, 4, 9, 1, 1, false, sampling.XStart},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := &toy{rows: c.rows, columns: c.columns}
+			d := &toy{rows: c.rows, columns: c.columns, predicts: c.predicts, s: s}
 			g := &SAG{Scale: 0.8, BlurSigma: c.sigma, BlurKernel: c.kernel, MaskThreshold: c.threshold, Layer: "output_blocks.1.1"}
-			p := &sampling.Predictor{Denoiser: d, Guidances: []sampling.Guidance{g}, Schedule: s, ClipDenoised: c.clip}
+			p := &sampling.Predictor{Denoiser: d, Guidances: []sampling.Guidance{g}, Schedule: s, Predicts: c.predicts, ClipDenoised: c.clip}
 			x := noise(t, 2, 3, c.height, c.width)
 			const i = 4
 			delta, err := g.Delta(t.Context(), p.Step(x, s.Timestep(i)))
@@ -174,8 +195,8 @@ func TestSAGNaive(t *testing.T) {
 				}
 				want := make([]float32, len(xHat))
 				for j, v := range xHat {
-					at := s.Timestep(i).Value
-					want[j] = float32(0.8 * (toyEps(float64(x.Row(n)[j]), at) - toyEps(float64(v), at)))
+					at := s.Timestep(i)
+					want[j] = float32(0.8 * (d.output(float64(x.Row(n)[j]), at) - d.output(float64(v), at)))
 				}
 				if err := near(delta.Eps.Row(n), want, 2e-6); err != nil {
 					t.Errorf("image %d, Δε: %v", n, err)
