@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"sagbench/configs"
 	"sagbench/eval/npz"
 	"sagbench/models"
 	"sagbench/models/checkpoint"
@@ -262,5 +264,43 @@ func TestDiT(t *testing.T) {
 	write(`"${NOWHERE}/vae"`)
 	if got := fail(t, "run", file); !strings.Contains(got, "NOWHERE is not set") {
 		t.Errorf("an unset variable: %s", got)
+	}
+}
+
+// beside is a family whose process is described beside its weights.
+type beside struct {
+	Size int `yaml:"size"`
+}
+
+func (*beside) Open(string, models.Options) (models.Model, error) {
+	return nil, errors.New("no weights")
+}
+
+// Until such a family is opened, a number of steps that the official stride
+// cannot make is no fault.
+func TestScheduleBesideWeights(t *testing.T) {
+	c, err := scheduleOf(&beside{})
+	if err != nil || c.Scheduler == nil {
+		t.Fatal(c, err)
+	}
+	for name, sampler := range sampling.Samplers {
+		s := sampler()
+		b, err := configs.Parse("options", []byte("steps: 30"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Decode(s); err != nil {
+			t.Fatal(err)
+		}
+		if made, err := s.Schedule(c); err != nil || made.Len() != 30 {
+			t.Errorf("%s: %v", name, err)
+		}
+		official, err := scheduleOf(&models.ADM{ScheduleConfig: sampling.DefaultSchedule()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Schedule(official); (err != nil) != (name == "ddim") {
+			t.Errorf("%s, official flags: %v", name, err)
+		}
 	}
 }

@@ -194,12 +194,17 @@ func (e *experiment) publish(rows []configs.Row, overridden bool) error {
 	return configs.Join(faults...)
 }
 
-// scheduleOf reads the diffusion process off a family's flags.
+// scheduleOf reads the diffusion process off a family's flags. A family without
+// such flags has a scheduler_config.json beside its weights; until it is opened
+// the defaults of one stand for it.
 func scheduleOf(f models.Family) (sampling.ScheduleConfig, error) {
 	c := sampling.DefaultSchedule()
 	flags, err := flagsOf(f)
 	if err != nil {
 		return c, err
+	}
+	if !flags.Has("diffusion_steps") {
+		c.Scheduler = &sampling.SchedulerConfig{}
 	}
 	err = flags.Only("diffusion_steps", "noise_schedule", "timestep_respacing", "rescale_timesteps", "sigma_small").Decode(&c)
 	return c, err
