@@ -285,14 +285,14 @@ func TestScheduleBesideWeights(t *testing.T) {
 	}
 	for name, sampler := range sampling.Samplers {
 		s := sampler()
-		b, err := configs.Parse("options", []byte("steps: 30"))
+		b, err := configs.Parse("options", []byte("steps: 37"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Decode(s); err != nil {
 			t.Fatal(err)
 		}
-		if made, err := s.Schedule(c); err != nil || made.Len() != 30 {
+		if made, err := s.Schedule(c); err != nil || made.Len() != 37 {
 			t.Errorf("%s: %v", name, err)
 		}
 		official, err := scheduleOf(&models.ADM{ScheduleConfig: sampling.DefaultSchedule()})
