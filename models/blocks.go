@@ -88,12 +88,12 @@ func attentionWeights(m *onnx.Module, q, k onnx.Value) onnx.Value {
 // another order for a batch of one, and an image's mask may not depend on its
 // batch.
 func attentionMass(m *onnx.Module, w onnx.Value) onnx.Value {
-	n, heads, t := w.Dim(0), w.Dim(1), w.Dim(3)
-	row := make([]float32, heads*t)
+	n, heads, queries, t := w.Dim(0), w.Dim(1), w.Dim(2), w.Dim(3)
+	row := make([]float32, heads*queries)
 	for i := range row {
 		row[i] = 1 / float32(heads)
 	}
-	mass := m.MatMul(m.Const(row, 1, heads*t), m.Reshape(w, n, heads*t, t)) // [N, 1, T]
+	mass := m.MatMul(m.Const(row, 1, len(row)), m.Reshape(w, n, len(row), t)) // [N, 1, T]
 	return m.Reshape(mass, n, t)
 }
 

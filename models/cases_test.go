@@ -14,7 +14,12 @@ import (
 	"sagbench/sampling"
 )
 
-const casesFolder = "../experiments/testdata/cases/"
+// The folders of the reference cases: those that sagbench check can run, and
+// recorded sampling loops of which these tests look at the networks alone.
+const (
+	casesFolder = "../experiments/testdata/cases/"
+	sampleCases = "testdata/cases/"
+)
 
 // A caseFile is what these tests read of a reference case.
 type caseFile struct {
@@ -27,6 +32,9 @@ type caseFile struct {
 func openCase(t testing.TB, name string) caseFile {
 	t.Helper()
 	c := caseFile{dir: casesFolder + name}
+	if strings.HasPrefix(name, "sample-sd-") {
+		c.dir = sampleCases + name
+	}
 	data, err := os.ReadFile(filepath.Join(c.dir, "case.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +57,10 @@ func openCase(t testing.TB, name string) caseFile {
 
 func (c caseFile) open(t testing.TB, opt Options) Model {
 	t.Helper()
+	opt.Find = func(b configs.Block) (string, error) {
+		path, _ := b.Text()
+		return filepath.Join(c.dir, path), nil
+	}
 	m, err := c.spec.Flags.Open(filepath.Join(c.dir, c.spec.Checkpoint), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -76,16 +88,23 @@ func (c caseFile) array(t testing.TB, name string) ort.Array {
 	return a
 }
 
+// number is the value at a path of case.yaml, 0 where there is none.
+func (c caseFile) number(t testing.TB, path string) (v float64) {
+	t.Helper()
+	if at, ok := c.doc.At(path); ok {
+		if err := at.Decode(&v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return v
+}
+
 // forwardCase runs a case of kind forward and holds every output to the case's
 // relative tolerance.
 func forwardCase(t *testing.T, name string) {
 	t.Helper()
 	c := openCase(t, name)
-	tolerance := 0.0
-	at, _ := c.doc.At("tolerance.relative")
-	if err := at.Decode(&tolerance); err != nil {
-		t.Fatal(err)
-	}
+	tolerance := c.number(t, "tolerance.relative")
 	var opt Options
 	if layer, ok := c.doc.At("layer"); ok {
 		text, _ := layer.Text()

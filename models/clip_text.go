@@ -185,7 +185,7 @@ func (c *CLIPText) Load(path string, opt Options) (*CLIPTextNet, error) {
 
 func newCLIPTextNet(c *clipTextConfig, w *weights, opt Options) (*CLIPTextNet, error) {
 	if _, err := onnx.Build(w.tensors, func(m *onnx.Module) { c.build(m, textKey{length: 1}) }); err != nil {
-		return nil, fmt.Errorf("models: %s: %w", w.path, err)
+		return nil, w.fault(err)
 	}
 	opt.Content = w.SHA256
 	return &CLIPTextNet{config: c, weights: w, net: &sizedNet[textKey]{path: w.path, tensors: w.tensors, opt: opt.Options, build: c.build}}, nil
@@ -202,9 +202,6 @@ var _ Model = (*CLIPTextNet)(nil)
 
 // Width is the number of channels of an embedding.
 func (n *CLIPTextNet) Width() int { return n.config.HiddenSize }
-
-// SHA256 identifies the content of the weights.
-func (n *CLIPTextNet) SHA256() (string, error) { return n.weights.SHA256() }
 
 // Close frees all sessions.
 func (n *CLIPTextNet) Close() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sagbench/configs"
@@ -24,6 +25,8 @@ type componentConfig interface {
 	class() string
 	// ignored are keys without effect on what we compute.
 	ignored() []string
+	// fixed are keys of which one value is supported.
+	fixed() map[string]string
 }
 
 // readConfig decodes folder/config.json. Faults are named with file and line.
@@ -52,8 +55,14 @@ func decodeConfig(b configs.Block, c componentConfig) error {
 	for _, key := range b.Keys() {
 		v, _ := b.At(key)
 		nullable, known := fields[key]
+		only, isFixed := c.fixed()[key]
 		switch {
-		case strings.HasPrefix(key, "_"), off(v) && !known:
+		case isFixed:
+			drop = append(drop, key)
+			if !is(v, only) {
+				errs = append(errs, v.Errorf("%s is not supported; supported: %s", v, only))
+			}
+		case !known && (strings.HasPrefix(key, "_") || off(v)):
 			drop = append(drop, key)
 		case v.IsNull() && !nullable:
 			errs = append(errs, v.Errorf("null is not supported; expected a value"))
@@ -75,6 +84,21 @@ func configFields(c any) map[string]bool {
 		fields[t.Field(i).Tag.Get("yaml")] = kind == reflect.Pointer || kind == reflect.Slice
 	}
 	return fields
+}
+
+// is reports whether a value, or every item of a list, is the given one: a
+// number however it is written, or a text.
+func is(v configs.Block, want string) bool {
+	if v.IsList() {
+		return !slices.ContainsFunc(v.Items(), func(item configs.Block) bool { return !is(item, want) })
+	}
+	if v.IsNull() {
+		return want == "null"
+	}
+	text, _ := v.Text()
+	a, errA := strconv.ParseFloat(text, 64)
+	b, errB := strconv.ParseFloat(want, 64)
+	return text == want || errA == nil && errB == nil && a == b
 }
 
 // off reports whether the value of a key that we do not know switches its
@@ -126,10 +150,12 @@ func (o *oneOrMany) UnmarshalBlock(b configs.Block) error {
 
 // of is the number for each of n blocks.
 func (o oneOrMany) of(key string, n int) ([]int, error) {
-	if !o.list {
+	switch {
+	case slices.ContainsFunc(o.values, func(v int) bool { return v < 1 }):
+		return nil, fmt.Errorf("%s is %s, expected positive numbers", key, strings.Trim(fmt.Sprint(o.values), "[]"))
+	case !o.list:
 		return slices.Repeat(o.values, n), nil
-	}
-	if len(o.values) != n {
+	case len(o.values) != n:
 		return nil, fmt.Errorf("%s: %d numbers for %d blocks; expected one number, or one a block", key, len(o.values), n)
 	}
 	return o.values, nil
@@ -150,5 +176,9 @@ func oneOf(key, have string, supported ...string) error {
 	if slices.Contains(supported, have) {
 		return nil
 	}
-	return fmt.Errorf("%s is %q, which is not supported; supported: %s", key, have, strings.Join(supported, ", "))
+	known := strings.Join(supported, ", ")
+	if supported[0] == "" {
+		known = "nothing" + known
+	}
+	return fmt.Errorf("%s is %q, which is not supported; supported: %s", key, have, known)
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"sagbench/configs"
+	"sagbench/models/clipbpe"
 )
 
 // A Lister is a Family that knows which files a network is made of.
@@ -48,20 +49,83 @@ func Files(f Family, path string, find func(configs.Block) (string, error)) ([]s
 }
 
 var (
+	_ Lister = (*CLIPText)(nil)
 	_ Lister = (*DiT)(nil)
+	_ Lister = (*SD)(nil)
 	_ Lister = (*VAE)(nil)
 )
 
 // Files implements Lister: config.json and the weights that it is opened with.
 func (c *VAE) Files(path string, _ func(configs.Block) (string, error)) ([]string, error) {
-	w, err := folderWeights(path, "diffusion_pytorch_model", c.Variant)
+	return componentFiles(path, "diffusion_pytorch_model", c.Variant)
+}
+
+// Files implements Lister: config.json and the weights that it is opened with.
+func (c *CLIPText) Files(path string, _ func(configs.Block) (string, error)) ([]string, error) {
+	return componentFiles(path, "model", c.Variant)
+}
+
+// componentFiles are the files of a part of a diffusers folder.
+func componentFiles(folder, stem, variant string) ([]string, error) {
+	w, err := folderWeights(folder, stem, variant)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	files := []string{filepath.Join(path, "config.json")}
+	files := []string{filepath.Join(folder, "config.json")}
 	for _, f := range w.files {
 		files = append(files, f.Path)
+	}
+	return files, nil
+}
+
+// Files implements Lister: of a folder the files of the parts that are used, of
+// a single file that and what the flags name.
+func (c *SD) Files(path string, find func(configs.Block) (string, error)) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
+	if !info.IsDir() {
+		return c.singleFiles(path, find)
+	}
+	var files []string
+	for _, part := range []struct{ name, stem string }{{"unet", "diffusion_pytorch_model"}, {"vae", "diffusion_pytorch_model"}, {"text_encoder", "model"}} {
+		if c.Component != "" && c.Component != part.name {
+			continue
+		}
+		folder := filepath.Join(path, part.name)
+		if c.Component != "" {
+			folder = partFolder(path, part.name)
+		}
+		of, err := componentFiles(folder, part.stem, c.Variant)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, of...)
+	}
+	if c.Component == "" {
+		files = append(files, clipbpe.Files(filepath.Join(path, "tokenizer"))...)
+		files = append(files, filepath.Join(path, "scheduler", "scheduler_config.json"))
+	}
+	return files, nil
+}
+
+func (c *SD) singleFiles(path string, lookUp func(configs.Block) (string, error)) ([]string, error) {
+	files := []string{path}
+	if !c.OriginalConfig.IsNull() {
+		config, err := find(lookUp, c.OriginalConfig)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, config)
+	}
+	if !c.Tokenizer.IsNull() {
+		folder, err := find(lookUp, c.Tokenizer)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, clipbpe.Files(folder)...)
 	}
 	return files, nil
 }

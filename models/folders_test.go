@@ -144,7 +144,7 @@ func TestShards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum, err := n.SHA256(); err != nil || len(sum) != 64 {
+	if sum, err := n.weights.SHA256(); err != nil || len(sum) != 64 {
 		t.Errorf("hash %q, %v", sum, err)
 	}
 	n.Close()

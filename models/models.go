@@ -26,6 +26,7 @@ var Families = configs.Registry[Family]{
 	"dit":       func() Family { return newDiT() },
 	"iddpm":     func() Family { return newIDDPM() },
 	"inception": func() Family { return newInception() },
+	"sd":        func() Family { return &SD{} },
 	"vae":       func() Family { return &VAE{} },
 }
 
@@ -89,6 +90,13 @@ type Unconditional interface {
 	// Null is ∅ for n images; the zero Cond where the network was trained
 	// without it.
 	Null(n int) (sampling.Cond, error)
+}
+
+// A Prompted is a Generator that is conditioned on text.
+type Prompted interface {
+	Generator
+	// Encode is the condition for one prompt an image.
+	Encode(ctx context.Context, prompts []string) (sampling.Cond, error)
 }
 
 // A LatentGenerator is a Generator whose x_0 is decoded to an image.

@@ -31,20 +31,20 @@ const clipLength = 77
 // OpenTokenizer implements Tokenizing: path is a tokenizer/ folder.
 func (c *CLIPText) OpenTokenizer(path string) (Tokenizer, error) { return openCLIPTokens(path) }
 
-func openCLIPTokens(path string) (clipTokens, error) {
+func openCLIPTokens(path string) (*clipTokens, error) {
 	t, err := clipbpe.Load(path)
 	if err != nil {
-		return clipTokens{}, err
+		return nil, err
 	}
 	length := t.MaxLength()
 	if length == 0 {
 		length = clipLength
 	}
-	return clipTokens{t, length}, nil
+	return &clipTokens{t, length}, nil
 }
 
 // Tokenize implements Tokenizer.
-func (t clipTokens) Tokenize(prompts []string) (ids, mask ort.Array, err error) {
+func (t *clipTokens) Tokenize(prompts []string) (ids, mask ort.Array, err error) {
 	var allIDs, allMask []int64
 	for _, p := range prompts {
 		i, m, err := t.Encode(p, t.length)

@@ -17,28 +17,30 @@ type VAE struct {
 
 // vaeConfig is the config.json of an AutoencoderKL.
 type vaeConfig struct {
-	InChannels           int       `yaml:"in_channels"`
-	OutChannels          int       `yaml:"out_channels"`
-	DownBlockTypes       []string  `yaml:"down_block_types"`
-	UpBlockTypes         []string  `yaml:"up_block_types"`
-	BlockOutChannels     []int     `yaml:"block_out_channels"`
-	LayersPerBlock       int       `yaml:"layers_per_block"`
-	ActFn                string    `yaml:"act_fn"`
-	LatentChannels       int       `yaml:"latent_channels"`
-	NormNumGroups        int       `yaml:"norm_num_groups"`
-	ScalingFactor        float64   `yaml:"scaling_factor"`
-	ShiftFactor          *float64  `yaml:"shift_factor"`
-	LatentsMean          []float64 `yaml:"latents_mean"`
-	LatentsStd           []float64 `yaml:"latents_std"`
-	UseQuantConv         bool      `yaml:"use_quant_conv"`
-	UsePostQuantConv     bool      `yaml:"use_post_quant_conv"`
-	MidBlockAddAttention bool      `yaml:"mid_block_add_attention"`
+	InChannels           int      `yaml:"in_channels"`
+	OutChannels          int      `yaml:"out_channels"`
+	DownBlockTypes       []string `yaml:"down_block_types"`
+	UpBlockTypes         []string `yaml:"up_block_types"`
+	BlockOutChannels     []int    `yaml:"block_out_channels"`
+	LayersPerBlock       int      `yaml:"layers_per_block"`
+	ActFn                string   `yaml:"act_fn"`
+	LatentChannels       int      `yaml:"latent_channels"`
+	NormNumGroups        int      `yaml:"norm_num_groups"`
+	ScalingFactor        float64  `yaml:"scaling_factor"`
+	ShiftFactor          *float64 `yaml:"shift_factor"`
+	UseQuantConv         bool     `yaml:"use_quant_conv"`
+	UsePostQuantConv     bool     `yaml:"use_post_quant_conv"`
+	MidBlockAddAttention bool     `yaml:"mid_block_add_attention"`
 }
 
 func (*vaeConfig) class() string { return "AutoencoderKL" }
 
 // ignored: all arithmetic is float32 anyway, and latents may have any size.
 func (*vaeConfig) ignored() []string { return []string{"sample_size", "force_upcast"} }
+
+func (*vaeConfig) fixed() map[string]string {
+	return map[string]string{"latents_mean": "null", "latents_std": "null"}
+}
 
 func newVAEConfig() *vaeConfig {
 	return &vaeConfig{
@@ -63,9 +65,6 @@ func (c *vaeConfig) Validate() error {
 	}
 	if c.ScalingFactor == 0 {
 		errs = append(errs, errors.New("scaling_factor is 0; latents are divided by it"))
-	}
-	if c.LatentsMean != nil || c.LatentsStd != nil {
-		errs = append(errs, errors.New("latents_mean and latents_std are not supported; supported: null (scaling_factor and shift_factor alone)"))
 	}
 	return errors.Join(errs...)
 }

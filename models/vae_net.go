@@ -53,7 +53,7 @@ func newVAENet(c *vaeConfig, w *weights, opt Options) (*VAENet, error) {
 		c.decoder(m, m.Input("z", checkpoint.F32, onnx.Batch, c.LatentChannels, 1, 1))
 		c.encoder(m, m.Input("image", checkpoint.F32, onnx.Batch, c.InChannels, f, f))
 	}); err != nil {
-		return nil, fmt.Errorf("models: %s: %w", w.path, err)
+		return nil, w.fault(err)
 	}
 	opt.Content = w.SHA256
 	half := func(build func(*onnx.Module, size) error, prefixes ...string) *sizedNet[size] {
@@ -100,9 +100,6 @@ func (n *VAENet) Factor() int { return n.config.factor() }
 // ScalingFactor is the scaling_factor of config.json: a diffusion model sees
 // latents times this.
 func (n *VAENet) ScalingFactor() float64 { return n.config.ScalingFactor }
-
-// SHA256 identifies the content of the weights.
-func (n *VAENet) SHA256() (string, error) { return n.weights.SHA256() }
 
 // Close frees all sessions.
 func (n *VAENet) Close() {

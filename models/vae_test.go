@@ -118,7 +118,7 @@ func TestVAEConfig(t *testing.T) {
 		{"norm_num_groups is 0", func(m map[string]any) { m["norm_num_groups"] = 0 }},
 		{"latent_channels is -4", func(m map[string]any) { m["latent_channels"] = -4 }},
 		{"scaling_factor is 0", func(m map[string]any) { m["scaling_factor"] = 0 }},
-		{"latents_mean and latents_std are not supported", func(m map[string]any) { m["latents_mean"] = []float64{0, 0, 0, 0} }},
+		{"latents_mean: [0, 0, 0, 0] is not supported; supported: null", func(m map[string]any) { m["latents_mean"] = []float64{0, 0, 0, 0} }},
 		{`unknown key "layer_per_block" at the top level; did you mean "layers_per_block"?`, func(m map[string]any) { m["layer_per_block"] = 2 }},
 		{`layers_per_block: expected a whole number, found "two"`, func(m map[string]any) { m["layers_per_block"] = "two" }},
 		{"missing    decoder.up_blocks.0.resnets.2.conv1.weight [64 64 3 3]", func(m map[string]any) { m["layers_per_block"] = 2 }},

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 )
 
 // weights are the tensors of one network, in one file or in shards that lie in
@@ -20,6 +21,31 @@ type weights struct {
 	path    string // the file, or the index of the shards; for messages
 	tensors checkpoint.StateDict
 	files   []*checkpoint.File
+	names   map[string]string // the file's own names by those of tensors, where they differ
+}
+
+// fault is what is wrong with the network of these weights, with the path, and
+// with the names that the file gives its tensors.
+func (w *weights) fault(err error) error {
+	var e *onnx.MismatchError
+	if w.names == nil || !errors.As(err, &e) {
+		return fmt.Errorf("models: %s: %w", w.path, err)
+	}
+	own := func(key *string) {
+		if name, ok := w.names[*key]; ok {
+			*key = name
+		}
+	}
+	for i := range e.Unexpected {
+		own(&e.Unexpected[i].Key)
+	}
+	for i := range e.Misshaped {
+		own(&e.Misshaped[i].Key)
+	}
+	if len(e.Missing) > 0 {
+		e.Hint = "what is missing is named as diffusers names it"
+	}
+	return fmt.Errorf("models: %s: %w", w.path, err)
 }
 
 // fileWeights are those of one file.

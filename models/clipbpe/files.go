@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -18,6 +20,18 @@ const (
 	specialJSON   = "special_tokens_map.json"
 	addedJSON     = "added_tokens.json"
 )
+
+// Files lists the files of a folder that Load reads.
+func Files(folder string) []string {
+	var files []string
+	for _, name := range []string{vocabJSON, mergesTXT, tokenizerJSON, configJSON, specialJSON, addedJSON} {
+		path := filepath.Join(folder, name)
+		if _, err := os.Stat(path); err == nil {
+			files = append(files, path)
+		}
+	}
+	return files
+}
 
 // A mergeLine is a line of merges.txt.
 type mergeLine struct {

@@ -1,0 +1,234 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+
+	"sagbench/models/ort"
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+)
+
+// An sdUNet is the U-Net with its weights at hand.
+type sdUNet struct {
+	config  *sdUNetConfig
+	weights *weights
+	net     *sizedNet[sdSize]
+	tapped  bool
+}
+
+var _ Model = (*sdUNet)(nil)
+
+// Forward implements Model: x [N,C,H,W], t [N] (int64 or float32), context
+// [N,L,D] → model [N,C,H,W], attention, attention_1, … [N,HW].
+func (n *sdUNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
+	s, err := sizeOf("x", in["x"], n.config.InChannels)
+	if err != nil {
+		return nil, err
+	}
+	c := in["context"]
+	if len(c.Shape) != 3 || c.Shape[1] < 1 || c.Shape[2] != n.config.CrossAttentionDim || c.Shape[0] != in["x"].Shape[0] {
+		return nil, fmt.Errorf("models: context has shape %v, expected [%d,L,%d]", c.Shape, in["x"].Shape[0], n.config.CrossAttentionDim)
+	}
+	return n.net.Run(ctx, sdSize{s, c.Shape[1]}, floatTimesteps(in))
+}
+
+// Close frees all sessions.
+func (n *sdUNet) Close() {
+	n.net.Close()
+	n.weights.Close()
+}
+
+// An SDNet is Stable Diffusion, ready to draw images.
+type SDNet struct {
+	flags     *SD
+	unet      *sdUNet
+	vae       *VAENet
+	text      *CLIPTextNet
+	tokens    *clipTokens // nil where a single file came without one
+	scheduler *sampling.SchedulerConfig
+
+	mu   sync.Mutex
+	null tensor.Tensor // [1,L,D]
+}
+
+var (
+	_ LatentGenerator = (*SDNet)(nil)
+	_ Unconditional   = (*SDNet)(nil)
+	_ Prompted        = (*SDNet)(nil)
+)
+
+// checked is n where nothing was wrong with its parts and they fit each other.
+func (n *SDNet) checked(path string, err error) (Model, error) {
+	if err == nil {
+		err = n.check(path)
+	}
+	if err != nil {
+		n.Close()
+		return nil, err
+	}
+	if p := n.flags.PredictionType; p != "" {
+		n.scheduler.PredictionType = &p
+	}
+	return n, nil
+}
+
+// check holds the parts against each other.
+func (n *SDNet) check(path string) error {
+	var errs []error
+	fault := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf("models: %s: "+format, append([]any{path}, args...)...))
+		}
+	}
+	u, latent, f := n.unet.config, n.vae.LatentChannels(), n.vae.Factor()
+	fault(u.InChannels != latent, "the U-Net has in_channels %d, the autoencoder %d latent_channels; inpainting, depth and upscaling models are not supported", u.InChannels, latent)
+	fault(u.OutChannels != latent, "the U-Net has out_channels %d, the autoencoder %d latent_channels", u.OutChannels, latent)
+	fault(u.CrossAttentionDim != n.text.Width(), "the U-Net has cross_attention_dim %d, the text encoder hidden_size %d", u.CrossAttentionDim, n.text.Width())
+	if n.tokens != nil {
+		fault(n.tokens.Size() > n.text.config.VocabSize, "the tokenizer has %d tokens, the text encoder vocab_size %d; they do not belong together", n.tokens.Size(), n.text.config.VocabSize)
+		fault(n.tokens.length > n.text.config.MaxPositionEmbeddings, "the tokenizer makes prompts of %d tokens, the text encoder has max_position_embeddings %d", n.tokens.length, n.text.config.MaxPositionEmbeddings)
+	}
+	fault(n.flags.ClipSkip > n.text.config.NumHiddenLayers, "clip_skip is %d, the text encoder has %d layers", n.flags.ClipSkip, n.text.config.NumHiddenLayers)
+	s := n.latentSize()
+	fault(s.height < 1 || s.width < 1, "height and width are needed: the U-Net's config.json has no sample_size")
+	fault(n.flags.Height%f != 0 || n.flags.Width%f != 0, "images of %d×%d pixels (height × width): expected multiples of %d, the autoencoder's factor", n.flags.Height, n.flags.Width, f)
+	return errors.Join(errs...)
+}
+
+// latentSize is the size that was asked for, or that the U-Net was trained on.
+func (n *SDNet) latentSize() size {
+	s, f := n.unet.config.latentSize(), n.vae.Factor()
+	if n.flags.Height > 0 {
+		s.height = n.flags.Height / f
+	}
+	if n.flags.Width > 0 {
+		s.width = n.flags.Width / f
+	}
+	return s
+}
+
+// Forward implements Model as the U-Net alone does.
+func (n *SDNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
+	return n.unet.Forward(ctx, in)
+}
+
+// Denoise implements sampling.Denoiser. The context is what Encode returns.
+func (n *SDNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
+	if c.Context.IsZero() {
+		return sampling.Prediction{}, errors.New("models: sd: the condition has no prompt; Encode makes one, Null the empty one")
+	}
+	steps := tensor.New(x.Rows())
+	for i := range steps.Data {
+		steps.Data[i] = float32(t.Value)
+	}
+	out, err := n.unet.Forward(ctx, map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps), "context": ort.Floats(c.Context)})
+	if err != nil {
+		return sampling.Prediction{}, err
+	}
+	p := sampling.Prediction{Eps: out["model"].Tensor()}
+	if n.unet.tapped {
+		p.Attn = out[tapName(0)].Tensor()
+	}
+	return p, nil
+}
+
+// Encode is what the network is conditioned on for one prompt an image: the
+// text encoder's last hidden state, or with clip_skip that of an earlier layer,
+// [N,L,D]. A prompt that occurs several times is encoded once.
+func (n *SDNet) Encode(ctx context.Context, prompts []string) (sampling.Cond, error) {
+	if n.tokens == nil {
+		return sampling.Cond{}, fmt.Errorf("models: %s holds no tokenizer; give tokenizer: the path of a folder with CLIP's vocab.json and merges.txt", n.unet.weights.path)
+	}
+	var distinct []string
+	row := map[string]int{}
+	for _, p := range prompts {
+		if _, known := row[p]; !known {
+			row[p] = len(distinct)
+			distinct = append(distinct, p)
+		}
+	}
+	ids, _, err := n.tokens.Tokenize(distinct)
+	if err != nil {
+		return sampling.Cond{}, err
+	}
+	h, err := n.text.Encode(ctx, ids, n.flags.ClipSkip)
+	if err != nil {
+		return sampling.Cond{}, err
+	}
+	out := tensor.New(len(prompts), h.Shape[1], h.Shape[2])
+	for i, p := range prompts {
+		copy(out.Row(i), h.Row(row[p]))
+	}
+	return sampling.Cond{Context: out}, nil
+}
+
+// Null is ∅ for n images: the embedding of negative_prompt, which is empty
+// unless the flags say otherwise.
+func (n *SDNet) Null(images int) (sampling.Cond, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.null.IsZero() {
+		c, err := n.Encode(context.Background(), []string{n.flags.NegativePrompt})
+		if err != nil {
+			return sampling.Cond{}, err
+		}
+		n.null = c.Context
+	}
+	out := tensor.New(images, n.null.Shape[1], n.null.Shape[2])
+	for i := range images {
+		copy(out.Row(i), n.null.Data)
+	}
+	return sampling.Cond{Context: out}, nil
+}
+
+// Process implements Generator: that of scheduler_config.json. x̂0 is a latent,
+// which diffusers' pipelines never clip, whatever the file says.
+func (n *SDNet) Process() Process {
+	return Process{Schedule: sampling.ScheduleConfig{Scheduler: n.scheduler}, Predicts: n.scheduler.Predicts()}
+}
+
+// SampleShape implements Generator: [C,h,w] of a latent.
+func (n *SDNet) SampleShape() []int {
+	s := n.latentSize()
+	return []int{n.vae.LatentChannels(), s.height, s.width}
+}
+
+// Classes implements Generator: there are prompts, no labels.
+func (n *SDNet) Classes() int { return 0 }
+
+// Decode turns x_0 into images [N,3,H,W] in [-1,1] but for overshoot.
+func (n *SDNet) Decode(ctx context.Context, x tensor.Tensor) (tensor.Tensor, error) {
+	return n.vae.DecodeScaled(ctx, x)
+}
+
+// Pixels implements Generator: the decoded image, 255·clamp(x/2 + 0.5, 0, 1)
+// rounded half to even, as diffusers' image_processor.py does.
+func (n *SDNet) Pixels(ctx context.Context, x tensor.Tensor) (Images, error) {
+	decoded, err := n.Decode(ctx, x)
+	if err != nil {
+		return Images{}, err
+	}
+	return imagesOf(decoded, sdLevel), nil
+}
+
+func sdLevel(v float32) float32 {
+	unit := max(0, min(v/2+0.5, 1))
+	return float32(math.RoundToEven(float64(float32(unit * 255))))
+}
+
+// Close frees all sessions.
+func (n *SDNet) Close() {
+	if n.unet != nil {
+		n.unet.Close()
+	}
+	if n.vae != nil {
+		n.vae.Close()
+	}
+	if n.text != nil {
+		n.text.Close()
+	}
+}
