@@ -35,7 +35,12 @@ content. --metrics takes options as an experiment does: --metrics "fid, is: {spl
 		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
   sagbench eval REF SAMPLES --inception FILE --metrics fid,is --json scores.json`,
-		Args: cobra.ExactArgs(2),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("eval: %d files given, expected two: the reference batch and the samples", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chosen, err := parseMetrics(metrics)
 			if err != nil {

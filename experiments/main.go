@@ -54,6 +54,9 @@ kill it and run it again: it goes on where it stopped.`,
 	root.PersistentFlags().StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
 	root.PersistentFlags().IntVar(&g.threads, "threads", 0, "threads of a network call; 0 for all cores")
 	root.PersistentFlags().StringVar(&g.results, "results", "results", "folder of the results")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, c.CommandPath())
+	})
 	root.AddCommand(
 		runCommand(g),
 		planCommand(g),

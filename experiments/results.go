@@ -141,6 +141,10 @@ func findMetrics(folders ...string) ([]*Metrics, error) {
 	var found []*Metrics
 	var faults []error
 	for _, folder := range folders {
+		if !exists(folder) {
+			faults = append(faults, fmt.Errorf("%s: there is no such file or folder", folder))
+			continue
+		}
 		before := len(found)
 		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || d.Name() != metricsFile {
