@@ -21,6 +21,7 @@ func runCommand(g *globals) *cobra.Command {
                                       features.npz    Inception's features of them
                                       metrics.json    scores, hashes of all inputs
   RESULTS/<experiment>/table.md, table.csv, table.tex
+                       <metric>.svg, .png             where a number is swept: see plot
 
 The run id is a hash of all that changes pixels. Stop it at any moment, with Ctrl-C or
 kill -9, and run it again: what is there is kept, and the files in the end are the same.
@@ -116,6 +117,9 @@ func (s *session) run(ctx context.Context, evaluate bool) error {
 		return nil
 	}
 	if err := writeTables(s.folder, scored); err != nil {
+		return err
+	}
+	if err := writePlots(s.folder, scored); err != nil {
 		return err
 	}
 	return printTable(s.out, scored)
