@@ -114,15 +114,7 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 	if err != nil {
 		return nil, err
 	}
-	var labels []int64
-	if _, has := c.tensors["in.y"]; has {
-		y, err := c.array("in.y")
-		if err != nil {
-			return nil, err
-		}
-		labels, _ = y.Data.([]int64)
-	}
-	if err := condition(p, g, labels, start.Shape[0]); err != nil {
+	if err := c.condition(p, g, start.Shape[0]); err != nil {
 		return nil, err
 	}
 	steps := map[string][]tensor.Tensor{}
@@ -150,6 +142,31 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 		out["model"] = ort.Floats(joinChannels(out["eps_guided"].Tensor(), v.Tensor()))
 	}
 	return out, nil
+}
+
+// condition gives the predictor the case's labels or embedded prompts, and ∅.
+func (c *referenceCase) condition(p *sampling.Predictor, g models.Generator, images int) error {
+	if _, has := c.tensors["in.prompt_embeds"]; has {
+		prompts, err := c.array("in.prompt_embeds")
+		if err != nil {
+			return err
+		}
+		negative, err := c.array("in.negative_prompt_embeds")
+		if err != nil {
+			return err
+		}
+		p.Cond.Context, p.Null.Context = prompts.Tensor(), negative.Tensor()
+		return nil
+	}
+	var labels []int64
+	if _, has := c.tensors["in.y"]; has {
+		y, err := c.array("in.y")
+		if err != nil {
+			return err
+		}
+		labels, _ = y.Data.([]int64)
+	}
+	return condition(p, g, labels, images)
 }
 
 // drawn is x_0 as images, and decoded where it is a latent.
