@@ -110,6 +110,22 @@ func TestGrid(t *testing.T) {
 	}
 }
 
+// Any level of a network that halves the image, rounding up, is recognised by its
+// number of positions, whatever the image's size.
+func TestGridOfAnySize(t *testing.T) {
+	for height := 1; height <= 128; height++ {
+		for width := 1; width <= 128; width++ {
+			h, w := height, width
+			for level := range 5 {
+				if gotH, gotW, err := grid(h*w, height, width); err != nil || gotH != h || gotW != w {
+					t.Fatalf("%d×%d, halved %d times: %d×%d, %v, want %d×%d", height, width, level, gotH, gotW, err, h, w)
+				}
+				h, w = (h+1)/2, (w+1)/2
+			}
+		}
+	}
+}
+
 func TestMask(t *testing.T) {
 	m, err := newMasker(6, 4, 6)
 	if err != nil {
