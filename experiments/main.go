@@ -44,7 +44,7 @@ precision, recall) and prints the table. An experiment is one YAML file. Ctrl-C 
 kill it and run it again: it goes on where it stopped.`,
 		Example: `  sagbench run configs/table1-fashion.yaml
   sagbench plan configs/table1.yaml --trial
-  sagbench run configs/table1-fashion.yaml samples=64 sampler.ddim.steps=5
+  sagbench run configs/table1-fashion.yaml samples=64 sampler.ddpm.steps=5
   sagbench table results/table1-fashion
   sagbench eval reference.npz samples.npz --inception pt_inception-2015-12-05-6726825d.pth`,
 		Version:       version,

@@ -27,7 +27,7 @@ The run id is a hash of all that changes pixels. Stop it at any moment, with Ctr
 kill -9, and run it again: what is there is kept, and the files in the end are the same.
 More samples later continue the same run. Settings after the file override it.`,
 		Example: `  sagbench run configs/table1-fashion.yaml
-  sagbench run configs/table1-fashion.yaml samples=64 sampler.ddim.steps=5
+  sagbench run configs/table1-fashion.yaml samples=64 sampler.ddpm.steps=5
   sagbench run configs/table1-fashion.yaml sweep.guidance.sag.scale=[0,0.5] --results /data/results`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
