@@ -28,7 +28,7 @@ type SD struct {
 
 	// Of single files, which do not hold everything.
 	OriginalConfig configs.Block `yaml:"original_config" doc:"of a single file: path of its YAML configuration, such as v1-inference.yaml; without one, what the shapes tell and the published models have"`
-	Tokenizer      configs.Block `yaml:"tokenizer" doc:"of a single file: path of a tokenizer folder (vocab.json, merges.txt); without one, prompts cannot be encoded"`
+	Tokenizer      configs.Block `yaml:"tokenizer" doc:"of a single file: path of a tokenizer folder (vocab.json, merges.txt); without one, CLIP's own, where the text encoder has its 49,408 tokens"`
 	TextEncoder    *clipSizes    `yaml:"text_encoder" doc:"of a single file: sizes of the text encoder that differ from the published ones"`
 	ExtractEMA     bool          `yaml:"extract_ema" doc:"of a single file: take the averaged weights of the U-Net, where the file holds both"`
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/clipbpe"
 	"sagbench/models/onnx"
 )
 
@@ -37,7 +38,10 @@ func (c *SD) Guess(sd checkpoint.StateDict) (Guess, bool) {
 		version, prediction = "2.x", Flag{Name: "prediction_type", Value: "?", Note: "v_prediction (768-v) or epsilon (512-base); not in the shapes"}
 	}
 	g.Evidence += fmt.Sprintf("; context of %d channels: Stable Diffusion %s", u.CrossAttentionDim, version)
-	g.Flags = []Flag{prediction, {Name: "tokenizer", Value: "?", Note: "a folder with CLIP's vocab.json and merges.txt, to encode prompts"}}
+	g.Flags = []Flag{prediction}
+	if s.textConfig(nil).VocabSize != clipbpe.PublishedSize {
+		g.Flags = append(g.Flags, Flag{Name: "tokenizer", Value: "?", Note: "a folder with its vocab.json and merges.txt: the vocabulary is not CLIP's"})
+	}
 	g.Mismatches = mismatches(s.unet, func(m *onnx.Module) { u.build(m, sdSize{size{1, 1}, 1}, newTaps(nil)) })
 	return g, true
 }

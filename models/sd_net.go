@@ -48,7 +48,7 @@ type SDNet struct {
 	unet      *sdUNet
 	vae       *VAENet
 	text      *CLIPTextNet
-	tokens    *clipTokens // nil where a single file came without one
+	tokens    *clipTokens // nil where a single file came without one and CLIP's does not fit
 	scheduler *sampling.SchedulerConfig
 
 	mu   sync.Mutex
@@ -141,7 +141,7 @@ func (n *SDNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timeste
 // [N,L,D]. A prompt that occurs several times is encoded once.
 func (n *SDNet) Encode(ctx context.Context, prompts []string) (sampling.Cond, error) {
 	if n.tokens == nil {
-		return sampling.Cond{}, fmt.Errorf("models: %s holds no tokenizer; give tokenizer: the path of a folder with CLIP's vocab.json and merges.txt", n.unet.weights.path)
+		return sampling.Cond{}, fmt.Errorf("models: %s holds no tokenizer, and its text encoder has other tokens than CLIP's; give tokenizer: the path of a folder with its vocab.json and merges.txt", n.unet.weights.path)
 	}
 	var distinct []string
 	row := map[string]int{}

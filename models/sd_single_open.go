@@ -6,6 +6,7 @@ import (
 
 	"sagbench/configs"
 	"sagbench/models/checkpoint"
+	"sagbench/models/clipbpe"
 	"sagbench/sampling"
 )
 
@@ -66,14 +67,28 @@ func (c *SD) single(s *singleFile, opt Options) (Model, error) {
 	n.unet, errs[0] = newSDUNet(d.unet, part(s.unet), opt)
 	n.vae, errs[1] = newVAENet(d.vae, part(s.vae), plain)
 	n.text, errs[2] = newCLIPTextNet(d.text, part(s.text), plain)
-	if !c.Tokenizer.IsNull() {
-		folder, err := find(opt.Find, c.Tokenizer)
-		if err == nil {
-			n.tokens, err = openCLIPTokens(folder)
-		}
-		errs[3] = err
-	}
+	n.tokens, errs[3] = c.singleTokens(s, d, opt.Find)
 	return n.checked(s.weights.path, errors.Join(errs[:]...))
+}
+
+// singleTokens is the tokenizer that the flags name, or CLIP's own where the
+// text encoder has its vocabulary; nil where there is neither.
+func (c *SD) singleTokens(s *singleFile, d description, lookUp func(configs.Block) (string, error)) (*clipTokens, error) {
+	if !c.Tokenizer.IsNull() {
+		folder, err := find(lookUp, c.Tokenizer)
+		if err != nil {
+			return nil, err
+		}
+		return openCLIPTokens(folder)
+	}
+	if d.text.VocabSize != clipbpe.PublishedSize {
+		return nil, nil
+	}
+	t, err := clipbpe.Published(s.openCLIP)
+	if err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
+	return &clipTokens{t, min(clipLength, d.text.MaxPositionEmbeddings)}, nil
 }
 
 // find is the path that a value of the flags names.

@@ -12,6 +12,7 @@ import (
 
 	"sagbench/configs"
 	"sagbench/models/checkpoint"
+	"sagbench/models/clipbpe"
 	"sagbench/models/ort"
 	"sagbench/models/tensor"
 	"sagbench/sampling"
@@ -107,6 +108,8 @@ func TestOpenCLIPLayers(t *testing.T) {
 func singleFlags(t *testing.T, edit func(*SD)) *SD {
 	t.Helper()
 	c := *openCase(t, "sample-sd-singlefile").spec.Flags.(*SD)
+	sizes := *c.TextEncoder
+	c.TextEncoder = &sizes
 	edit(&c)
 	return &c
 }
@@ -294,5 +297,43 @@ func TestSDGuess(t *testing.T) {
 	delete(sd, ldmUNet+"out.2.bias")
 	if found := GuessFamily(sd); len(found) != 1 || !slices.Equal(found[0].Mismatches, []string{"conv_out.bias [4] is missing"}) {
 		t.Errorf("a near miss: %+v", found)
+	}
+}
+
+// TestSingleFileTokenizer: a folder that the flags name gives the recorded
+// embeddings; without one CLIP's own tokenizer is taken where it fits.
+func TestSingleFileTokenizer(t *testing.T) {
+	c := openCase(t, "sample-sd-singlefile")
+	b, err := configs.Parse("case.yaml", []byte("{tokenizer: ../sample-sd-cfg/model/tokenizer}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := singleFlags(t, func(*SD) {})
+	if err := b.Decode(flags); err != nil {
+		t.Fatal(err)
+	}
+	n, err := openSingle(t, flags, singleSD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	positive, _ := c.prompts(t)
+	text, err := n.Encode(context.Background(), positive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := relativeError(t, ort.Floats(text.Context), c.array(t, "in.prompt_embeds")); e > 2e-5 {
+		t.Errorf("prompt_embeds: relative error %g", e)
+	}
+
+	sd := readTensors(t, singleSD)
+	sd[ldmText+"text_model.embeddings.token_embedding.weight"] = checkpoint.FromFloat32(make([]float32, clipbpe.PublishedSize*32), clipbpe.PublishedSize, 32)
+	path := filepath.Join(t.TempDir(), "clip.safetensors")
+	writeTensors(t, path, sd)
+	n, err = openSingle(t, singleFlags(t, func(c *SD) { c.TextEncoder.VocabSize = clipbpe.PublishedSize }), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if null, err := n.Null(2); err != nil || !slices.Equal(null.Context.Shape, []int{2, 77, 32}) {
+		t.Errorf("∅ has shape %v, %v", null.Context.Shape, err)
 	}
 }

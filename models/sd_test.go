@@ -74,7 +74,7 @@ func (w *walk) texts() {
 	w.text.Context, w.null.Context = recorded.Tensor(), recordedNull.Tensor()
 	text, err := w.n.Encode(context.Background(), positive)
 	if w.n.tokens == nil {
-		wantError(w, err, "model.ckpt holds no tokenizer; give tokenizer: the path of a folder")
+		wantError(w, err, "model.ckpt holds no tokenizer, and its text encoder has other tokens")
 		return
 	}
 	if err != nil {
