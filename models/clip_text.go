@@ -49,17 +49,11 @@ func newCLIPTextConfig() *clipTextConfig {
 
 // Validate implements configs.Validator.
 func (c *clipTextConfig) Validate() error {
-	errs := []error{oneOf("hidden_act", c.HiddenAct, "quick_gelu", "gelu")}
-	for _, f := range []struct {
-		key string
-		n   int
-	}{
-		{"vocab_size", c.VocabSize}, {"hidden_size", c.HiddenSize}, {"intermediate_size", c.IntermediateSize}, {"num_hidden_layers", c.NumHiddenLayers},
-		{"num_attention_heads", c.NumAttentionHeads}, {"max_position_embeddings", c.MaxPositionEmbeddings}, {"projection_dim", c.ProjectionDim},
-	} {
-		if f.n < 1 {
-			errs = append(errs, fmt.Errorf("%s is %d, expected a positive number", f.key, f.n))
-		}
+	errs := []error{
+		oneOf("hidden_act", c.HiddenAct, "quick_gelu", "gelu"),
+		check(quantity{"vocab_size", c.VocabSize, 1 << 24}, quantity{"hidden_size", c.HiddenSize, maxWidth}, quantity{"intermediate_size", c.IntermediateSize, 4 * maxWidth},
+			quantity{"num_hidden_layers", c.NumHiddenLayers, 8 * maxLayers}, quantity{"num_attention_heads", c.NumAttentionHeads, maxWidth},
+			quantity{"max_position_embeddings", c.MaxPositionEmbeddings, maxWidth}, quantity{"projection_dim", c.ProjectionDim, maxWidth}),
 	}
 	if c.NumAttentionHeads > 0 && c.HiddenSize%c.NumAttentionHeads != 0 {
 		errs = append(errs, fmt.Errorf("num_attention_heads %d does not divide hidden_size %d", c.NumAttentionHeads, c.HiddenSize))

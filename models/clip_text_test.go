@@ -155,7 +155,7 @@ func TestCLIPTextConfig(t *testing.T) {
 		{`hidden_act is "gelu_new", which is not supported; supported: quick_gelu, gelu`, func(m map[string]any) { m["hidden_act"] = "gelu_new" }},
 		{`model_type: "t5" is not supported; supported: clip_text_model`, func(m map[string]any) { m["model_type"] = "t5" }},
 		{"num_attention_heads 5 does not divide hidden_size 32", func(m map[string]any) { m["num_attention_heads"] = 5 }},
-		{"num_hidden_layers is 0, expected a positive number", func(m map[string]any) { m["num_hidden_layers"] = 0 }},
+		{"num_hidden_layers is 0, expected 1 to 256", func(m map[string]any) { m["num_hidden_layers"] = 0 }},
 		{"missing    text_model.encoder.layers.3.layer_norm1.weight [32]", func(m map[string]any) { m["num_hidden_layers"] = 4 }},
 		{"unexpected text_model.encoder.layers.2.layer_norm1.bias [32]", func(m map[string]any) { m["num_hidden_layers"] = 2 }},
 		{"mis-shaped text_model.embeddings.token_embedding.weight: the network wants [499 32], the checkpoint has [500 32]", func(m map[string]any) { m["vocab_size"] = 499 }},

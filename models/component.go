@@ -149,10 +149,10 @@ func (o *oneOrMany) UnmarshalBlock(b configs.Block) error {
 }
 
 // of is the number for each of n blocks.
-func (o oneOrMany) of(key string, n int) ([]int, error) {
+func (o oneOrMany) of(key string, n, most int) ([]int, error) {
 	switch {
-	case slices.ContainsFunc(o.values, func(v int) bool { return v < 1 }):
-		return nil, fmt.Errorf("%s is %s, expected positive numbers", key, strings.Trim(fmt.Sprint(o.values), "[]"))
+	case slices.ContainsFunc(o.values, func(v int) bool { return v < 1 || v > most }):
+		return nil, fmt.Errorf("%s is %s, expected 1 to %d", key, strings.Trim(fmt.Sprint(o.values), "[]"), most)
 	case !o.list:
 		return slices.Repeat(o.values, n), nil
 	case len(o.values) != n:
@@ -181,4 +181,29 @@ func oneOf(key, have string, supported ...string) error {
 		known = "nothing" + known
 	}
 	return fmt.Errorf("%s is %q, which is not supported; supported: %s", key, have, known)
+}
+
+// The most that a config.json may ask for: far above what was ever published,
+// and little enough that a mistyped number is an error and no endless graph.
+const (
+	maxBlocks = 8
+	maxLayers = 32
+	maxWidth  = 1 << 16
+)
+
+// A quantity is a number of a config, with the most that it may be.
+type quantity struct {
+	key     string
+	n, most int
+}
+
+// check is an error unless all are positive and within their bounds.
+func check(quantities ...quantity) error {
+	var errs []error
+	for _, q := range quantities {
+		if q.n < 1 || q.n > q.most {
+			errs = append(errs, fmt.Errorf("%s is %d, expected 1 to %d", q.key, q.n, q.most))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -121,7 +121,7 @@ func TestSingleFileUNets(t *testing.T) {
 		want, got := configOf(t, newSDUNetConfig(), publishedUNets[name]), file.unetConfig()
 		for _, c := range []*sdUNetConfig{want, got} { // one number and the same four times are alike
 			for _, o := range []*oneOrMany{&c.AttentionHeadDim, &c.LayersPerBlock, &c.TransformerLayersPerBlock} {
-				if o.values, err = o.of("", 4); err != nil {
+				if o.values, err = o.of("", 4, maxWidth); err != nil {
 					t.Fatal(err)
 				}
 				o.list = true

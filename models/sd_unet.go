@@ -64,26 +64,19 @@ func newSDUNetConfig() *sdUNetConfig {
 // Validate implements configs.Validator.
 func (c *sdUNetConfig) Validate() error {
 	n := len(c.BlockOutChannels)
-	heads, errHeads := c.AttentionHeadDim.of("attention_head_dim", n)
-	_, errLayers := c.LayersPerBlock.of("layers_per_block", n)
-	_, errDepth := c.TransformerLayersPerBlock.of("transformer_layers_per_block", n)
+	heads, errHeads := c.AttentionHeadDim.of("attention_head_dim", n, maxWidth)
+	_, errLayers := c.LayersPerBlock.of("layers_per_block", n, maxLayers)
+	_, errDepth := c.TransformerLayersPerBlock.of("transformer_layers_per_block", n, maxLayers)
 	errs := []error{
 		only("down_block_types", c.DownBlockTypes, "CrossAttnDownBlock2D", "DownBlock2D"),
 		only("up_block_types", c.UpBlockTypes, "CrossAttnUpBlock2D", "UpBlock2D"),
 		checkWidths(c.BlockOutChannels, c.NormNumGroups, len(c.DownBlockTypes), len(c.UpBlockTypes)),
 		errHeads, errLayers, errDepth,
+		check(quantity{"in_channels", c.InChannels, maxWidth}, quantity{"out_channels", c.OutChannels, maxWidth}, quantity{"cross_attention_dim", c.CrossAttentionDim, maxWidth}),
 	}
 	for i, h := range heads {
 		if c.BlockOutChannels[i]%h != 0 {
 			errs = append(errs, fmt.Errorf("attention_head_dim: block %d has %d channels, which %d heads do not divide (the key holds the number of heads, despite its name)", i, c.BlockOutChannels[i], h))
-		}
-	}
-	for _, f := range []struct {
-		key string
-		n   int
-	}{{"in_channels", c.InChannels}, {"out_channels", c.OutChannels}, {"cross_attention_dim", c.CrossAttentionDim}} {
-		if f.n < 1 {
-			errs = append(errs, fmt.Errorf("%s is %d, expected a positive number", f.key, f.n))
 		}
 	}
 	return errors.Join(errs...)
@@ -107,9 +100,9 @@ func (c *sdUNetConfig) build(m *onnx.Module, s sdSize, t *taps) error {
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
 	context := m.Input("context", checkpoint.F32, onnx.Batch, s.length, c.CrossAttentionDim)
 	widths, n := c.BlockOutChannels, len(c.BlockOutChannels)
-	heads, _ := c.AttentionHeadDim.of("", n) // Validate has seen to the lengths
-	layers, _ := c.LayersPerBlock.of("", n)
-	depth, _ := c.TransformerLayersPerBlock.of("", n)
+	heads, _ := c.AttentionHeadDim.of("", n, maxWidth) // Validate has seen to the lengths
+	layers, _ := c.LayersPerBlock.of("", n, maxLayers)
+	depth, _ := c.TransformerLayersPerBlock.of("", n, maxLayers)
 
 	e := m.In("time_embedding.linear_1").Linear(m.TimestepEmbedding(steps, widths[0], 10000), 4*widths[0])
 	emb := m.In("time_embedding.linear_2").Linear(m.SiLU(e), 4*widths[0])

@@ -57,11 +57,8 @@ func (c *vaeConfig) Validate() error {
 		only("up_block_types", c.UpBlockTypes, "UpDecoderBlock2D"),
 		oneOf("act_fn", c.ActFn, "silu", "swish"),
 		checkWidths(c.BlockOutChannels, c.NormNumGroups, len(c.DownBlockTypes), len(c.UpBlockTypes)),
-	}
-	for key, n := range map[string]int{"in_channels": c.InChannels, "out_channels": c.OutChannels, "layers_per_block": c.LayersPerBlock, "latent_channels": c.LatentChannels} {
-		if n < 1 {
-			errs = append(errs, fmt.Errorf("%s is %d, expected a positive number", key, n))
-		}
+		check(quantity{"in_channels", c.InChannels, maxWidth}, quantity{"out_channels", c.OutChannels, maxWidth},
+			quantity{"latent_channels", c.LatentChannels, maxWidth}, quantity{"layers_per_block", c.LayersPerBlock, maxLayers}),
 	}
 	if c.ScalingFactor == 0 {
 		errs = append(errs, errors.New("scaling_factor is 0; latents are divided by it"))
@@ -73,15 +70,18 @@ func (c *vaeConfig) Validate() error {
 // groups of the norms.
 func checkWidths(widths []int, groups, downs, ups int) error {
 	var errs []error
+	if len(widths) > maxBlocks {
+		return fmt.Errorf("block_out_channels has %d numbers, expected at most %d", len(widths), maxBlocks)
+	}
 	if len(widths) == 0 || len(widths) != downs || len(widths) != ups {
 		errs = append(errs, fmt.Errorf("block_out_channels has %d numbers, down_block_types %d and up_block_types %d; expected as many of each", len(widths), downs, ups))
 	}
-	if groups < 1 {
-		return errors.Join(append(errs, fmt.Errorf("norm_num_groups is %d, expected a positive number", groups))...)
+	if groups < 1 || groups > maxWidth {
+		return errors.Join(append(errs, fmt.Errorf("norm_num_groups is %d, expected 1 to %d", groups, maxWidth))...)
 	}
 	for i, w := range widths {
-		if w < 1 || w%groups != 0 {
-			errs = append(errs, fmt.Errorf("block_out_channels: block %d has %d channels, which norm_num_groups %d does not divide", i, w, groups))
+		if w < 1 || w > maxWidth || w%groups != 0 {
+			errs = append(errs, fmt.Errorf("block_out_channels: block %d has %d channels, expected 1 to %d, a multiple of norm_num_groups %d", i, w, maxWidth, groups))
 		}
 	}
 	return errors.Join(errs...)

@@ -112,7 +112,7 @@ func TestVAEConfig(t *testing.T) {
 			m["down_block_types"] = []string{"DownEncoderBlock2D", "AttnDownEncoderBlock2D", "DownEncoderBlock2D"}
 		}},
 		{"block_out_channels has 2 numbers, down_block_types 3", func(m map[string]any) { m["block_out_channels"] = []int{32, 64} }},
-		{"block 1 has 48 channels, which norm_num_groups 32 does not divide", func(m map[string]any) { m["block_out_channels"] = []int{32, 48, 64} }},
+		{"block 1 has 48 channels, expected 1 to 65536, a multiple of norm_num_groups 32", func(m map[string]any) { m["block_out_channels"] = []int{32, 48, 64} }},
 		{`act_fn is "mish", which is not supported; supported: silu, swish`, func(m map[string]any) { m["act_fn"] = "mish" }},
 		{"norm_num_groups: null is not supported", func(m map[string]any) { m["norm_num_groups"] = nil }},
 		{"norm_num_groups is 0", func(m map[string]any) { m["norm_num_groups"] = 0 }},
@@ -156,6 +156,10 @@ func TestVAEFolder(t *testing.T) {
 	wantError(t, spoiled(func(f string) error {
 		return os.WriteFile(filepath.Join(f, weightsFile), []byte("version https://git-lfs.github.com/spec/v1\nsize 5\n"), 0o644)
 	}), "is a Git LFS pointer")
+	wantError(t, spoiled(func(f string) error {
+		header := `{"decoder.conv_in.bias":{"dtype":"F8_E4M3","shape":[64],"data_offsets":[0,64]}}`
+		return os.WriteFile(filepath.Join(f, weightsFile), append(append([]byte{byte(len(header)), 0, 0, 0, 0, 0, 0, 0}, header...), make([]byte, 64)...), 0o644)
+	}), `tensor "decoder.conv_in.bias": dtype F8_E4M3 is not supported; convert it to F32, F16 or BF16`)
 	_, err := (&VAE{Variant: "fp16"}).Load(tinyVAE, Options{})
 	wantError(t, err, "expected diffusion_pytorch_model.fp16.safetensors")
 	_, err = (&VAE{}).Load(tinyVAE, Options{Taps: []sampling.Tap{{Layer: "decoder.mid_block.attentions.0"}}})
