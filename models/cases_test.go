@@ -14,12 +14,7 @@ import (
 	"sagbench/sampling"
 )
 
-// The folders of the reference cases: those that sagbench check can run, and
-// recorded sampling loops of which these tests look at the networks alone.
-const (
-	casesFolder = "../experiments/testdata/cases/"
-	sampleCases = "testdata/cases/"
-)
+const casesFolder = "../experiments/testdata/cases/"
 
 // A caseFile is what these tests read of a reference case.
 type caseFile struct {
@@ -32,9 +27,6 @@ type caseFile struct {
 func openCase(t testing.TB, name string) caseFile {
 	t.Helper()
 	c := caseFile{dir: casesFolder + name}
-	if strings.HasPrefix(name, "sample-sd-") {
-		c.dir = sampleCases + name
-	}
 	data, err := os.ReadFile(filepath.Join(c.dir, "case.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"sagbench/sampling"
 )
 
-const tinySD = sampleCases + "sample-sd-cfg/model"
+const tinySD = casesFolder + "sample-sd-cfg/model"
 
 // TestSDFolder spoils one thing of a folder at a time.
 func TestSDFolder(t *testing.T) {
@@ -162,4 +162,4 @@ func TestSDFiles(t *testing.T) {
 	wantError(t, err, "vae: no such file")
 }
 
-const singleSD = sampleCases + "sample-sd-singlefile/model.ckpt"
+const singleSD = casesFolder + "sample-sd-singlefile/model.ckpt"

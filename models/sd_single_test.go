@@ -116,7 +116,7 @@ func singleFlags(t *testing.T, edit func(*SD)) *SD {
 
 func besideCase(b configs.Block) (string, error) {
 	text, _ := b.Text()
-	return sampleCases + "sample-sd-singlefile/" + text, nil
+	return casesFolder + "sample-sd-singlefile/" + text, nil
 }
 
 func openSingle(t *testing.T, c *SD, path string) (*SDNet, error) {
@@ -243,7 +243,7 @@ func TestOriginalConfig(t *testing.T) {
 		{"model.target: \"\" is not supported", "  target: ldm.models.diffusion.ddpm.LatentDiffusion\n", ""},
 		{"v1-inference.yaml:1: not valid YAML", "model:", "model: ]"},
 	} {
-		folder := copyFolder(t, sampleCases+"sample-sd-singlefile")
+		folder := copyFolder(t, casesFolder+"sample-sd-singlefile")
 		path := filepath.Join(folder, "v1-inference.yaml")
 		if err := replaceIn(path, c.old, c.by); err != nil {
 			t.Fatal(err)
@@ -255,7 +255,7 @@ func TestOriginalConfig(t *testing.T) {
 	wantError(t, err, "original_config: open none.yaml")
 
 	path := filepath.Join(t.TempDir(), "v.yaml")
-	data, err := os.ReadFile(sampleCases + "sample-sd-singlefile/v1-inference.yaml")
+	data, err := os.ReadFile(casesFolder + "sample-sd-singlefile/v1-inference.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
