@@ -68,6 +68,33 @@ func TestDiTSizes(t *testing.T) {
 	}
 }
 
+// TestDiTConfiguration decodes the models of configs/dit-imagenet.yaml.
+func TestDiTConfiguration(t *testing.T) {
+	var got []string
+	for _, s := range modelsOf(t, "../configs/dit-imagenet.yaml") {
+		c := s.Flags.(*DiT)
+		vae, err := c.vaeSpec()
+		if err != nil {
+			t.Fatal(err)
+		}
+		shapes, err := c.Parameters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := fmt.Sprint(s.Checkpoint, " ", vae.Checkpoint, " ", c.ImageSide(), " ", shapes["pos_embed"], " ", len(shapes))
+		if !slices.Contains(got, line) {
+			got = append(got, line)
+		}
+	}
+	want := []string{
+		"${MODELS}/DiT-XL-2-256x256.pt ${MODELS}/sd-vae-ft-ema 256 [1 256 1152] 292",
+		"${MODELS}/DiT-XL-2-512x512.pt ${MODELS}/sd-vae-ft-ema 512 [1 1024 1152] 292",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // officialDiT lists the parameters of models.py DiT with its defaults.
 func officialDiT(depth, d, patch, input int) checkpoint.StateDict {
 	shapes := map[string][]int{

@@ -69,7 +69,7 @@ func namedBetas(name string, steps int) ([]float64, error) {
 			return nil, fmt.Errorf("diffusion_steps is %d: the linear noise_schedule ends with β = 20/%d, above 1; expected at least 20 steps, or noise_schedule cosine", steps, steps)
 		}
 		return linspace(first, last, steps), nil
-	case "cosine":
+	case "cosine", "squaredcos_cap_v2":
 		return cosineBetas(steps), nil
 	}
 	return nil, fmt.Errorf("noise_schedule is %q, expected linear or cosine", name)

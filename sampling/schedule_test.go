@@ -250,3 +250,18 @@ func FuzzSpaceTimesteps(f *testing.F) {
 		}
 	})
 }
+
+// TestScheduleNames holds DiT's name of the cosine schedule to the same tables.
+func TestScheduleNames(t *testing.T) {
+	var betas [2][]float64
+	for i, name := range []string{"cosine", "squaredcos_cap_v2"} {
+		s, err := NewSchedule(ScheduleConfig{DiffusionSteps: 100, NoiseSchedule: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		betas[i] = s.beta
+	}
+	if !slices.Equal(betas[0], betas[1]) {
+		t.Error("cosine and squaredcos_cap_v2 differ")
+	}
+}
