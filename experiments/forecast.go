@@ -13,6 +13,7 @@ import (
 
 	"sagbench/configs"
 	"sagbench/models"
+	"sagbench/models/checkpoint"
 	"sagbench/models/tensor"
 	"sagbench/sampling"
 )
@@ -49,7 +50,9 @@ func (e *experiment) forecast(results string, done func(*row) int) (*forecast, e
 		p.passes, err = r.passes()
 		faults = append(faults, err)
 		p.calls = (p.images + r.Batch - 1) / r.Batch * p.passes
-		p.bytes = int64(p.images) * r.imageBytes()
+		if p.images > 0 {
+			p.bytes = int64(p.images)*r.imageBytes() + r.featureBytes()
+		}
 		f.rows = append(f.rows, p)
 	}
 	f.free = freeSpace(f.folder)
@@ -100,6 +103,41 @@ func (r *row) imageSide() int {
 func (r *row) imageBytes() int64 {
 	side := int64(r.imageSide())
 	return 3 * side * side
+}
+
+// featureBytes is what the features of the row's images take: rows of pool
+// features and two covariance matrices in float64.
+func (r *row) featureBytes() int64 {
+	if len(r.metrics) == 0 {
+		return 0
+	}
+	width := int64(2048) // of the official network, until the file tells
+	if f, err := checkpoint.Open(r.inception.Path); err == nil {
+		if fc := f.Tensors["fc.weight"]; len(fc.Shape) == 2 {
+			width = int64(fc.Shape[1])
+		}
+		f.Close()
+	}
+	want, bytes := generatedParts(r.metrics), 8*width*width
+	if want.pool {
+		bytes += 4 * width * int64(r.Samples)
+	}
+	if want.spatial {
+		side := int64(spatialSide(r.Inception.InputSize))
+		spatial := 7 * side * side
+		bytes += 8 * spatial * spatial
+	}
+	return bytes
+}
+
+// spatialSide is the height and width of Inception's Mixed_6 blocks: 17 for
+// images of 299 pixels. The network halves four times and has two convolutions
+// of 3×3 without padding.
+func spatialSide(input int) int {
+	halve := func(n int) int { return (n-3)/2 + 1 }
+	n := halve(input) - 2
+	n = halve(n) - 2
+	return halve(halve(n))
 }
 
 // images is how many images are still to be drawn.

@@ -140,11 +140,12 @@ func TestForecast(t *testing.T) {
 		t.Fatal(err)
 	}
 	const image = 3 * 32 * 32
+	const features = 8*256*256 + 4*256*100 + 8*175*175 // covariances, pool features
 	for i, want := range []rowForecast{
-		{images: 100, passes: 20, calls: 7 * 20, bytes: 100 * image},
-		{images: 40, passes: 40, calls: 3 * 40, bytes: 40 * image},
-		{images: 100, passes: 40, calls: 7 * 40, bytes: 100 * image},
-		{images: 100, passes: 20, calls: 7 * 20, bytes: 100 * image},
+		{images: 100, passes: 20, calls: 7 * 20, bytes: 100*image + features},
+		{images: 40, passes: 40, calls: 3 * 40, bytes: 40*image + features},
+		{images: 100, passes: 40, calls: 7 * 40, bytes: 100*image + features},
+		{images: 100, passes: 20, calls: 7 * 20, bytes: 100*image + features},
 		{images: 0, passes: 40},
 	} {
 		want.row = e.rows[i]
@@ -152,11 +153,11 @@ func TestForecast(t *testing.T) {
 			t.Errorf("row %d: %+v, want %+v", i, got, want)
 		}
 	}
-	if got, want := f.write(), int64((340+100)*image); got != want {
+	if got, want := f.write(), int64((340+100)*image+4*features); got != want {
 		t.Errorf("%d bytes, want %d", got, want)
 	}
 	f.free = 1_000_000
-	want := "to do: 340 images in 5 rows: 9,600 passes through the network, in 680 calls\ndisk:  1.4 MB at most in " + f.folder + ", 1.0 MB free: NOT ENOUGH; free some space or choose another disk with --results\n"
+	want := "to do: 340 images in 5 rows: 9,600 passes through the network, in 680 calls\ndisk:  4.8 MB at most in " + f.folder + ", 1.0 MB free: NOT ENOUGH; free some space or choose another disk with --results\n"
 	if got := f.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -183,7 +184,7 @@ func TestForecastOfThePaper(t *testing.T) {
 	if want := []int{250, 500, 500, 250, 500, 250, 500, 250, 500}; !slices.Equal(passes, want) {
 		t.Errorf("%v, want %v", passes, want)
 	}
-	if !strings.HasPrefix(f.String(), "to do: 450,000 images in 9 rows: 175,000,000 passes through the network, in 10,937,500 calls\ndisk:  98.3 GB at most in ") {
+	if !strings.HasPrefix(f.String(), "to do: 450,000 images in 9 rows: 175,000,000 passes through the network, in 10,937,500 calls\ndisk:  102.6 GB at most in ") {
 		t.Error(f)
 	}
 	if f.free <= 0 {
@@ -238,5 +239,14 @@ func TestTrial(t *testing.T) {
 	}
 	if err := f.trial(t.Context(), ort.Options{}); err == nil || !strings.Contains(err.Error(), "adm-uncond.pt") {
 		t.Error(err)
+	}
+}
+
+// 2023 = 7·17·17 spatial features at 299 pixels, 175 = 7·5·5 at 107.
+func TestSpatialSide(t *testing.T) {
+	for input, want := range map[int]int{299: 17, 107: 5} {
+		if got := spatialSide(input); got != want {
+			t.Errorf("%d pixels: %d, want %d", input, got, want)
+		}
 	}
 }
