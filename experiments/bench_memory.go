@@ -39,8 +39,9 @@ func (b *bench) evaluate() error {
 	if err != nil {
 		return err
 	}
-	defer n.Close()
-	if _, err := n.Features(b.ctx, models.TF, randomImages(16, 256), models.Pool, models.Spatial, models.LogitsUnbiased); err != nil {
+	_, err = n.Features(b.ctx, models.TF, randomImages(16, 256), models.Pool, models.Spatial, models.LogitsUnbiased)
+	n.Close() // as an evaluation does, before the metrics
+	if err != nil {
 		return err
 	}
 	p, err := ort.NewProducts(b.options.Threads)

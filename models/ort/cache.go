@@ -46,39 +46,46 @@ func (o Options) cachePath(m *onnx.Model) string {
 }
 
 // openCached loads the optimized graph at path, or optimizes and keeps it. A
-// file that cannot be read back is made anew; a folder that cannot be written
-// costs nothing but the time.
-func (s *Session) openCached(path string, options *rt.SessionOptions) (*rt.DynamicAdvancedSession, error) {
+// file that cannot be read back is made anew. It returns nil where nothing can
+// be kept, such as on a full disk: the caller prepares the graph without.
+func (s *Session) openCached(path string, options func() (*rt.SessionOptions, error)) *rt.DynamicAdvancedSession {
 	if b, err := os.ReadFile(path); err == nil {
-		if err := options.SetGraphOptimizationLevel(rt.GraphOptimizationLevelDisableAll); err != nil {
-			return nil, err
+		o, err := options()
+		if err != nil {
+			return nil
 		}
-		if session, err := s.create(b, options); err == nil {
-			return session, nil
+		defer o.Destroy()
+		if err := o.SetGraphOptimizationLevel(rt.GraphOptimizationLevelDisableAll); err != nil {
+			return nil
+		}
+		if session, err := s.create(b, o); err == nil {
+			return session
 		}
 		os.Remove(path)
-		if err := options.SetGraphOptimizationLevel(rt.GraphOptimizationLevelEnableAll); err != nil {
-			return nil, err
-		}
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return s.create(s.model.Proto, options)
+		return nil
 	}
 	scratch, err := os.MkdirTemp(filepath.Dir(path), "new-")
 	if err != nil {
-		return s.create(s.model.Proto, options)
+		return nil
 	}
 	defer os.RemoveAll(scratch)
-	tmp := filepath.Join(scratch, "graph.onnx")
-	if err := options.SetOptimizedModelFilePath(tmp); err != nil {
-		return nil, err
-	}
-	session, err := s.create(s.model.Proto, options)
+	o, err := options()
 	if err != nil {
-		return nil, err
+		return nil
+	}
+	defer o.Destroy()
+	tmp := filepath.Join(scratch, "graph.onnx")
+	if err := o.SetOptimizedModelFilePath(tmp); err != nil {
+		return nil
+	}
+	session, err := s.create(s.model.Proto, o)
+	if err != nil {
+		return nil
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		os.Remove(path) // the next start makes it anew
 	}
-	return session, nil
+	return session
 }

@@ -195,6 +195,15 @@ func TestCache(t *testing.T) {
 			t.Fatalf("opening %d kept nothing at %s", i, kept)
 		}
 	}
+	os.RemoveAll(filepath.Dir(kept))
+	if err := os.WriteFile(filepath.Dir(kept), nil, 0o644); err != nil { // a file where the folder should be
+		t.Fatal(err)
+	}
+	s, err := Open(m, opt)
+	if err != nil {
+		t.Fatalf("where nothing can be kept: %v", err)
+	}
+	s.Close()
 	if other := content("b").cachePath(m); other == kept {
 		t.Error("another checkpoint has the same key")
 	}

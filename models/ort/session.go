@@ -44,15 +44,16 @@ func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := opt.sessionOptions(folder)
-	if err != nil {
-		return nil, err
-	}
-	defer options.Destroy()
 	s := &Session{model: m}
 	if path := opt.cachePath(m); path != "" {
-		s.session, err = s.openCached(path, options)
-	} else {
+		s.session = s.openCached(path, func() (*rt.SessionOptions, error) { return opt.sessionOptions(folder) })
+	}
+	if s.session == nil {
+		var options *rt.SessionOptions
+		if options, err = opt.sessionOptions(folder); err != nil {
+			return nil, err
+		}
+		defer options.Destroy()
 		s.session, err = s.create(m.Proto, options)
 	}
 	if err != nil {
