@@ -66,4 +66,3 @@ func caseArray(a ort.Array) eval.CaseArray {
 	}
 	return eval.CaseArray{Shape: a.Shape}
 }
-
