@@ -15,11 +15,12 @@ import (
 // include, sweep and rows are done with. docs/configuration.md is generated
 // from it.
 type Experiment struct {
-	Name      string            `yaml:"name" doc:"name of the experiment and of its folder below --results"`
-	Samples   int               `yaml:"samples" doc:"images a row; asking for more later goes on where the run stopped"`
-	Seed      uint64            `yaml:"seed" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
-	Batch     int               `yaml:"batch" doc:"images a network call, and a file while a row is sampled"`
-	Model     configs.Block     `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them"`
+	Name      string        `yaml:"name" doc:"name of the experiment and of its folder below --results"`
+	Samples   int           `yaml:"samples" doc:"images a row; asking for more later goes on where the run stopped"`
+	Seed      uint64        `yaml:"seed" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
+	Batch     int           `yaml:"batch" doc:"images a network call, and a file while a row is sampled"`
+	Model     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them"`
+	Prompting `yaml:",inline"`
 	Sampler   configs.Block     `yaml:"sampler" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
 	Guidance  configs.Block     `yaml:"guidance" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
 	Reference string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s)"`

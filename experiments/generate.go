@@ -109,6 +109,9 @@ func (r *row) draw(ctx context.Context, n *network, at span, step func(done, of 
 	if err := condition(p, n.Generator, labels, at.len()); err != nil {
 		return models.Images{}, err
 	}
+	if err := r.prompt(ctx, p, n.Generator, at); err != nil {
+		return models.Images{}, err
+	}
 	x := tensor.New(append([]int{at.len()}, n.SampleShape()...)...)
 	if err := noise.Fill(-1, x); err != nil {
 		return models.Images{}, err

@@ -52,6 +52,12 @@ func (r *row) config() (json.RawMessage, error) {
 	for _, m := range r.metrics {
 		out.Metrics = append(out.Metrics, map[string]any{m.Name: m.Value})
 	}
+	if len(r.prompts) > 0 {
+		return configs.Canonical(struct {
+			resolvedRow `yaml:",inline"`
+			Prompting   `yaml:",inline"`
+		}{out, r.Prompting})
+	}
 	return configs.Canonical(out)
 }
 

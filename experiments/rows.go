@@ -9,6 +9,7 @@ import (
 	"sagbench/configs"
 	"sagbench/eval"
 	"sagbench/models"
+	"sagbench/models/tensor"
 	"sagbench/sampling"
 	"sagbench/sampling/guidance"
 )
@@ -39,6 +40,8 @@ type row struct {
 	guidances  []configs.Named[sampling.Guidance]
 	taps       []sampling.Tap
 	metrics    []configs.Named[eval.Metric]
+	prompts    []string                 // those of the list or of the file
+	encoded    map[string]tensor.Tensor // [1,L,D] by prompt, made by the row's network
 	published  map[string]float64
 }
 
@@ -94,7 +97,7 @@ func decodeRow(from configs.Row) (*row, error) {
 	r.checkpoint = pathAt(b, "model.checkpoint")
 	r.reference = pathAt(b, "reference")
 	r.inception = pathAt(b, "inception.checkpoint")
-	return r, configs.Join(r.space(), r.tap(), r.complete())
+	return r, configs.Join(r.space(), r.tap(), r.readPrompts(b), r.complete())
 }
 
 // space has the sampler choose its steps of the process of the model's flags.

@@ -35,6 +35,14 @@ type identity struct {
 	Seed       uint64                     `yaml:"seed"`
 }
 
+// A promptedIdentity is that of a row with prompts. Ids of rows without are
+// older than prompts.
+type promptedIdentity struct {
+	identity       `yaml:",inline"`
+	Prompts        []string `yaml:"prompts"`
+	NegativePrompt string   `yaml:"negative_prompt"`
+}
+
 // runID is the id of a row with a checkpoint of the given content.
 func (r *row) runID(checkpointSHA256 string) (string, error) {
 	id := identity{
@@ -63,7 +71,11 @@ func (r *row) runID(checkpointSHA256 string) (string, error) {
 		}
 		id.Guidance = append(id.Guidance, map[string]any{g.Name: options})
 	}
-	data, err := configs.Canonical(id)
+	var whole any = id
+	if len(r.prompts) > 0 {
+		whole = promptedIdentity{id, r.prompts, r.NegativePrompt}
+	}
+	data, err := configs.Canonical(whole)
 	if err != nil {
 		return "", err
 	}

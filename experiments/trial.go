@@ -7,6 +7,7 @@ import (
 
 	"sagbench/models"
 	"sagbench/models/ort"
+	"sagbench/sampling"
 )
 
 // trial fills in the rows' times: each network and each Inception draws and
@@ -67,8 +68,12 @@ func (r *row) tryNetwork(ctx context.Context, opt ort.Options) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
+	p := &sampling.Predictor{Cond: c}
+	if err := r.prompt(ctx, p, g, span{0, r.trialBatch()}); err != nil {
+		return 0, err
+	}
 	return second(r.trialBatch(), func() error {
-		_, err := g.Denoise(ctx, x, s.Timestep(s.Len()-1), c)
+		_, err := g.Denoise(ctx, x, s.Timestep(s.Len()-1), p.Cond)
 		return err
 	})
 }
