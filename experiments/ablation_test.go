@@ -9,7 +9,7 @@ import (
 )
 
 // embeddedFamilies are the labels of configs/families-fashion.yaml.
-var embeddedFamilies = []string{"ADM", "IDDPM", "DiT"}
+var embeddedFamilies = []string{"ADM", "IDDPM", "DiT", "SD"}
 
 // The experiments on the embedded models have a row for each family and value,
 // and nothing but the swept path differs within a family.
