@@ -93,7 +93,7 @@ func TestCheckFails(t *testing.T) {
 		{"  num_channels: 32", "  num_channels: 64", "its shapes suggest num_channels: 32 (not 64)"},
 		{"layer: output_blocks.1.1", "layer: output_blocks.9.1", "is no attention layer"},
 		{"checkpoint: model.pt", "checkpoint: other.pt", "other.pt.gz is there"},
-		{"tolerance:", "tolerances:", `did you mean "tolerance"`},
+		{"tolerance:", "tolerances:", "tolerance is missing; found kind, source, tolerances"},
 	} {
 		t.Run(c.new, func(t *testing.T) {
 			if _, ok, err := spoil(t, replace(c.old, c.new)); ok || err == nil || !strings.Contains(err.Error(), c.want) {
