@@ -18,7 +18,7 @@ type Experiment struct {
 	Name      string        `yaml:"name" doc:"name of the experiment and of its folder below --results"`
 	Samples   int           `yaml:"samples" doc:"images a row; asking for more later goes on where the run stopped"`
 	Seed      uint64        `yaml:"seed" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
-	Batch     int           `yaml:"batch" doc:"images a network call, and a file while a row is sampled"`
+	Batch     int           `yaml:"batch" doc:"images that are drawn together, and a file while a row is sampled; a network call takes each once for every condition that it is predicted under (with cfg twice)"`
 	Model     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them"`
 	Prompting `yaml:",inline"`
 	Sampler   configs.Block     `yaml:"sampler" doc:"one sampler with its options: {ddpm: {steps: 250}}"`

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,10 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sagbench/configs"
-	"sagbench/models"
 	"sagbench/models/checkpoint"
-	"sagbench/models/tensor"
-	"sagbench/sampling"
 )
 
 // A forecast is what an experiment still has to do.
@@ -28,12 +24,13 @@ type forecast struct {
 
 // A rowForecast is what one row still has to do.
 type rowForecast struct {
-	row    *row
-	images int           // still to draw
-	passes int           // of the network for an image, guidance included
-	calls  int           // of the network still to make, a batch each
-	bytes  int64         // still to write: samples and features
-	time   time.Duration // of the network and of Inception; 0 without a trial
+	row     *row
+	images  int           // still to draw
+	passes  int           // of the network for an image, guidance included
+	calls   int           // of the network still to make, a batch each
+	perStep string        // passes and calls of a step
+	bytes   int64         // still to write: samples and features
+	time    time.Duration // of the network and of Inception; 0 without a trial
 }
 
 // forecast counts what is left to do. done tells how many of a row's images are
@@ -46,10 +43,11 @@ func (e *experiment) forecast(results string, done func(*row) int) (*forecast, e
 		if done != nil {
 			p.images = max(0, r.Samples-done(r))
 		}
-		var err error
-		p.passes, err = r.passes()
+		steps, err := r.loads()
 		faults = append(faults, err)
-		p.calls = (p.images + r.Batch - 1) / r.Batch * p.passes
+		one := total(steps)
+		p.passes, p.perStep = one.passes, perStep(steps)
+		p.calls = (p.images + r.Batch - 1) / r.Batch * one.calls
 		if p.images > 0 {
 			p.bytes = int64(p.images)*r.imageBytes() + r.featureBytes()
 		}
@@ -57,31 +55,6 @@ func (e *experiment) forecast(results string, done func(*row) int) (*forecast, e
 	}
 	f.free = freeSpace(f.folder)
 	return f, configs.Join(faults...)
-}
-
-// A counter is a network that predicts nothing and counts its calls.
-type counter struct{ calls int }
-
-// Denoise implements sampling.Denoiser.
-func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ sampling.Cond) (sampling.Prediction, error) {
-	c.calls++
-	return sampling.Prediction{Eps: x.Like(), Attn: tensor.New(x.Rows(), x.Shape[2]*x.Shape[3])}, nil
-}
-
-// passes is how often an image goes through the network, counted on a small one
-// that predicts nothing: samplers and guidances need not say it.
-func (r *row) passes() (int, error) {
-	c := &counter{}
-	p, err := r.predictor(c, models.Process{Schedule: r.schedule, ClipDenoised: true})
-	if err != nil {
-		return 0, err
-	}
-	p.Cond.Labels, p.Null.Labels = []int64{0}, []int64{1}
-	x := tensor.New(1, 3, 8, 8)
-	if _, err := r.sampler.Value.Sample(context.Background(), p, x, sampling.Keyed{Images: []int{0}}); err != nil {
-		return 0, fmt.Errorf("row %q: %w", r.title(), err)
-	}
-	return c.calls, nil
 }
 
 // imageSide is the height and width that the model's flags name; 0 if they name none.

@@ -15,8 +15,8 @@ func planCommand(g *globals) *cobra.Command {
 		Use:   "plan EXPERIMENT.yaml [path=value...]",
 		Short: "show what an experiment would do: rows, images, network calls, disk, time",
 		Long: `Shows the rows of an experiment with the folder of each, the images that are there
-and those still to draw, the network passes of an image (a guided step takes two), and
-the disk space. With --trial two batches go through each network and each Inception for
+and those still to draw, the passes that an image makes through the network (a step guided
+by sag or cfg takes two) and the calls that they come in, at most, and the disk space. With --trial two batches go through each network and each Inception for
 an estimate of the time. Files that are missing are listed with the page on which their
 authors publish them. Nothing is written.`,
 		Example: `  sagbench plan configs/table1-fashion.yaml --trial
@@ -56,9 +56,9 @@ authors publish them. Nothing is written.`,
 // printPlan writes a line a row and the sums.
 func (s *session) printPlan(f *forecast) error {
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-	head := "row\timages\tto do\tpasses an image\tfolder\t"
+	head := "row\timages\tto do\tpasses an image\ta step\tfolder\t"
 	if f.trialed {
-		head = "row\timages\tto do\tpasses an image\ttime\tfolder\t"
+		head = "row\timages\tto do\tpasses an image\ta step\ttime\tfolder\t"
 	}
 	fmt.Fprintln(w, strings.TrimRight(head, "\t"))
 	for i, r := range f.rows {
@@ -66,7 +66,7 @@ func (s *session) printPlan(f *forecast) error {
 		if i < len(s.runs) {
 			folder = filepath.Base(s.runs[i].folder)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t", r.row.title(), grouped(r.row.Samples), grouped(r.images), r.passes)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t", r.row.title(), grouped(r.row.Samples), grouped(r.images), r.passes, r.perStep)
 		if f.trialed {
 			fmt.Fprintf(w, "%s\t", round(r.time))
 		}

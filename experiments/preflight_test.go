@@ -140,13 +140,14 @@ func TestForecast(t *testing.T) {
 		t.Fatal(err)
 	}
 	const image = 3 * 32 * 32
+	const one, two = "1 pass in 1 call", "2 passes in 2 calls"
 	const features = 8*256*256 + 4*256*100 + 8*175*175 // covariances, pool features
 	for i, want := range []rowForecast{
-		{images: 100, passes: 20, calls: 7 * 20, bytes: 100*image + features},
-		{images: 40, passes: 40, calls: 3 * 40, bytes: 40*image + features},
-		{images: 100, passes: 40, calls: 7 * 40, bytes: 100*image + features},
-		{images: 100, passes: 20, calls: 7 * 20, bytes: 100*image + features},
-		{images: 0, passes: 40},
+		{images: 100, passes: 20, calls: 7 * 20, perStep: one, bytes: 100*image + features},
+		{images: 40, passes: 40, calls: 3 * 40, perStep: two, bytes: 40*image + features},
+		{images: 100, passes: 40, calls: 7 * 40, perStep: two, bytes: 100*image + features},
+		{images: 100, passes: 20, calls: 7 * 20, perStep: one, bytes: 100*image + features},
+		{images: 0, passes: 40, perStep: two},
 	} {
 		want.row = e.rows[i]
 		if got := f.rows[i]; got != want {
@@ -165,10 +166,6 @@ func TestForecast(t *testing.T) {
 	f.rows[0].time, f.rows[4].time = time.Minute, 10*time.Second
 	if got := f.String(); !strings.HasSuffix(got, f.folder+"\ntime:  about 1m10s, from a trial of two batches\n") {
 		t.Error(got)
-	}
-	late := fashion(t, "sampler={ddim: {steps: 20}}", "guidance.sag.start=5").rows[1]
-	if got, err := late.passes(); err != nil || got != 25 {
-		t.Errorf("%d passes with a late start, %v", got, err)
 	}
 }
 

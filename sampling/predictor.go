@@ -39,6 +39,9 @@ func (p *Predictor) Step(x tensor.Tensor, t Timestep) *Step {
 // unguided conditional pass.
 func (p *Predictor) Predict(ctx context.Context, x tensor.Tensor, t Timestep) (guided Prediction, score tensor.Tensor, err error) {
 	s := p.Step(x, t)
+	if err := s.gather(ctx); err != nil {
+		return Prediction{}, tensor.Tensor{}, err
+	}
 	guided, err = s.Predict(ctx, p.Cond)
 	if err != nil {
 		return Prediction{}, tensor.Tensor{}, err
@@ -96,7 +99,8 @@ func wantShape(name string, v, x tensor.Tensor) error {
 }
 
 // A Step is one (x_t, t). Predictions at x_t are remembered, so that guidances
-// share them with each other and with the unguided pass.
+// share them with each other and with the unguided pass; those that are wanted
+// beforehand (Wanter) come from one network call.
 type Step struct {
 	X tensor.Tensor // x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], whichever the sampler; not to be written to
 	T Timestep

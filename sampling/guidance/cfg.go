@@ -9,7 +9,10 @@ import (
 	"sagbench/sampling"
 )
 
-var _ contrast = (*CFG)(nil)
+var (
+	_ contrast        = (*CFG)(nil)
+	_ sampling.Wanter = (*CFG)(nil)
+)
 
 // CFG is classifier-free guidance: along the difference that the condition
 // makes. With ε_c the prediction under the condition and ε_∅ that under ∅,
@@ -71,6 +74,14 @@ func (g *CFG) interval() (start, stop float64) {
 func (g *CFG) Contrasts(s *sampling.Step) bool {
 	start, stop := g.interval()
 	return g.Scale != 1 && s.T.Value <= start && s.T.Value >= stop
+}
+
+// Wants is ∅.
+func (g *CFG) Wants(s *sampling.Step) []sampling.Cond {
+	if !g.Contrasts(s) || s.Null().IsZero() {
+		return nil
+	}
+	return []sampling.Cond{s.Null()}
 }
 
 // Delta is (s − 1)(ε_c − ε_∅), rescaled; where the guidance is off, nothing,

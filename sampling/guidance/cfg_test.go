@@ -13,15 +13,15 @@ import (
 )
 
 // labelled predicts ε = x/2 + label/8 + channel/16, v = label, and counts its
-// calls; label 10 is ∅.
-type labelled struct{ calls int }
+// calls and the images in them; label 10 is ∅.
+type labelled struct{ calls, images int }
 
 func labelledEps(x float32, label int64, channel int) float32 {
 	return x/2 + float32(label)/8 + float32(channel)/16
 }
 
 func (d *labelled) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
-	d.calls++
+	d.calls, d.images = d.calls+1, d.images+x.Rows()
 	p := sampling.Prediction{Eps: x.Like(), Var: x.Like(), Attn: tensor.New(x.Shape[0], 4)}
 	area := x.Shape[2] * x.Shape[3]
 	for n := range x.Rows() {
@@ -73,8 +73,8 @@ func TestCFG(t *testing.T) {
 				}
 			}
 		}
-		if d.calls != 2 {
-			t.Errorf("%+v: %d network calls, want 2", c, d.calls)
+		if d.calls != 1 || d.images != 4 {
+			t.Errorf("%+v: %d network calls with %d images, want one with 4", c, d.calls, d.images)
 		}
 	}
 }
@@ -84,24 +84,26 @@ func TestCFG(t *testing.T) {
 func TestCFGOff(t *testing.T) {
 	f := func(v float64) *float64 { return &v }
 	x := tensor.New(2, 4, 2, 2)
-	sag := &SAG{Scale: 0.5, BlurSigma: 1, BlurKernel: 3, MaskThreshold: 1, Layer: "blocks.0.attn"}
+	sag := &SAG{Scale: 0.5, BlurSigma: 1, BlurKernel: 3, MaskThreshold: -1, Layer: "blocks.0.attn"}
 	s := schedule(t)
 	at := s.Timestep(3)
 	for _, c := range []struct {
 		guidances []sampling.Guidance
 		calls     int
+		passes    int
 	}{
-		{[]sampling.Guidance{&CFG{Scale: 1}}, 1},
-		{[]sampling.Guidance{&CFG{Scale: 2, Start: f(at.Value - 1)}}, 1},
-		{[]sampling.Guidance{&CFG{Scale: 2, Stop: f(at.Value + 1)}}, 1},
-		{[]sampling.Guidance{&CFG{Scale: 2, Start: f(at.Value), Stop: f(at.Value)}}, 2},
-		{[]sampling.Guidance{&CFG{Scale: 2}, &CFG{Scale: 3, Channels: 1}}, 2},
-		{[]sampling.Guidance{&CFG{Scale: 2}, sag}, 3},
+		{[]sampling.Guidance{&CFG{Scale: 1}}, 1, 1},
+		{[]sampling.Guidance{&CFG{Scale: 2, Start: f(at.Value - 1)}}, 1, 1},
+		{[]sampling.Guidance{&CFG{Scale: 2, Stop: f(at.Value + 1)}}, 1, 1},
+		{[]sampling.Guidance{&CFG{Scale: 2, Start: f(at.Value), Stop: f(at.Value)}}, 1, 2},
+		{[]sampling.Guidance{&CFG{Scale: 2}, &CFG{Scale: 3, Channels: 1}}, 1, 2},
+		{[]sampling.Guidance{&CFG{Scale: 2}, sag}, 2, 3},
+		{[]sampling.Guidance{sag}, 2, 2},
 	} {
 		d := &labelled{}
 		p := labelledPredictor(t, d, c.guidances...)
-		if _, _, err := p.Predict(t.Context(), x, at); err != nil || d.calls != c.calls {
-			t.Errorf("%v: %d network calls, want %d: %v", c.guidances, d.calls, c.calls, err)
+		if _, _, err := p.Predict(t.Context(), x, at); err != nil || d.calls != c.calls || d.images != 2*c.passes {
+			t.Errorf("%v: %d network calls with %d images, want %d with %d: %v", c.guidances, d.calls, d.images, c.calls, 2*c.passes, err)
 		}
 	}
 	p := labelledPredictor(t, &labelled{}, &CFG{Scale: 2})

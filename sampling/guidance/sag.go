@@ -15,7 +15,10 @@ import (
 	"sagbench/sampling"
 )
 
-var _ sampling.Tapper = (*SAG)(nil)
+var (
+	_ sampling.Tapper = (*SAG)(nil)
+	_ sampling.Wanter = (*SAG)(nil)
+)
 
 // SAG is self-attention guidance: away from what the network sees when the
 // places that it attends to are blurred. With A the attention mass that each
@@ -137,10 +140,24 @@ func deref(p *int) int {
 	return *p
 }
 
+// on tells whether the guidance is on at the step.
+func (g *SAG) on(s *sampling.Step) bool {
+	return g.Scale != 0 && (g.Start == nil || s.T.Index < *g.Start)
+}
+
+// Wants is the prediction that is degraded.
+func (g *SAG) Wants(s *sampling.Step) []sampling.Cond {
+	cond, err := g.degraded(s)
+	if err != nil || !g.on(s) {
+		return nil
+	}
+	return []sampling.Cond{cond}
+}
+
 // Delta is s (ε − ε(x̂_t)); where the guidance is off, nothing, without any
 // network call.
 func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if g.Scale == 0 || g.Start != nil && s.T.Index >= *g.Start {
+	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
 	cond, err := g.degraded(s)

@@ -174,7 +174,9 @@ type asked struct {
 }
 
 func (d *asked) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
-	d.labels = append(d.labels, c.Labels[0])
+	for n := 0; n < len(c.Labels); n += 2 { // the first of each batch of two
+		d.labels = append(d.labels, c.Labels[n])
+	}
 	return d.labelled.Denoise(ctx, x, t, c)
 }
 
@@ -185,7 +187,7 @@ func TestSAGCondition(t *testing.T) {
 	for _, c := range []struct {
 		condition string
 		cfg       *CFG
-		want      []int64 // labels of the calls
+		want      []int64 // labels of the passes
 	}{
 		{"", nil, []int64{3, 3}},
 		{"", &CFG{Scale: 2}, []int64{3, 10, 10}},
@@ -210,7 +212,7 @@ func TestSAGCondition(t *testing.T) {
 			slices.Sort(d.labels[1:])
 			slices.Sort(c.want[1:])
 			if !slices.Equal(d.labels, c.want) {
-				t.Errorf("condition %q, %+v: calls with labels %v, want %v", c.condition, c.cfg, d.labels, c.want)
+				t.Errorf("condition %q, %+v: passes with labels %v, want %v", c.condition, c.cfg, d.labels, c.want)
 			}
 			slices.Reverse(gs)
 		}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"sagbench/configs"
+	"sagbench/models"
+	"sagbench/models/ort"
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+	"sagbench/sampling/guidance"
+)
+
+// downhill is a guidance with a score of its own, as a classifier's is.
+type downhill struct{}
+
+func (downhill) Delta(_ context.Context, s *sampling.Step) (sampling.Delta, error) {
+	return sampling.Delta{Score: s.X.Clone()}, nil
+}
+
+// What a step asks of the network under combinations of guidances.
+func TestLoads(t *testing.T) {
+	for _, c := range []struct {
+		guidance  string
+		sampler   string
+		score     bool
+		perStep   string
+		total     load
+		wantSteps int
+	}{
+		{"{}", "{ddpm: {steps: 20}}", false, "1 pass in 1 call", load{20, 20}, 20},
+		{"{sag: {layer: a}}", "{ddpm: {steps: 20}}", false, "2 passes in 2 calls", load{40, 40}, 20},
+		{"{sag: {layer: a, mask_threshold: 7}}", "{ddpm: {steps: 20}}", false, "2 passes in 2 calls", load{40, 40}, 20},
+		{"{sag: {layer: a, start: 5}}", "{ddim: {steps: 20}}", false, "1 pass in 1 call, then 2 passes in 2 calls", load{25, 25}, 20},
+		{"{cfg: {scale: 3}}", "{ddpm: {steps: 20}}", false, "2 passes in 1 call", load{20, 40}, 20},
+		{"{cfg: {scale: 1}}", "{ddpm: {steps: 20}}", false, "1 pass in 1 call", load{20, 20}, 20},
+		{"{cfg: {scale: 3, start: 500}}", "{ddim: {steps: 20}}", false, "1 pass in 1 call, then 2 passes in 1 call", load{20, 31}, 20},
+		{"{cfg: {scale: 3}, sag: {layer: a}}", "{ddpm: {steps: 20}}", false, "3 passes in 2 calls", load{40, 60}, 20},
+		{"{sag: {layer: a}, cfg: {scale: 3}}", "{euler: {steps: 20}}", false, "3 passes in 2 calls", load{40, 60}, 20},
+		{"{cfg: {scale: 3}, sag: {layer: a, condition: conditional}}", "{pndm: {steps: 20}}", false, "3 passes in 2 calls", load{42, 63}, 21},
+		{"{sag: {layer: a, condition: unconditional}}", "{ddpm: {steps: 20}}", false, "3 passes in 2 calls", load{40, 60}, 20},
+		{"{cfg: {scale: 3}, sag: {layer: a}}", "{ddpm: {steps: 20}}", true, "3 passes in 2 calls", load{40, 60}, 20},
+		{"{}", "{ddim: {steps: 20}}", true, "1 pass in 1 call", load{20, 20}, 20},
+	} {
+		r := fashion(t, "guidance=!replace "+c.guidance, "sampler=!replace "+c.sampler, "sweep=!replace {}").rows[0]
+		if c.score {
+			r.guidances = append(r.guidances, configs.Named[sampling.Guidance]{Name: "downhill", Value: downhill{}})
+		}
+		steps, err := r.loads()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if perStep(steps) != c.perStep || total(steps) != c.total || len(steps) != c.wantSteps {
+			t.Errorf("%s, %s: %s in %d steps, %+v; want %s in %d, %+v", c.guidance, c.sampler, perStep(steps), len(steps), total(steps), c.perStep, c.wantSteps, c.total)
+		}
+	}
+}
+
+// singly is a network that sees one image at a time.
+type singly struct{ sampling.Denoiser }
+
+func (d singly) Denoise(ctx context.Context, x tensor.Tensor, at sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
+	var eps, v, attn []tensor.Tensor
+	for n := range x.Rows() {
+		var one sampling.Cond
+		if c.Labels != nil {
+			one.Labels = c.Labels[n : n+1]
+		}
+		if !c.Context.IsZero() {
+			one.Context = c.Context.Slice(n, n+1)
+		}
+		p, err := d.Denoiser.Denoise(ctx, x.Slice(n, n+1), at, one)
+		if err != nil {
+			return sampling.Prediction{}, err
+		}
+		eps, v, attn = append(eps, p.Eps), append(v, p.Var), append(attn, p.Attn)
+	}
+	return sampling.Prediction{Eps: rowsOf(eps), Var: rowsOf(v), Attn: rowsOf(attn)}, nil
+}
+
+// rowsOf joins single images; nothing where there is nothing to join.
+func rowsOf(images []tensor.Tensor) tensor.Tensor {
+	if images[0].IsZero() {
+		return tensor.Tensor{}
+	}
+	out := tensor.Tensor{Shape: slices.Concat([]int{len(images)}, images[0].Shape[1:])}
+	for _, t := range images {
+		out.Data = append(out.Data, t.Data...)
+	}
+	return out
+}
+
+// embedded is the row of an embedded model, opened, and a predictor for three
+// images of it.
+func embedded(t *testing.T, label string, overrides ...string) (*row, models.Generator, *sampling.Predictor, tensor.Tensor) {
+	t.Helper()
+	e, err := loadExperiment(filepath.Join("..", "configs", "families-fashion.yaml"), overrides)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := e.rows[slices.IndexFunc(e.rows, func(r *row) bool { return r.label == label })]
+	m, err := r.openModel(ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	g := m.(models.Generator)
+	p, err := r.predictor(g, g.Process())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const images = 3
+	x, c, err := benchInput(g, images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := condition(p, g, c.Labels, images); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.prompt(t.Context(), p, g, span{0, images}); err != nil {
+		t.Fatal(err)
+	}
+	return r, g, p, x
+}
+
+// The embedded networks predict the same bits in one call for two conditions as
+// image by image.
+func TestJoinedBits(t *testing.T) {
+	for _, label := range []string{"DiT", "SD"} {
+		_, g, p, x := embedded(t, label, "guidance.cfg={scale: 3}", "guidance.sag.scale=0.5")
+		d := &counting{Denoiser: g}
+		p.Denoiser = d
+		at := p.Schedule.Timestep(p.Schedule.Len() / 2)
+		got, _, err := p.Predict(t.Context(), x, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []int{6, 3}; !slices.Equal(d.images, want) {
+			t.Errorf("%s: calls of %v images, want %v", label, d.images, want)
+		}
+		p.Denoiser = singly{g}
+		want, _, err := p.Predict(t.Context(), x, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.Eps.Data, want.Eps.Data) || !slices.Equal(got.Var.Data, want.Var.Data) || !slices.Equal(got.Attn.Data, want.Attn.Data) {
+			t.Errorf("%s: the joined prediction has other bits", label)
+		}
+		p.Guidances = []sampling.Guidance{&guidance.CFG{Scale: 1}}
+		plain, _, err := p.Predict(t.Context(), x, at)
+		if err != nil || slices.Equal(plain.Eps.Data, got.Eps.Data) {
+			t.Errorf("%s: guidance changes nothing: %v", label, err)
+		}
+	}
+}
+
+// counting keeps the number of images of each call.
+type counting struct {
+	sampling.Denoiser
+	images []int
+}
+
+func (d *counting) Denoise(ctx context.Context, x tensor.Tensor, at sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
+	d.images = append(d.images, x.Rows())
+	return d.Denoiser.Denoise(ctx, x, at, c)
+}

@@ -1,0 +1,114 @@
+package sampling
+
+import (
+	"context"
+	"slices"
+
+	"sagbench/models/tensor"
+)
+
+// A Wanter is a guidance that knows beforehand which predictions at x_t it will
+// ask for, so that they come from one network call together with the unguided
+// one. What it does not name here is still answered, by a call of its own.
+type Wanter interface {
+	Guidance
+	// Wants are the conditions of these predictions, none where the guidance is
+	// off or cannot work.
+	Wants(s *Step) []Cond
+}
+
+// gather makes the step's predictions that the guidances want, and the unguided
+// one, in as few network calls as their conditions allow.
+func (s *Step) gather(ctx context.Context) error {
+	wanted := []Cond{s.Cond()}
+	for _, g := range s.Guidances() {
+		w, ok := g.(Wanter)
+		if !ok {
+			continue
+		}
+		for _, c := range w.Wants(s) {
+			if !slices.ContainsFunc(wanted, c.Equal) {
+				wanted = append(wanted, c)
+			}
+		}
+	}
+	for len(wanted) > 0 {
+		var together, rest []Cond
+		for _, c := range wanted {
+			if c.joins(wanted[0]) {
+				together = append(together, c)
+			} else {
+				rest = append(rest, c)
+			}
+		}
+		if err := s.predictTogether(ctx, together); err != nil {
+			return err
+		}
+		wanted = rest
+	}
+	return nil
+}
+
+// predictTogether makes and remembers the predictions at x_t under conditions
+// that join: one call of len(conds) times the batch.
+func (s *Step) predictTogether(ctx context.Context, conds []Cond) error {
+	if len(conds) == 1 {
+		_, err := s.Predict(ctx, conds[0])
+		return err
+	}
+	n := s.X.Rows()
+	p, err := s.PredictAt(ctx, repeated(s.X, len(conds)), join(conds))
+	if err != nil {
+		return err
+	}
+	for i, c := range conds {
+		s.memo = append(s.memo, remembered{c, p.slice(i*n, (i+1)*n)})
+	}
+	return nil
+}
+
+// joins tells whether one network call can take both conditions.
+func (c Cond) joins(d Cond) bool {
+	return (c.Labels == nil) == (d.Labels == nil) && slices.Equal(c.Context.Shape, d.Context.Shape)
+}
+
+// join is the conditions after one another, [k·N] labels and [k·N,L,D] context.
+func join(conds []Cond) Cond {
+	var joined Cond
+	contexts := make([]tensor.Tensor, len(conds))
+	for i, c := range conds {
+		joined.Labels = append(joined.Labels, c.Labels...)
+		contexts[i] = c.Context
+	}
+	if !contexts[0].IsZero() {
+		joined.Context = concatenated(contexts)
+	}
+	return joined
+}
+
+// repeated is x k times, along the batch.
+func repeated(x tensor.Tensor, k int) tensor.Tensor {
+	return concatenated(slices.Repeat([]tensor.Tensor{x}, k))
+}
+
+// concatenated is tensors of one shape along the batch.
+func concatenated(parts []tensor.Tensor) tensor.Tensor {
+	shape := slices.Clone(parts[0].Shape)
+	shape[0] *= len(parts)
+	out := tensor.Tensor{Shape: shape, Data: make([]float32, 0, tensor.Size(shape))}
+	for _, t := range parts {
+		out.Data = append(out.Data, t.Data...)
+	}
+	return out
+}
+
+// slice is the prediction of images [from, to); it shares memory with p.
+func (p Prediction) slice(from, to int) Prediction {
+	cut := func(t tensor.Tensor) tensor.Tensor {
+		if t.IsZero() {
+			return t
+		}
+		return t.Slice(from, to)
+	}
+	return Prediction{Eps: cut(p.Eps), Var: cut(p.Var), Attn: cut(p.Attn)}
+}
