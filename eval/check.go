@@ -241,7 +241,7 @@ func (c *checker) inception(name string, size int) ([]float64, error) {
 		if size < 1 {
 			return nil, errors.New("splits of 0 images")
 		}
-		mean, _, err := inceptionScore(c.ctx, c.gen, splits(c.gen.N, size, 0), nil)
+		mean, _, _, err := inceptionScore(c.ctx, c.gen, splits(c.gen.N, size, 0), nil)
 		return []float64{mean}, err
 	case "is.torch_fidelity", "is.torch_fidelity.std":
 		order, err := indices("in.permutation", c.in["in.permutation"].Int, c.gen.N)
@@ -251,7 +251,7 @@ func (c *checker) inception(name string, size int) ([]float64, error) {
 		if len(order) != c.gen.N {
 			return nil, fmt.Errorf("in.permutation: %d indices of %d images", len(order), c.gen.N)
 		}
-		mean, std, err := inceptionScore(c.ctx, c.gen, splits(c.gen.N, 0, 10), order)
+		mean, std, _, err := inceptionScore(c.ctx, c.gen, splits(c.gen.N, 0, 10), order)
 		if strings.HasSuffix(name, ".std") {
 			return []float64{std}, err
 		}

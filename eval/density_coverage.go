@@ -34,10 +34,10 @@ type PRDCRecall struct {
 }
 
 var (
-	_ Metric = (*Density)(nil)
-	_ Metric = (*Coverage)(nil)
-	_ Metric = (*PRDCPrecision)(nil)
-	_ Metric = (*PRDCRecall)(nil)
+	_ Resampler = (*Density)(nil)
+	_ Resampler = (*Coverage)(nil)
+	_ Resampler = (*PRDCPrecision)(nil)
+	_ Resampler = (*PRDCRecall)(nil)
 )
 
 // Validate implements the check after decoding.
@@ -100,4 +100,34 @@ func prdc(ctx context.Context, c Column, k int, ref, gen *Features, share func(m
 		return nil, err
 	}
 	return ballsScore(c, share(found), ref, ballsNote(k, "exact", ref, gen)+", strictly inside"), nil
+}
+
+// Replicates implements Resampler; see Precision.
+func (m *Density) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 {
+		return found.means(d, func(pairs int32) float64 { return float64(pairs) / float64(m.K) })
+	})
+}
+
+// Replicates implements Resampler; see Precision.
+func (m *Coverage) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 { return found.holds.replicates(d) })
+}
+
+// Replicates implements Resampler; see Precision.
+func (m *PRDCPrecision) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 { return found.means(d, inAny) })
+}
+
+// Replicates implements Resampler; see Recall.
+func (m *PRDCRecall) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 { return found.in.replicates(d) })
+}
+
+func prdcReplicates(ctx context.Context, k int, ref, gen *Features, values func(*members) []float64) ([]float64, error) {
+	found, err := manifoldMembers(ctx, ref, gen, manifoldKey{DistanceF32, k, true})
+	if err != nil {
+		return nil, err
+	}
+	return values(found), nil
 }

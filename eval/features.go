@@ -15,6 +15,7 @@ type Features struct {
 	Pool        []float32 // [N,D] pool features in file order; nil where only statistics are known
 	Stats       *Stats    // of pool features; nil: computed from Pool. A reference's may cover more images than Pool
 	Spatial     *Stats    // of spatial features (sFID)
+	SpatialRows []float32 // [N,S] the spatial features themselves; nil unless a bootstrap needs them
 	Logits      []float32 // [N,K] class logits in file order; nil: Pool·ClassWeightᵀ
 	ClassWeight []float32 // [K,D] last layer of the classifier, without bias
 	Products    Products  // nil: Gonum
@@ -44,6 +45,13 @@ func (f *Features) Validate() error {
 	}
 	if f.Pool != nil && f.Stats != nil && f.Stats.D() != f.D {
 		fail("pool features of %d dimensions, statistics of %d", f.D, f.Stats.D())
+	}
+	if f.SpatialRows != nil {
+		if f.N < 1 || f.Spatial == nil || len(f.SpatialRows) != f.N*f.Spatial.D() {
+			fail("%d spatial features of %d images that do not fit their statistics", len(f.SpatialRows), f.N)
+		} else if err := checkFinite(f.SpatialRows, f.Spatial.D(), 0); err != nil {
+			fail("spatial features: %w", err)
+		}
 	}
 	if f.Logits != nil {
 		if f.N < 1 || len(f.Logits)%f.N != 0 {
@@ -96,16 +104,20 @@ func (f *Features) poolStats() (*Stats, error) {
 // pools checks that both sets have pool features of one dimension.
 func pools(ref, gen *Features) error {
 	var faults []error
-	for _, f := range []*Features{ref, gen} {
-		if f.Pool == nil {
-			faults = append(faults, fmt.Errorf("%s has no features of single images: statistics are not enough, an .npz with arr_0 supplies them", f.name()))
-		}
-	}
-	if len(faults) == 0 && ref.D != gen.D {
+	faults = append(faults, ref.single(), gen.single())
+	if errors.Join(faults...) == nil && ref.D != gen.D {
 		faults = append(faults, fmt.Errorf("%s has %d features an image, %s has %d: they come from different networks",
 			ref.name(), ref.D, gen.name(), gen.D))
 	}
 	return errors.Join(faults...)
+}
+
+// single reports that there are no features of single images.
+func (f *Features) single() error {
+	if f.Pool == nil {
+		return fmt.Errorf("%s has no features of single images: statistics are not enough, an .npz with arr_0 supplies them", f.name())
+	}
+	return nil
 }
 
 // remember computes a value once for a set of features.

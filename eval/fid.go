@@ -16,7 +16,7 @@ type FID struct {
 	Mean MeanType `yaml:"mean" doc:"float32 (ADM, torch-fidelity) or float64 (exact; pytorch-fid, torchmetrics)"`
 }
 
-var _ Metric = (*FID)(nil)
+var _ Resampler = (*FID)(nil)
 
 // A MeanType is the arithmetic of the mean of features.
 type MeanType string
@@ -53,6 +53,18 @@ func (m *FID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
 		return nil, err
 	}
 	return frechetScore(m.Column(), r, g, m.Mean, products(gen, ref))
+}
+
+// Replicates implements Resampler; each takes a covariance and a trace.
+func (m *FID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	r, err := ref.poolStats()
+	if err != nil {
+		return nil, err
+	}
+	if err := gen.single(); err != nil {
+		return nil, err
+	}
+	return frechetReplicates(ctx, r, gen.Pool, d, m.Mean, products(gen, ref))
 }
 
 // frechetScore is the distance as a score, with what may mislead about it.

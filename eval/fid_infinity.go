@@ -21,7 +21,7 @@ type FIDInfinity struct {
 	Seed     uint32 `yaml:"seed" doc:"seed of the subsets (numpy.random.RandomState)"`
 }
 
-var _ Metric = (*FIDInfinity)(nil)
+var _ Resampler = (*FIDInfinity)(nil)
 
 // Validate implements the check after decoding.
 func (m *FIDInfinity) Validate() error {
@@ -39,24 +39,60 @@ func (m *FIDInfinity) Score(ctx context.Context, ref, gen *Features) ([]Score, e
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	if gen.Pool == nil {
-		return nil, fmt.Errorf("%s has no features of single images: statistics are not enough, an .npz with arr_0 supplies them", gen.name())
-	}
-	random := newRandomState(m.Seed)
-	smallest := min(m.Smallest, max(gen.N/10, 2))
-	if smallest >= gen.N {
-		return nil, fmt.Errorf("%s: %d images are too few for subsets", gen.name(), gen.N)
-	}
-	var subsets [][]int
-	for i := range m.Points {
-		size := smallest + (gen.N-smallest)*i/(m.Points-1)
-		subsets = append(subsets, random.permutation(gen.N)[:size])
+	subsets, err := m.subsets(gen)
+	if err != nil {
+		return nil, err
 	}
 	fit, err := fidInfinity(ctx, ref, gen, subsets)
 	if err != nil {
 		return nil, err
 	}
-	return []Score{m.Column().score(fit.intercept, fmt.Sprintf("%d subsets of %d to %d images", m.Points, smallest, gen.N))}, nil
+	return []Score{m.Column().score(fit.intercept, fmt.Sprintf("%d subsets of %d to %d images", m.Points, len(subsets[0]), gen.N))}, nil
+}
+
+// subsets are the images that each point of the line is computed from.
+func (m *FIDInfinity) subsets(gen *Features) ([][]int, error) {
+	if err := gen.single(); err != nil {
+		return nil, err
+	}
+	smallest := min(m.Smallest, max(gen.N/10, 2))
+	if smallest >= gen.N {
+		return nil, fmt.Errorf("%s: %d images are too few for subsets", gen.name(), gen.N)
+	}
+	random := newRandomState(m.Seed)
+	subsets := make([][]int, m.Points)
+	for i := range subsets {
+		size := smallest + (gen.N-smallest)*i/(m.Points-1)
+		subsets[i] = random.permutation(gen.N)[:size]
+	}
+	return subsets, nil
+}
+
+// Replicates implements Resampler: subsets of each draw, a line each. One
+// costs as much as the score.
+func (m *FIDInfinity) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	subsets, err := m.subsets(gen)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]float64, d.Len())
+	for b, list := range d.index {
+		drawn := make([][]int, len(subsets))
+		for i, s := range subsets {
+			for _, at := range s {
+				drawn[i] = append(drawn[i], int(list[at]))
+			}
+		}
+		fit, err := fidInfinity(ctx, ref, gen, drawn)
+		if err != nil {
+			return nil, err
+		}
+		out[b] = fit.intercept
+	}
+	return out, nil
 }
 
 type infinityFit struct {

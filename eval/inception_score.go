@@ -23,7 +23,7 @@ type InceptionScore struct {
 	Shuffle   bool `yaml:"shuffle" doc:"split a permutation (seed 2020) instead of the file order"`
 }
 
-var _ Metric = (*InceptionScore)(nil)
+var _ Resampler = (*InceptionScore)(nil)
 
 // Validate implements the check after decoding.
 func (m *InceptionScore) Validate() error {
@@ -36,33 +36,65 @@ func (m *InceptionScore) Validate() error {
 // Column implements Metric.
 func (*InceptionScore) Column() Column { return Column{"is", "IS", Higher, 2} }
 
-// Score implements Metric. The reference plays no part.
+// Score implements Metric. The reference plays no part. Where images come in
+// an order of their classes, splits of that order see few of them each: then a
+// second score, of splits of a permutation, stands beside the first.
 func (m *InceptionScore) Score(ctx context.Context, _, gen *Features) ([]Score, error) {
-	if err := m.Validate(); err != nil {
-		return nil, err
-	}
-	n := gen.N
-	if m.Splits > n {
-		return nil, fmt.Errorf("%s: %d splits of %d images", gen.name(), m.Splits, n)
-	}
-	var order []int
-	if m.Shuffle {
-		order = newRandomState(2020).permutation(n)
-	}
-	mean, std, err := inceptionScore(ctx, gen, splits(n, m.SplitSize, m.Splits), order)
+	order, ends, err := m.plan(gen)
 	if err != nil {
 		return nil, err
 	}
-	s := m.Column().score(mean, fmt.Sprintf("splits of %d in file order", m.SplitSize))
+	mean, std, best, err := inceptionScore(ctx, gen, ends, order)
+	if err != nil {
+		return nil, err
+	}
+	s := m.Column().score(mean, m.note())
 	if m.Splits > 0 {
 		s.Std = std
-		s.Note = fmt.Sprintf("%d splits", m.Splits)
 	}
-	if size := m.SplitSize; m.Splits == 0 && n%size != 0 {
+	if size := m.SplitSize; m.Splits == 0 && gen.N%size != 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: IS is the mean over splits of %d images, but the last one has %d: it is lower than that of whole splits",
-			gen.name(), size, n%size))
+			gen.name(), size, gen.N%size))
 	}
-	return []Score{s}, nil
+	z := classOrder(best)
+	if order != nil || len(ends) < 2 || z < sortedFrom {
+		return []Score{s}, nil
+	}
+	shuffled, _, _, err := inceptionScore(ctx, gen, ends, newRandomState(shuffleSeed).permutation(gen.N))
+	if err != nil {
+		return nil, err
+	}
+	s.Warnings = append(s.Warnings, fmt.Sprintf("%s: neighbours have the same class far more often than by chance (%.0f standard deviations): the images seem to be sorted, and a split holds few of the classes; over splits of a permutation IS is %.4g",
+		gen.name(), z, shuffled))
+	return []Score{s, Column{"is_permuted", "IS, permuted", Higher, 2}.score(shuffled, fmt.Sprintf("the same splits of a permutation (seed %d)", shuffleSeed))}, nil
+}
+
+// shuffleSeed is torch-fidelity's.
+const shuffleSeed = 2020
+
+// plan is the order of the images (nil: as they are) and where splits end.
+func (m *InceptionScore) plan(gen *Features) (order, ends []int, err error) {
+	if err := m.Validate(); err != nil {
+		return nil, nil, err
+	}
+	if m.Splits > gen.N {
+		return nil, nil, fmt.Errorf("%s: %d splits of %d images", gen.name(), m.Splits, gen.N)
+	}
+	if m.Shuffle {
+		order = newRandomState(shuffleSeed).permutation(gen.N)
+	}
+	return order, splits(gen.N, m.SplitSize, m.Splits), nil
+}
+
+func (m *InceptionScore) note() string {
+	order := "file order"
+	if m.Shuffle {
+		order = fmt.Sprintf("a permutation (seed %d)", shuffleSeed)
+	}
+	if m.Splits > 0 {
+		return fmt.Sprintf("%d splits in %s", m.Splits, order)
+	}
+	return fmt.Sprintf("splits of %d in %s", m.SplitSize, order)
 }
 
 // splits are the ends of consecutive parts of [0,n): parts of them if that is
@@ -81,33 +113,33 @@ func splits(n, size, parts int) (ends []int) {
 }
 
 // inceptionScore is the mean and the standard deviation over the splits that
-// end at ends, of the images in the given order (nil: as they are).
-func inceptionScore(ctx context.Context, gen *Features, ends, order []int) (mean, std float64, err error) {
-	if gen.Logits == nil && (gen.Pool == nil || gen.ClassWeight == nil) {
-		return 0, 0, fmt.Errorf("%s has no logits: images supply them, statistics do not", gen.name())
-	}
+// end at ends, of the images in the given order (nil: as they are), and the
+// likeliest class of each image in that order.
+func inceptionScore(ctx context.Context, gen *Features, ends, order []int) (mean, std float64, best []int, err error) {
 	if gen.N < 1 {
-		return 0, 0, errors.New("no images")
+		return 0, 0, nil, errors.New("no images")
 	}
+	best = make([]int, gen.N)
 	var scores []float64
 	start := 0
 	for _, end := range ends {
 		if err := ctx.Err(); err != nil {
-			return 0, 0, err
+			return 0, 0, nil, err
 		}
-		s, err := splitScore(gen, start, end, order)
+		s, err := splitScore(gen, start, end, order, best)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, nil, err
 		}
 		scores = append(scores, s)
 		start = end
 	}
 	mean, std = meanStd(scores)
-	return mean, std, nil
+	return mean, std, best, nil
 }
 
-// splitScore is exp(mean Σ p·log p − Σ p̄·log p̄) of one split.
-func splitScore(gen *Features, start, end int, order []int) (float64, error) {
+// splitScore is exp(mean Σ p·log p − Σ p̄·log p̄) of one split; the likeliest
+// class of each of its images goes to best.
+func splitScore(gen *Features, start, end int, order, best []int) (float64, error) {
 	const batch = 256
 	var marginal, p []float64
 	entropy := 0.0
@@ -123,7 +155,9 @@ func splitScore(gen *Features, start, end int, order []int) (float64, error) {
 		negative := make([]float64, rows)
 		parallel(rows, func(lo, hi int) {
 			for i := lo; i < hi; i++ {
-				negative[i] = softmax(p[i*k:(i+1)*k], logits[i*k:(i+1)*k])
+				row := logits[i*k : (i+1)*k]
+				negative[i] = softmax(p[i*k:(i+1)*k], row)
+				best[from+i] = largest(row)
 			}
 		})
 		for i := range rows {
@@ -145,26 +179,37 @@ func splitScore(gen *Features, start, end int, order []int) (float64, error) {
 
 // softmax sets p to the softmax of logits and returns Σ p·log p.
 func softmax(p []float64, logits []float32) (negativeEntropy float64) {
-	largest := float64(logits[0])
-	for _, v := range logits {
-		largest = max(largest, float64(v))
-	}
+	most := float64(logits[largest(logits)])
 	sum := 0.0
 	for c, v := range logits {
-		p[c] = math.Exp(float64(v) - largest)
+		p[c] = math.Exp(float64(v) - most)
 		sum += p[c]
 	}
 	logSum := math.Log(sum)
 	for c, v := range logits {
 		p[c] /= sum
-		negativeEntropy += p[c] * (float64(v) - largest - logSum)
+		negativeEntropy += p[c] * (float64(v) - most - logSum)
 	}
 	return negativeEntropy
+}
+
+// largest is the index of the first largest value.
+func largest(values []float32) int {
+	at := 0
+	for i, v := range values {
+		if v > values[at] {
+			at = i
+		}
+	}
+	return at
 }
 
 // logits are those of n images from one on, in the given order, and the number
 // of classes.
 func (f *Features) logits(from, n int, order []int) ([]float32, int, error) {
+	if f.Logits == nil && (f.Pool == nil || f.ClassWeight == nil) {
+		return nil, 0, fmt.Errorf("%s has no logits: images supply them, statistics do not", f.name())
+	}
 	source, width := f.Logits, f.D
 	if source != nil {
 		width = len(source) / f.N

@@ -21,7 +21,7 @@ type KID struct {
 	Seed       uint32 `yaml:"seed" doc:"seed of the subsets (numpy.random.RandomState)"`
 }
 
-var _ Metric = (*KID)(nil)
+var _ Resampler = (*KID)(nil)
 
 // Validate implements the check after decoding.
 func (m *KID) Validate() error {

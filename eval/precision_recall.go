@@ -28,8 +28,8 @@ type Recall struct {
 }
 
 var (
-	_ Metric = (*Precision)(nil)
-	_ Metric = (*Recall)(nil)
+	_ Resampler = (*Precision)(nil)
+	_ Resampler = (*Recall)(nil)
 )
 
 // Validate implements the check after decoding.
@@ -67,6 +67,25 @@ func (m *Recall) Score(ctx context.Context, ref, gen *Features) ([]Score, error)
 		return nil, err
 	}
 	return ballsScore(m.Column(), float64(c.refIn)/float64(ref.N), ref, ballsNote(m.K, string(m.Distance), ref, gen)), nil
+}
+
+// Replicates implements Resampler: the reference balls stay, images are drawn.
+func (m *Precision) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	found, err := manifoldMembers(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
+	if err != nil {
+		return nil, err
+	}
+	return found.means(d, inAny), nil
+}
+
+// Replicates implements Resampler: images are drawn with their balls, whose
+// radii stay.
+func (m *Recall) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	found, err := manifoldMembers(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
+	if err != nil {
+		return nil, err
+	}
+	return found.in.replicates(d), nil
 }
 
 func ballsNote(k int, distances string, ref, gen *Features) string {

@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -13,7 +14,7 @@ type SpatialFID struct {
 	Mean MeanType `yaml:"mean" doc:"float32 (ADM) or float64 (exact)"`
 }
 
-var _ Metric = (*SpatialFID)(nil)
+var _ Resampler = (*SpatialFID)(nil)
 
 // Validate implements the check after decoding.
 func (m *SpatialFID) Validate() error { return m.Mean.Validate() }
@@ -23,10 +24,27 @@ func (*SpatialFID) Column() Column { return Column{"sfid", "sFID", Lower, 2} }
 
 // Score implements Metric.
 func (m *SpatialFID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
-	for _, f := range []*Features{ref, gen} {
-		if f.Spatial == nil {
-			return nil, fmt.Errorf("%s has no spatial statistics: a reference .npz of the ADM layout supplies them as mu_s and sigma_s, images as arr_0", f.name())
-		}
+	if err := errors.Join(ref.spatial(), gen.spatial()); err != nil {
+		return nil, err
 	}
 	return frechetScore(m.Column(), ref.Spatial, gen.Spatial, m.Mean, products(gen, ref))
+}
+
+// Replicates implements Resampler; see FID.
+func (m *SpatialFID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
+	if err := ref.spatial(); err != nil {
+		return nil, err
+	}
+	if gen.SpatialRows == nil {
+		return nil, fmt.Errorf("%s has no spatial features of single images: statistics are not enough", gen.name())
+	}
+	return frechetReplicates(ctx, ref.Spatial, gen.SpatialRows, d, m.Mean, products(gen, ref))
+}
+
+// spatial reports that there are no spatial statistics.
+func (f *Features) spatial() error {
+	if f.Spatial == nil {
+		return fmt.Errorf("%s has no spatial statistics: a reference .npz of the ADM layout supplies them as mu_s and sigma_s, images as arr_0", f.name())
+	}
+	return nil
 }

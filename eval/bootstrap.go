@@ -1,0 +1,163 @@
+package eval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// A Resampler is a metric that can be computed for generated images drawn
+// again with replacement: what its bootstrap interval is made of.
+type Resampler interface {
+	Metric
+	// Replicates are the values for each of the draws; the reference stays.
+	Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error)
+}
+
+// Draws are B draws of N images out of N with replacement (Efron, "Bootstrap
+// Methods: Another Look at the Jackknife", 1979). Draw b is a function of
+// (seed, N) alone: two sets whose images i were made from the same noise are
+// drawn in pairs, so that the difference of their replicates has the spread of
+// the difference.
+type Draws struct {
+	N     int
+	index [][]int32 // [B][N], in the order drawn
+}
+
+// MinReplicates is the least number of draws that has a 2.5 % quantile.
+const MinReplicates = 40
+
+// NewDraws draws n images count times (numpy.random.RandomState(seed)).
+func NewDraws(n, count int, seed uint32) (*Draws, error) {
+	if n < 2 || n > math.MaxInt32 || count < MinReplicates {
+		return nil, fmt.Errorf("eval: %d bootstrap draws of %d images; an interval of 95 %% needs at least %d of 2", count, n, MinReplicates)
+	}
+	d := &Draws{N: n, index: make([][]int32, count)}
+	random := newRandomState(seed)
+	for b := range d.index {
+		d.index[b] = make([]int32, n)
+		for i := range d.index[b] {
+			d.index[b][i] = int32(random.interval(uint32(n - 1)))
+		}
+	}
+	return d, nil
+}
+
+// Len is the number of draws.
+func (d *Draws) Len() int { return len(d.index) }
+
+// counts [B,N] says how often each draw holds each image.
+func (d *Draws) counts() []float64 {
+	out := make([]float64, d.Len()*d.N)
+	for b, list := range d.index {
+		row := out[b*d.N : (b+1)*d.N]
+		for _, i := range list {
+			row[i]++
+		}
+	}
+	return out
+}
+
+// check reports draws of another number of images.
+func (d *Draws) check(f *Features) error {
+	if d.N != f.N {
+		return fmt.Errorf("%s: draws of %d images for a set of %d", f.name(), d.N, f.N)
+	}
+	return nil
+}
+
+// Replicates computes a metric for each of the draws.
+func Replicates(ctx context.Context, m Metric, ref, gen *Features, d *Draws) ([]float64, error) {
+	r, ok := m.(Resampler)
+	if !ok {
+		return nil, fmt.Errorf("eval: %s has no bootstrap interval", m.Column().Name)
+	}
+	err := d.check(gen)
+	var values []float64
+	if err == nil {
+		values, err = r.Replicates(ctx, ref, gen, d)
+	}
+	if err == nil && slices.ContainsFunc(values, func(v float64) bool { return v-v != 0 }) {
+		err = errors.New("a replicate is not finite")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("eval: bootstrap of %s: %w", m.Column().Name, err)
+	}
+	return values, nil
+}
+
+// An Interval holds, with a confidence of 95 %, what the metric gives on the
+// average of sets of as many images as were seen.
+type Interval struct {
+	Low  float64 `json:"low"`
+	High float64 `json:"high"`
+}
+
+// Half is half the interval's width: the number behind ±.
+func (i Interval) Half() float64 { return (i.High - i.Low) / 2 }
+
+// NewInterval is the interval about a value from its replicates t*:
+//
+//	value − (q(97.5 %) − t̄*) … value − (q(2.5 %) − t̄*)
+//
+// the basic bootstrap interval (Davison and Hinkley, "Bootstrap Methods and
+// their Application", eq. 5.6) with the replicates centred by their mean
+// rather than by the value. A draw holds fewer distinct images than the set
+// (63 % of them), so that replicates of a metric that is biased for few images
+// (FID above all) lie to one side of the value; their spread about
+// their own mean is that of the value about the mean of sets of N images,
+// which is what the interval is of. The bias at N itself it leaves alone: that
+// is FIDInfinity's question. Quantiles are at rank (B+1)·p.
+//
+// For the difference of two sets that were drawn in pairs, value is the
+// difference and replicates are the differences draw by draw; the bias, which
+// is the same in both, is gone from it.
+func NewInterval(value float64, replicates []float64) Interval {
+	sorted := slices.Sorted(slices.Values(replicates))
+	mean, _ := meanStd(sorted)
+	return Interval{value - (quantile(sorted, 0.975) - mean), value - (quantile(sorted, 0.025) - mean)}
+}
+
+// quantile interpolates sorted values at rank (B+1)·p, counted from 1.
+func quantile(sorted []float64, p float64) float64 {
+	rank := min(max(float64(len(sorted)+1)*p, 1), float64(len(sorted)))
+	low := int(rank)
+	if low == len(sorted) {
+		return sorted[low-1]
+	}
+	return sorted[low-1] + (rank-float64(low))*(sorted[low]-sorted[low-1])
+}
+
+// rowsAt adds the listed rows of features [N,d] to a new accumulator.
+func rowsAt(rows []float32, d int, list []int32, p Products) (*Stats, error) {
+	a := NewAccumulator(d, p)
+	for _, i := range list {
+		if err := a.Add(rows[int(i)*d : (int(i)+1)*d]); err != nil {
+			return nil, err
+		}
+	}
+	return a.Stats()
+}
+
+// frechetReplicates are the Fréchet distances of the draws from rows [N,d]; a
+// product of matrices and an eigenvalue problem each.
+func frechetReplicates(ctx context.Context, ref *Stats, rows []float32, d *Draws, mean MeanType, p Products) ([]float64, error) {
+	out := make([]float64, d.Len())
+	for b, list := range d.index {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s, err := rowsAt(rows, len(rows)/d.N, list, p)
+		if err != nil {
+			return nil, err
+		}
+		f, err := FrechetDistance(ref, s, mean, p)
+		if err != nil {
+			return nil, err
+		}
+		out[b] = f.Distance
+	}
+	return out, nil
+}
