@@ -74,7 +74,7 @@ const shuffleSeed = 2020
 
 // plan is the order of the images (nil: as they are) and where splits end.
 func (m *InceptionScore) plan(gen *Features) (order, ends []int, err error) {
-	if err := m.Validate(); err != nil {
+	if err := errors.Join(m.Validate(), gen.classified()); err != nil {
 		return nil, nil, err
 	}
 	if m.Splits > gen.N {
@@ -204,11 +204,19 @@ func largest(values []float32) int {
 	return at
 }
 
+// classified reports that there are no logits.
+func (f *Features) classified() error {
+	if f.Logits == nil && (f.Pool == nil || f.ClassWeight == nil) {
+		return fmt.Errorf("%s has no logits: images supply them, statistics do not", f.name())
+	}
+	return nil
+}
+
 // logits are those of n images from one on, in the given order, and the number
 // of classes.
 func (f *Features) logits(from, n int, order []int) ([]float32, int, error) {
-	if f.Logits == nil && (f.Pool == nil || f.ClassWeight == nil) {
-		return nil, 0, fmt.Errorf("%s has no logits: images supply them, statistics do not", f.name())
+	if err := f.classified(); err != nil {
+		return nil, 0, err
 	}
 	source, width := f.Logits, f.D
 	if source != nil {
