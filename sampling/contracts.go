@@ -125,3 +125,10 @@ type Noise interface {
 	// at all asks for it in every step, also where it multiplies it by zero.
 	Fill(step int, dst tensor.Tensor) error
 }
+
+// A Uniform is the source of what guidances draw.
+type Uniform interface {
+	// Uniform sets dst, [N,…], to numbers that are uniform on [0,1); step is a
+	// Timestep's Index.
+	Uniform(step int, dst tensor.Tensor) error
+}

@@ -11,8 +11,9 @@ import (
 )
 
 var (
-	_ Noise = Keyed{}
-	_ Noise = Recorded{}
+	_ Noise   = Keyed{}
+	_ Uniform = Keyed{}
+	_ Noise   = Recorded{}
 )
 
 // Keyed is noise from a counter-based generator (Philox-4x32-10, normals by Box
@@ -25,18 +26,32 @@ type Keyed struct {
 
 // Fill sets dst, [N,…] with N = len(Images), to the noise of a step.
 func (k Keyed) Fill(step int, dst tensor.Tensor) error {
-	switch {
-	case step < -1 || int64(step) >= labelStream-stepStream:
+	if step < -1 || int64(step) >= uniformStream-stepStream {
 		return fmt.Errorf("sampling: noise of step %d, expected -1 (x_T) or a step of the loop", step)
-	case len(dst.Shape) == 0 || dst.Rows() != len(k.Images):
+	}
+	return k.each(uint32(step+stepStream), dst, (*stream).normals)
+}
+
+// Uniform sets dst, [N,…] with N = len(Images), to numbers on [0,1) that are
+// independent of all noise.
+func (k Keyed) Uniform(step int, dst tensor.Tensor) error {
+	if step < 0 || int64(step) >= labelStream-uniformStream {
+		return fmt.Errorf("sampling: random numbers of step %d, expected a step of the schedule", step)
+	}
+	return k.each(uint32(step)+uniformStream, dst, (*stream).uniforms)
+}
+
+// each fills every entry of dst from its image's stream for a purpose.
+func (k Keyed) each(purpose uint32, dst tensor.Tensor, fill func(*stream, []float32)) error {
+	if len(dst.Shape) == 0 || dst.Rows() != len(k.Images) {
 		return fmt.Errorf("sampling: noise of shape %v for %d images, expected one entry an image", dst.Shape, len(k.Images))
 	}
 	if i := slices.IndexFunc(k.Images, func(n int) bool { return n < 0 }); i >= 0 {
 		return fmt.Errorf("sampling: noise for image %d, expected numbers from 0", k.Images[i])
 	}
 	EachImage(dst.Rows(), func(i int) {
-		s := newStream(k.Seed, k.Images[i], uint32(step+stepStream))
-		s.normals(dst.Row(i))
+		s := newStream(k.Seed, k.Images[i], purpose)
+		fill(&s, dst.Row(i))
 	})
 	return nil
 }

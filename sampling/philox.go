@@ -27,11 +27,13 @@ type stream struct {
 	counter [4]uint32 // block, purpose, image
 }
 
-// The purposes of a stream: x_T, the noise of step k = stepStream+k, the label.
+// The purposes of a stream: x_T, the noise of step k = stepStream+k, what
+// guidances draw in step k = uniformStream+k, the label.
 const (
-	startStream = 0
-	stepStream  = 1
-	labelStream = math.MaxUint32
+	startStream   = 0
+	stepStream    = 1
+	uniformStream = 1 << 31
+	labelStream   = math.MaxUint32
 )
 
 func newStream(seed uint64, image int, purpose uint32) stream {
@@ -61,6 +63,17 @@ func (s *stream) normals(dst []float32) {
 		copy(dst, last[:])
 	}
 }
+
+// uniforms fills dst with multiples of 2⁻²⁴ in [0,1), four a block.
+func (s *stream) uniforms(dst []float32) {
+	for len(dst) > 0 {
+		a, b, c, d := s.next()
+		n := copy(dst, []float32{unit(a), unit(b), unit(c), unit(d)})
+		dst = dst[n:]
+	}
+}
+
+func unit(r uint32) float32 { return float32(r>>8) / (1 << 24) }
 
 // boxMuller is √(−2 ln u)·(cos 2πv, sin 2πv), two independent standard normals
 // of two uniform variables (Box and Muller 1958). The largest is 6.8.

@@ -16,8 +16,9 @@ type Predictor struct {
 	Schedule     *Schedule
 	Predicts     Parametrization // what the network's output stands for; empty: ε
 	Cond         Cond
-	Null         Cond // what stands for ∅ in classifier-free guidance: the null class, the empty prompt; zero where the network was trained without it
-	ClipDenoised bool // clip x̂0 to [-1,1]: pixels yes, latents no
+	Null         Cond    // what stands for ∅ in classifier-free guidance: the null class, the empty prompt; zero where the network was trained without it
+	ClipDenoised bool    // clip x̂0 to [-1,1]: pixels yes, latents no
+	Random       Uniform // of guidances that draw; nil where none does
 
 	// Trace, where not nil, is shown every step's tensors by name: "x", the
 	// state after the step, in the sampler's own terms; "eps_guided", the
@@ -26,6 +27,8 @@ type Predictor struct {
 	// the unperturbed pass, where a layer is tapped; and what guidances show. A
 	// tensor is valid during the call only.
 	Trace func(name string, t Timestep, v tensor.Tensor)
+
+	states map[any]any // of the guidances, from x_T to x_0
 }
 
 // Step is the state x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], at t, of which guidances
@@ -134,6 +137,29 @@ func (s *Step) ClipDenoised() bool { return s.predictor.ClipDenoised }
 
 // Trace shows a tensor to the predictor's Trace, if there is one.
 func (s *Step) Trace(name string, v tensor.Tensor) { s.predictor.trace(name, s.T, v) }
+
+// Random sets dst, [N,…], to numbers that are uniform on [0,1), a function of the
+// seed, the image and the step.
+func (s *Step) Random(dst tensor.Tensor) error {
+	if s.predictor.Random == nil {
+		return errors.New("sampling: a guidance draws random numbers, but the predictor has no source of them (Random)")
+	}
+	return s.predictor.Random.Uniform(s.T.Index, dst)
+}
+
+// State is what the owner, a guidance, keeps from step to step of one batch: the
+// zero T at x_T, and whatever the owner made of it since.
+func State[T any](s *Step, owner any) *T {
+	state, ok := s.predictor.states[owner].(*T)
+	if !ok {
+		state = new(T)
+		if s.predictor.states == nil {
+			s.predictor.states = map[any]any{}
+		}
+		s.predictor.states[owner] = state
+	}
+	return state
+}
 
 // Predict is the network's prediction at x_t under c. It is computed once a
 // step and condition; its tensors are shared, so they are not to be written to.

@@ -44,6 +44,7 @@ func (p *Predictor) walk(ctx context.Context, xT tensor.Tensor, l loop) (tensor.
 	if l.steps == nil {
 		l.steps = p.Schedule.downwards()
 	}
+	p.states = nil
 	x := xT.Clone()
 	for k, i := range l.steps {
 		t := p.Schedule.Timestep(i)

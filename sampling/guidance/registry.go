@@ -12,14 +12,19 @@ import (
 // Registry holds the guidances by the name that an experiment gives them, each
 // with its defaults.
 var Registry = configs.Registry[sampling.Guidance]{
-	"cfg": func() sampling.Guidance { return NewCFG() },
-	"sag": func() sampling.Guidance { return NewSAG() },
+	"apg":           func() sampling.Guidance { return NewAPG() },
+	"cfg":           func() sampling.Guidance { return NewCFG() },
+	"cfg_zero_star": func() sampling.Guidance { return NewCFGZeroStar() },
+	"fdg":           func() sampling.Guidance { return NewFDG() },
+	"mambo_g":       func() sampling.Guidance { return NewMAMBOG() },
+	"sag":           func() sampling.Guidance { return NewSAG() },
+	"tcfg":          func() sampling.Guidance { return NewTCFG() },
 }
 
 // A contrast is a guidance that asks for the prediction under ∅, which others
 // may want to share.
 type contrast interface {
-	sampling.Guidance
+	sampling.Wanter
 	// Contrasts tells whether the guidance is on in a step.
 	Contrasts(s *sampling.Step) bool
 }
@@ -32,4 +37,12 @@ func contrasts(s *sampling.Step) bool {
 		}
 	}
 	return false
+}
+
+// nullOf is ∅ where g asks for it.
+func nullOf(g contrast, s *sampling.Step) []sampling.Cond {
+	if !g.Contrasts(s) || s.Null().IsZero() {
+		return nil
+	}
+	return []sampling.Cond{s.Null()}
 }

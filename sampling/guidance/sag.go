@@ -112,26 +112,19 @@ const maxBlurKernel = 1025
 
 // Validate tells everything that is wrong with the options.
 func (g *SAG) Validate() error {
-	var errs []error
-	fault := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf("sag: "+format, args...))
-		}
-	}
-	fault(!finite(g.Scale), "scale is %g, expected a finite number (0 is off; the official guide_scale minus 1)", g.Scale)
-	fault(!finite(g.BlurSigma) || float32(g.BlurSigma) <= 0, "blur_sigma is %g, expected a positive number of pixels", g.BlurSigma)
-	fault(g.BlurKernel < 1 || g.BlurKernel > maxBlurKernel, "blur_kernel is %d, expected an odd number of pixels from 1 to %d", g.BlurKernel, maxBlurKernel)
-	fault(g.BlurKernel > 0 && g.BlurKernel%2 == 0, "blur_kernel is %d, expected an odd number of pixels such as %d", g.BlurKernel, g.BlurKernel+1)
-	fault(math.IsNaN(g.MaskThreshold), "mask_threshold is NaN, expected a number (1 is the mean attention a position receives)")
-	fault(g.Layer == "", "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
-	fault(!slices.Contains([]string{"", conditional, unconditional}, g.Condition), "condition is %q, expected conditional, unconditional, or empty for the unconditional one beside cfg", g.Condition)
-	fault(g.Heads < 0, "heads is %d, expected a positive number, or 0 for the layer's own", g.Heads)
-	fault(g.AttentionOrder != "" && g.AttentionOrder != "legacy", "attention_order is %q, expected legacy, or empty for the layer's own", g.AttentionOrder)
-	fault(g.Start != nil && *g.Start < 0, "start is %d, expected the number of steps to guide; leave it out to guide all", deref(g.Start))
-	return errors.Join(errs...)
+	f := faults{name: "sag"}
+	f.when(!finite(g.Scale), "scale is %g, expected a finite number (0 is off; the official guide_scale minus 1)", g.Scale)
+	f.when(!finite(g.BlurSigma) || float32(g.BlurSigma) <= 0, "blur_sigma is %g, expected a positive number of pixels", g.BlurSigma)
+	f.when(g.BlurKernel < 1 || g.BlurKernel > maxBlurKernel, "blur_kernel is %d, expected an odd number of pixels from 1 to %d", g.BlurKernel, maxBlurKernel)
+	f.when(g.BlurKernel > 0 && g.BlurKernel%2 == 0, "blur_kernel is %d, expected an odd number of pixels such as %d", g.BlurKernel, g.BlurKernel+1)
+	f.when(math.IsNaN(g.MaskThreshold), "mask_threshold is NaN, expected a number (1 is the mean attention a position receives)")
+	f.when(g.Layer == "", "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
+	f.when(!slices.Contains([]string{"", conditional, unconditional}, g.Condition), "condition is %q, expected conditional, unconditional, or empty for the unconditional one beside cfg", g.Condition)
+	f.when(g.Heads < 0, "heads is %d, expected a positive number, or 0 for the layer's own", g.Heads)
+	f.when(g.AttentionOrder != "" && g.AttentionOrder != "legacy", "attention_order is %q, expected legacy, or empty for the layer's own", g.AttentionOrder)
+	f.when(g.Start != nil && *g.Start < 0, "start is %d, expected the number of steps to guide; leave it out to guide all", deref(g.Start))
+	return f.join()
 }
-
-func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 func deref(p *int) int {
 	if p == nil {

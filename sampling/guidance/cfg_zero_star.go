@@ -1,0 +1,89 @@
+package guidance
+
+import (
+	"context"
+
+	"sagbench/sampling"
+)
+
+var _ contrast = (*CFGZeroStar)(nil)
+
+// CFGZeroStar is CFG-Zero*: classifier-free guidance against the best multiple
+// of the unconditional prediction, after first steps that stand still. With c
+// and u the conditional and the unconditional velocity, ε − x_0:
+//
+//	a = ⟨c,u⟩ / ‖u‖²
+//	Δ = (s − 1) (c − a u),  so that the guided velocity is  a u + s (c − a u)
+//	Δ = −c                  in the first ZeroInitSteps steps: velocity 0
+//
+// The method is one of flow matching. The velocity of a diffusion at x_t is that
+// of the straight path through x_t/(√ᾱ+√(1−ᾱ)), where 0 means that ε = x̂0 are
+// both this state. diffusers applies it to the network's output whatever that
+// is (space: output).
+//
+// Scale is s as in CFG: 1 is off but for the first steps. The paper's ω and
+// diffusers' guidance_scale are s.
+//
+// Sources: Fan et al. 2025 (arXiv:2503.18886), section 4;
+// diffusers ClassifierFreeZeroStarGuidance, of which scale and
+// zero_init_steps are the defaults.
+type CFGZeroStar struct {
+	Scale         float64 `yaml:"scale" doc:"s: 1 switches the guidance off but for zero_init_steps, without a second network call"`
+	ZeroInitSteps int     `yaml:"zero_init_steps" doc:"the first steps whose velocity is 0; 0 for none (the paper: the first 4 %)"`
+	Contrast      `yaml:",inline"`
+}
+
+// NewCFGZeroStar is CFG-Zero* of the velocity.
+func NewCFGZeroStar() *CFGZeroStar {
+	return &CFGZeroStar{Scale: 7.5, ZeroInitSteps: 1, Contrast: Contrast{Space: string(sampling.Velocity)}}
+}
+
+// Validate tells everything that is wrong with the options.
+func (g *CFGZeroStar) Validate() error {
+	f := faults{name: "cfg_zero_star"}
+	checkScale(&f, g.Scale)
+	f.when(g.ZeroInitSteps < 0, "zero_init_steps is %d, expected a number of steps, or 0 for none", g.ZeroInitSteps)
+	g.check(&f)
+	return f.join()
+}
+
+// still tells whether the step is one of the first, that stand still.
+func (g *CFGZeroStar) still(s *sampling.Step) bool { return taken(s) < g.ZeroInitSteps }
+
+// Contrasts tells whether the guidance asks for ∅ at the step.
+func (g *CFGZeroStar) Contrasts(s *sampling.Step) bool {
+	return g.Scale != 1 && g.within(s) && !g.still(s)
+}
+
+// Wants is ∅ where the guidance is on.
+func (g *CFGZeroStar) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
+
+// Delta is (s − 1)(c − a u), or −c in the first steps; where the guidance is
+// off, nothing, without any network call.
+func (g *CFGZeroStar) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
+	if g.still(s) {
+		return g.stop(ctx, s)
+	}
+	if !g.Contrasts(s) {
+		return sampling.Delta{}, nil
+	}
+	return g.free(ctx, s, "cfg_zero_star", func(_ int, d, c, u []float32) {
+		a := dot(c, u) / (dot(u, u) + 1e-8) // as diffusers keeps it from dividing by 0
+		for j := range d {
+			d[j] = float32((g.Scale - 1) * (float64(c[j]) - float64(a*float64(u[j]))))
+		}
+	})
+}
+
+// stop takes the conditional prediction back.
+func (g *CFGZeroStar) stop(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
+	p, err := s.Predict(ctx, s.Cond())
+	if err != nil {
+		return sampling.Delta{}, err
+	}
+	return g.between(s, p.Eps, p.Eps, func(_ int, d, c, _ []float32) {
+		for j := range d {
+			d[j] = -c[j]
+		}
+	})
+}

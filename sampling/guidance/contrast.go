@@ -1,0 +1,194 @@
+package guidance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+)
+
+// A Contrast is what the guidances share that follow the difference between a
+// prediction and a worse one, ε_c and ε_∅ in classifier-free guidance: where
+// they are on, what they guide, and how the contrast is taken back that a large
+// scale brings. Each of them is a rule for an image's correction Δ; with
+// Rescale = φ and std over all of an image's values, the guided prediction is
+//
+//	p = φ (c+Δ) std(c)/std(c+Δ) + (1 − φ) (c+Δ)
+//
+// on the first Channels channels; the others, and the learned variance, stay
+// those of the better prediction. Sources: Kynkäänniemi et al. 2024
+// (arXiv:2404.07724) for guidance in an interval; Lin et al. 2023
+// (arXiv:2305.08891), equations 15 and 16, and diffusers rescale_noise_cfg.
+type Contrast struct {
+	Space    string   `yaml:"space" doc:"what the difference is taken of: output (as it is, as diffusers; also where empty), epsilon, x_start, v, or velocity (ε − x_0, flow matching's)"`
+	Rescale  float64  `yaml:"rescale" doc:"φ: 1 gives the guided output the standard deviation of the conditional one, 0 leaves it as it is (diffusers' guidance_rescale)"`
+	Channels int      `yaml:"channels" doc:"only the first n channels are guided; 0 for all (DiT's official code guides 3 of 4)"`
+	Start    *float64 `yaml:"start" doc:"guide only where the network's timestep is at most this; absent from the first step"`
+	Stop     *float64 `yaml:"stop" doc:"guide only where the network's timestep is at least this; absent to the last step"`
+}
+
+// output is the space of what the network predicts.
+const output = "output"
+
+// spaces are the values of Space beside "".
+var spaces = []string{output, string(sampling.Epsilon), string(sampling.XStart), string(sampling.V), string(sampling.Velocity)}
+
+// check tells what is wrong with the options that are shared.
+func (g *Contrast) check(f *faults) {
+	f.when(g.Space != "" && !slices.Contains(spaces, g.Space), "space is %q, expected one of %v", g.Space, spaces)
+	f.when(g.Channels < 0, "channels is %d, expected the number of channels to guide, or 0 for all", g.Channels)
+	f.when(!(g.Rescale >= 0 && g.Rescale <= 1), "rescale is %g, expected 0 (off) to 1", g.Rescale)
+	start, stop := g.interval()
+	f.when(math.IsNaN(start) || math.IsNaN(stop), "start is %g and stop %g, expected timesteps", start, stop)
+	f.when(start < stop, "start is %g and stop %g: sampling goes from high timesteps to low ones, so start has to be at least stop", start, stop)
+}
+
+// interval is the timesteps that are guided.
+func (g *Contrast) interval() (start, stop float64) {
+	start, stop = math.Inf(1), math.Inf(-1)
+	if g.Start != nil {
+		start = *g.Start
+	}
+	if g.Stop != nil {
+		stop = *g.Stop
+	}
+	return start, stop
+}
+
+// within tells whether the step is one of the interval's.
+func (g *Contrast) within(s *sampling.Step) bool {
+	start, stop := g.interval()
+	return s.T.Value <= start && s.T.Value >= stop
+}
+
+// A rule sets d to the correction of image n's good prediction c beside the
+// worse u, all of the guided channels, in the space of the contrast.
+type rule func(n int, d, c, u []float32)
+
+// free is the correction of classifier-free guidance: c is the prediction under
+// the condition, u that under ∅.
+func (g *Contrast) free(ctx context.Context, s *sampling.Step, name string, r rule) (sampling.Delta, error) {
+	if s.Null().IsZero() {
+		return sampling.Delta{}, fmt.Errorf("guidance: %s: the network has no null condition: it was trained without one (DiT: class_dropout_prob 0), or it takes no condition at all", name)
+	}
+	conditional, err := s.Predict(ctx, s.Cond())
+	if err != nil {
+		return sampling.Delta{}, err
+	}
+	null, err := s.Predict(ctx, s.Null())
+	if err != nil {
+		return sampling.Delta{}, err
+	}
+	return g.between(s, conditional.Eps, null.Eps, r)
+}
+
+// between applies the rule to every image of two outputs, [N,C,H,W].
+func (g *Contrast) between(s *sampling.Step, good, bad tensor.Tensor, r rule) (sampling.Delta, error) {
+	kind, space := s.Predicts(), sampling.Parametrization(g.Space)
+	if kind == "" {
+		kind = sampling.Epsilon
+	}
+	if space == "" || space == output {
+		space = kind
+	}
+	c := s.Schedule().At(s.T.Index)
+	slope := c.Slope(space)
+	if slope == 0 {
+		return sampling.Delta{}, errors.New("guidance: space is epsilon, but no signal is left at this step (rescale_betas_zero_snr), where ε says nothing; choose v or x_start")
+	}
+	ratio := c.Slope(kind) / slope
+	delta, guided := good.Like(), g.guided(good)
+	sampling.EachImage(delta.Rows(), func(n int) {
+		d, better, worse := delta.Row(n), good.Row(n), bad.Row(n)
+		if space != kind {
+			x := s.X.Row(n)
+			both := make([]float32, 2*len(d))
+			c.Express(better, kind, x, space, both[:len(d)])
+			c.Express(worse, kind, x, space, both[len(d):])
+			better, worse = both[:len(d)], both[len(d):]
+		}
+		r(n, d[:guided], better[:guided], worse[:guided])
+		if g.Rescale > 0 {
+			g.rescale(d, better)
+		}
+		if space != kind {
+			for j := range d {
+				d[j] *= ratio
+			}
+		}
+	})
+	return sampling.Delta{Eps: delta}, nil
+}
+
+// guided is how many values of an image the first Channels channels have.
+func (g *Contrast) guided(output tensor.Tensor) int {
+	all := output.RowLen()
+	if g.Channels == 0 {
+		return all
+	}
+	return min(all, g.Channels*all/max(1, output.Shape[1]))
+}
+
+// rescale turns the difference d to the guided c + d of an image into that to
+// the rescaled one.
+func (g *Contrast) rescale(d, c []float32) {
+	guided, own := deviation(c, d), deviation(c, nil)
+	if guided == 0 {
+		return // constant, so there is no contrast to take back
+	}
+	factor := float32(g.Rescale*own/guided + 1 - g.Rescale)
+	for j, e := range c {
+		d[j] = float32(factor*(e+d[j])) - e
+	}
+}
+
+// deviation is the standard deviation of a + b, or of a where b is nil.
+func deviation(a, b []float32) float64 {
+	at := func(j int) float64 {
+		if b == nil {
+			return float64(a[j])
+		}
+		return float64(a[j] + b[j])
+	}
+	mean, square := 0.0, 0.0
+	for j := range a {
+		mean += at(j)
+	}
+	mean /= float64(len(a))
+	for j := range a {
+		d := at(j) - mean
+		square += float64(d * d)
+	}
+	return math.Sqrt(square / float64(len(a)))
+}
+
+// dot is Σ a b.
+func dot(a, b []float32) float64 {
+	sum := 0.0
+	for j, v := range a {
+		sum += float64(float64(v) * float64(b[j]))
+	}
+	return sum
+}
+
+func norm(v []float32) float64 { return math.Sqrt(dot(v, v)) }
+
+// faults collects what is wrong with the options of the guidance of a name.
+type faults struct {
+	name string
+	errs []error
+}
+
+func (f *faults) when(is bool, format string, args ...any) {
+	if is {
+		f.errs = append(f.errs, fmt.Errorf(f.name+": "+format, args...))
+	}
+}
+
+func (f *faults) join() error { return errors.Join(f.errs...) }
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
