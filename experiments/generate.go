@@ -112,6 +112,7 @@ func (r *row) draw(ctx context.Context, n *network, at span, step func(done, of 
 	if err := r.prompt(ctx, p, n.Generator, at); err != nil {
 		return models.Images{}, err
 	}
+	p.Random = noise
 	x := tensor.New(append([]int{at.len()}, n.SampleShape()...)...)
 	if err := noise.Fill(-1, x); err != nil {
 		return models.Images{}, err

@@ -61,8 +61,10 @@ func (r *row) loads() ([]load, error) {
 		}
 	}
 	p.Cond.Labels, p.Null.Labels = []int64{0}, []int64{1}
+	noise := sampling.Keyed{Images: []int{0}}
+	p.Random = noise
 	x := tensor.New(1, 3, 8, 8)
-	if _, err := r.sampler.Value.Sample(context.Background(), p, x, sampling.Keyed{Images: []int{0}}); err != nil {
+	if _, err := r.sampler.Value.Sample(context.Background(), p, x, noise); err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}
 	return steps, nil

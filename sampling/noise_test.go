@@ -1,6 +1,7 @@
 package sampling
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -185,6 +186,38 @@ func TestNoiseErrors(t *testing.T) {
 	} {
 		if err := c.noise.Fill(c.step, c.dst); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%T step %d: %v lacks %q", c.noise, c.step, err, c.want)
+		}
+	}
+}
+
+// Uniform numbers lie in [0,1), have its moments, belong to an image and a step,
+// and are not those of the noise.
+func TestUniform(t *testing.T) {
+	k := Keyed{Seed: 3, Images: []int{0, 5}}
+	u := tensor.New(2, 10_000)
+	if err := k.Uniform(4, u); err != nil {
+		t.Fatal(err)
+	}
+	mean, square := 0.0, 0.0
+	for _, v := range u.Data {
+		if v < 0 || v >= 1 {
+			t.Fatalf("%g is not in [0,1)", v)
+		}
+		mean, square = mean+float64(v)/20_000, square+float64(v)*float64(v)/20_000
+	}
+	if math.Abs(mean-0.5) > 0.01 || math.Abs(square-1.0/3) > 0.01 {
+		t.Errorf("mean %g, mean square %g", mean, square)
+	}
+	alone, other := tensor.New(1, 7), tensor.New(1, 7)
+	if err := errors.Join(Keyed{3, []int{5}}.Uniform(4, alone), Keyed{3, []int{5}}.Uniform(5, other)); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(alone.Data, u.Row(1)[:7]) || slices.Equal(other.Data, alone.Data) {
+		t.Errorf("image 5 alone: %v and at another step %v, in a batch %v", alone.Data, other.Data, u.Row(1)[:7])
+	}
+	for _, err := range []error{k.Uniform(-1, u), k.Uniform(0, alone), (&Step{predictor: &Predictor{}}).Random(u)} {
+		if err == nil {
+			t.Error("no error")
 		}
 	}
 }

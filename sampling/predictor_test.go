@@ -228,3 +228,54 @@ func TestProcess(t *testing.T) {
 		}
 	}
 }
+
+// What an output says in another parametrization follows from x_0 and ε, and
+// slopes are how far each moves beside the others.
+func TestExpress(t *testing.T) {
+	s := schedule(t, "50")
+	kinds := []Parametrization{Epsilon, XStart, V, Velocity}
+	of := func(kind Parametrization, bar, x0, eps float64) float64 {
+		return map[Parametrization]float64{Epsilon: eps, XStart: x0, V: math.Sqrt(bar)*eps - math.Sqrt(1-bar)*x0, Velocity: eps - x0}[kind]
+	}
+	for _, i := range []int{0, 20, 49} {
+		c, bar := s.At(i), s.AlphaBar(i)
+		x := 0.4
+		at := func(kind Parametrization, eps float64) float64 {
+			return of(kind, bar, (x-math.Sqrt(1-bar)*eps)/math.Sqrt(bar), eps)
+		}
+		for _, kind := range kinds[:3] {
+			for _, as := range kinds {
+				var got [1]float32
+				c.Express([]float32{float32(at(kind, 0.7))}, kind, []float32{float32(x)}, as, got[:])
+				if want := at(as, 0.7); math.Abs(float64(got[0])-want) > 2e-4*(1+math.Abs(want)) {
+					t.Errorf("step %d: %s as %s: %g, want %g", i, kind, as, got[0], want)
+				}
+				moved := (at(as, 0.8) - at(as, 0.7)) / (at(kind, 0.8) - at(kind, 0.7))
+				if ratio := float64(c.Slope(as) / c.Slope(kind)); math.Abs(ratio/moved-1) > 1e-4 {
+					t.Errorf("step %d: %s moves %g times as far as %s, want %g", i, as, ratio, kind, moved)
+				}
+			}
+		}
+	}
+}
+
+// States last from x_T to x_0 and no longer, each with its owner.
+func TestState(t *testing.T) {
+	var seen []int
+	count := guide(func(_ context.Context, s *Step) (Delta, error) {
+		n := State[int](s, "a")
+		*n++
+		seen = append(seen, *n, *State[int](s, "b"))
+		return Delta{}, nil
+	})
+	s := schedule(t, "3")
+	p := &Predictor{Denoiser: &linear{}, Guidances: []Guidance{count}, Schedule: s, ClipDenoised: true}
+	for range 2 {
+		if _, err := (&DDIM{Steps: 3}).Sample(t.Context(), p, start(t, 1, 1, 1, 2), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []int{1, 0, 2, 0, 3, 0, 1, 0, 2, 0, 3, 0}; !slices.Equal(seen, want) {
+		t.Errorf("states %v, want %v", seen, want)
+	}
+}
