@@ -304,12 +304,10 @@ func (b inceptionBlocks) mixedE(m *onnx.Module, x onnx.Value, pool func(onnx.Val
 // Forward implements Model: images uint8 [N,H,W,3] → every output under the
 // name of its preprocessing: tf.pool, torch.pool, clean.pool, tf.resized, …
 func (n *InceptionNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
-	a, ok := in["images"]
-	pixels, isBytes := a.Data.([]uint8)
-	if !ok || !isBytes || len(a.Shape) != 4 || a.Shape[3] != 3 {
-		return nil, fmt.Errorf("models: inception: images %v: expected uint8 [N,H,W,3]", a.Shape)
+	images, err := imagesIn(in)
+	if err != nil {
+		return nil, fmt.Errorf("models: inception: %w", err)
 	}
-	images := Images{N: a.Shape[0], Height: a.Shape[1], Width: a.Shape[2], Pixels: pixels}
 	all := []string{Pool, Spatial, LogitsUnbiased, Logits, Features64, Features192, Features768, Resized}
 	out := map[string]ort.Array{}
 	for _, r := range []Resize{TF, Torch, Clean} {

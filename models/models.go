@@ -23,6 +23,7 @@ import (
 var Families = configs.Registry[Family]{
 	"adm":       func() Family { return newADM() },
 	"clip_text": func() Family { return &CLIPText{} },
+	"dinov2":    func() Family { return newDINOv2() },
 	"dit":       func() Family { return newDiT() },
 	"iddpm":     func() Family { return newIDDPM() },
 	"inception": func() Family { return newInception() },

@@ -2,8 +2,10 @@ package models
 
 import (
 	"context"
+	"fmt"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/ort"
 	"sagbench/models/tensor"
 	"sagbench/sampling"
 )
@@ -45,6 +47,16 @@ func (u *pixelUNet) Pixels(_ context.Context, x tensor.Tensor) (Images, error) {
 type Images struct {
 	N, Height, Width int
 	Pixels           []uint8
+}
+
+// imagesIn are the images [N,H,W,3] uint8 among the inputs of a network.
+func imagesIn(in map[string]ort.Array) (Images, error) {
+	a := in["images"]
+	pixels, ok := a.Data.([]uint8)
+	if !ok || len(a.Shape) != 4 || a.Shape[3] != 3 {
+		return Images{}, fmt.Errorf("images %v hold %T: expected uint8 [N,H,W,3]", a.Shape, a.Data)
+	}
+	return Images{N: a.Shape[0], Height: a.Shape[1], Width: a.Shape[2], Pixels: pixels}, nil
 }
 
 // imagesOf maps x [N,3,H,W] to levels, clamps them to [0,255] and truncates.

@@ -207,3 +207,10 @@ func (m *Module) reduce(kind string, x Value, axes []int) Value {
 	}
 	return m.op(kind, x.DType, shape, attrs{"keepdims": 0}, x, m.Ints(axes...))
 }
+
+// PadFront puts n zeros before an axis.
+func (m *Module) PadFront(x Value, axis, n int) Value {
+	shape := slices.Clone(x.Shape)
+	shape[axis] += n
+	return m.op("Pad", x.DType, shape, attrs{"mode": "constant"}, x, m.Ints(n, 0), m.Scalar(0), m.Ints(axis))
+}

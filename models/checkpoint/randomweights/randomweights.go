@@ -73,7 +73,7 @@ func values(w io.Writer, r *rand.Rand, key string, shape []int) error {
 	switch {
 	case len(shape) >= 2:
 		scale = 1 / math.Sqrt(float64(tensor.Size(shape[1:])))
-	case strings.HasSuffix(key, "weight"), strings.HasSuffix(key, "running_var"):
+	case strings.HasSuffix(key, "weight"), strings.HasSuffix(key, "running_var"), strings.HasSuffix(key, "gamma"):
 		constant = 1
 	}
 	buf := make([]byte, 0, 4<<16)

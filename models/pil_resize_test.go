@@ -1,0 +1,56 @@
+package models
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"testing"
+)
+
+// TestPILResize compares with Pillow 10.4.0's
+// Image.fromarray(image).resize((224, 224), Image.BICUBIC), by sha256, on images
+// of a linear congruential generator.
+func TestPILResize(t *testing.T) {
+	for _, c := range []struct {
+		height, width int
+		sum           string
+	}{
+		{32, 32, "6d25d19c56a9847d"},
+		{64, 48, "4c5ecacdfbda5917"},
+		{224, 224, "656c4935ee43649b"},
+		{224, 300, "32dd7c859a57dbad"},
+		{256, 256, "f4209e84908be074"},
+		{375, 500, "fdb932a68504d78c"},
+		{1, 1, "21d1a1a8a3ffffbc"},
+		{1000, 31, "7909b3d3b5d22a85"},
+		{1024, 768, "626ca6ce4a7cfe50"},
+	} {
+		out := pilResize(congruential(1, c.height, c.width), 224, 224)
+		if sum := fmt.Sprintf("%x", sha256.Sum256(out.Pixels))[:16]; sum != c.sum {
+			t.Errorf("%d×%d: sha256 %s, Pillow's result has %s", c.height, c.width, sum, c.sum)
+		}
+	}
+}
+
+// TestPILResizeBatch: an image is resized alike in any batch.
+func TestPILResizeBatch(t *testing.T) {
+	all := congruential(3, 40, 30)
+	together := pilResize(all, 28, 56)
+	for i := range all.N {
+		one := pilResize(Images{N: 1, Height: 40, Width: 30, Pixels: all.Pixels[i*40*30*3:][:40*30*3]}, 28, 56)
+		if string(one.Pixels) != string(together.Pixels[i*28*56*3:][:28*56*3]) {
+			t.Errorf("image %d of a batch of %d differs from the same image alone", i, all.N)
+		}
+	}
+}
+
+// congruential are images whose bytes are the top bytes of x ← 1664525·x +
+// 1013904223 mod 2³² from x = 1.
+func congruential(n, height, width int) Images {
+	im := Images{N: n, Height: height, Width: width, Pixels: make([]uint8, n*height*width*3)}
+	x := uint32(1)
+	for i := range im.Pixels {
+		x = 1664525*x + 1013904223
+		im.Pixels[i] = uint8(x >> 24)
+	}
+	return im
+}
