@@ -109,6 +109,39 @@ func TestRunChecksInputs(t *testing.T) {
 	}
 }
 
+// TestPreparedOnce opens a graph whose weights cannot be read: the first call
+// says so, and every other says the same.
+func TestPreparedOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "weights.safetensors")
+	weights := checkpoint.StateDict{"weight": {File: path, DType: checkpoint.F32, Shape: []int{64, 64}, Size: 64 * 64 * 4}}
+	m, err := onnx.Build(weights, func(m *onnx.Module) {
+		m.Output("y", m.MatMul(m.Input("x", checkpoint.F32, onnx.Batch, 64), m.Param("weight", 64, 64)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(m, Options{})
+	if err != nil {
+		t.Fatalf("opening reads the weights: %v", err)
+	}
+	in := map[string]Array{"x": Floats(tensor.New(1, 64))}
+	_, first := s.Run(context.Background(), in)
+	if first == nil || !strings.Contains(first.Error(), "the graph cannot be prepared on cpu") || !strings.Contains(first.Error(), filepath.Base(path)) {
+		t.Errorf("got %v", first)
+	}
+	if err := os.WriteFile(path, make([]byte, 64*64*4), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, again := s.Run(context.Background(), in); !errors.Is(again, first) {
+		t.Errorf("then %v", again)
+	}
+	s.Close()
+	s.Close()
+	if _, err := s.Run(context.Background(), in); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("of a closed session: %v", err)
+	}
+}
+
 func TestRunConcurrently(t *testing.T) {
 	s := doubling(t, Options{Threads: 1})
 	var wg sync.WaitGroup
@@ -200,6 +233,9 @@ func TestCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := Open(m, opt)
+	if err == nil {
+		_, err = s.Run(context.Background(), map[string]Array{"x": Floats(tensor.New(1, 3, 8, 8))})
+	}
 	if err != nil {
 		t.Fatalf("where nothing can be kept: %v", err)
 	}

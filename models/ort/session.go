@@ -27,15 +27,21 @@ type Options struct {
 	Content func() (string, error)
 }
 
-// A Session is a graph that is ready to run. Run may be called from several
-// goroutines.
+// A Session is a graph that runs. Run may be called from several goroutines.
 type Session struct {
 	model   *onnx.Model
+	options Options
+	folder  string // of the weights
+
+	mu      sync.Mutex // guards what follows
 	session *rt.DynamicAdvancedSession
-	close   sync.Once
+	err     error // of the one attempt to prepare the session
+	closed  bool
 }
 
-// Open prepares a model on a device. Errors say what the runtime lacks.
+// Open checks that a model can run on a device; errors say what the runtime
+// lacks. The graph is optimized and its weights are loaded at the first Run,
+// which takes seconds for a large network.
 func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err := initialize(); err != nil {
 		return nil, err
@@ -44,22 +50,42 @@ func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{model: m}
-	if path := opt.cachePath(m); path != "" {
-		s.session = s.openCached(path, func() (*rt.SessionOptions, error) { return opt.sessionOptions(folder) })
-	}
-	if s.session == nil {
-		var options *rt.SessionOptions
-		if options, err = opt.sessionOptions(folder); err != nil {
-			return nil, err
-		}
-		defer options.Destroy()
-		s.session, err = s.create(m.Proto, options)
-	}
+	options, err := opt.sessionOptions(folder)
 	if err != nil {
-		return nil, fmt.Errorf("ort: the graph cannot be prepared on %s: %w", opt.device(), err)
+		return nil, err
 	}
-	return s, nil
+	options.Destroy()
+	return &Session{model: m, options: opt, folder: folder}, nil
+}
+
+// prepared is the session, made at the first call.
+func (s *Session) prepared() (*rt.DynamicAdvancedSession, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errors.New("ort: the session is closed")
+	}
+	if s.session == nil && s.err == nil {
+		if s.session, s.err = s.prepare(); s.err != nil {
+			s.err = fmt.Errorf("ort: the graph cannot be prepared on %s: %w", s.options.device(), s.err)
+		}
+	}
+	return s.session, s.err
+}
+
+func (s *Session) prepare() (*rt.DynamicAdvancedSession, error) {
+	options := func() (*rt.SessionOptions, error) { return s.options.sessionOptions(s.folder) }
+	if path := s.options.cachePath(s.model); path != "" {
+		if session := s.openCached(path, options); session != nil {
+			return session, nil
+		}
+	}
+	o, err := options()
+	if err != nil {
+		return nil, err
+	}
+	defer o.Destroy()
+	return s.create(s.model.Proto, o)
 }
 
 func (s *Session) create(proto []byte, o *rt.SessionOptions) (*rt.DynamicAdvancedSession, error) {
@@ -187,11 +213,15 @@ func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) er
 	if err := bind(s.model.Outputs, outputs); err != nil {
 		return err
 	}
+	session, err := s.prepared()
+	if err != nil {
+		return err
+	}
 	n := len(s.model.Inputs)
-	return s.run(ctx, values[:n], values[n:])
+	return run(ctx, session, values[:n], values[n:])
 }
 
-func (s *Session) run(ctx context.Context, in, out []rt.Value) error {
+func run(ctx context.Context, session *rt.DynamicAdvancedSession, in, out []rt.Value) error {
 	opts, err := rt.NewRunOptions()
 	if err != nil {
 		return fmt.Errorf("ort: %w", err)
@@ -201,7 +231,7 @@ func (s *Session) run(ctx context.Context, in, out []rt.Value) error {
 		defer close(done)
 		opts.Terminate()
 	})
-	err = s.session.RunWithOptions(in, out, opts)
+	err = session.RunWithOptions(in, out, opts)
 	if !stop() {
 		<-done
 	}
@@ -254,5 +284,13 @@ func sized(shape []int, lengths map[int]int) []int {
 // Model is the graph that the session runs.
 func (s *Session) Model() *onnx.Model { return s.model }
 
-// Close frees the session's memory.
-func (s *Session) Close() { s.close.Do(func() { s.session.Destroy() }) }
+// Close frees the session's memory. No Run may be under way.
+func (s *Session) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != nil {
+		s.session.Destroy()
+		s.session = nil
+	}
+	s.closed = true
+}
