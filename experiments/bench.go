@@ -150,7 +150,7 @@ func (b *bench) fashionADM() (models.Generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := e.rows[0].openModel(b.options)
+	m, err := e.rows[0].openNetwork(0, b.options)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +274,7 @@ func (b *bench) sagStep() error {
 			return err
 		}
 		timed := &timedDenoiser{Denoiser: g}
-		p, err := r.predictor(timed, g.Process())
+		p, err := r.predictor(timed, g.Process(), nil)
 		if err != nil {
 			return err
 		}

@@ -213,13 +213,9 @@ func readArray(t checkpoint.Tensor) (a ort.Array, err error) {
 	return a, err
 }
 
-// open decodes the model block and prepares its network. A checkpoint that is
-// kept compressed is unpacked into a scratch folder, removed by cleanup.
-func (c *referenceCase) open(opt models.Options) (m models.Model, cleanup func(), err error) {
-	spec, err := models.Decode(c.Model)
-	if err != nil {
-		return nil, nil, err
-	}
+// open prepares a network. A checkpoint that is kept compressed is unpacked into
+// a scratch folder, removed by cleanup.
+func (c *referenceCase) open(spec models.Spec, opt models.Options) (m models.Model, cleanup func(), err error) {
 	path := filepath.Join(c.dir, spec.Checkpoint)
 	scratch := ""
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {

@@ -19,7 +19,11 @@ func checkForward(ctx context.Context, c *referenceCase) (map[string]ort.Array, 
 	if c.Layer != "" {
 		opt.Taps = []sampling.Tap{{Layer: c.Layer, Heads: c.Heads, Order: c.AttentionOrder}, {Layer: c.Layer}}
 	}
-	m, cleanup, err := c.open(opt)
+	spec, err := models.Decode(c.Model)
+	if err != nil {
+		return nil, err
+	}
+	m, cleanup, err := c.open(spec, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -75,32 +79,36 @@ func checkSample(ctx context.Context, c *referenceCase) (map[string]ort.Array, e
 	if err != nil {
 		return nil, err
 	}
-	m, cleanup, err := c.open(models.Options{Options: c.options, Taps: r.taps})
+	var opened []models.Model
+	for i, s := range r.networks() {
+		m, cleanup, err := c.open(s.Spec, models.Options{Options: c.options, Taps: r.tapsOf(i)})
+		if err != nil {
+			return nil, err
+		}
+		defer cleanup()
+		opened = append(opened, m)
+	}
+	n, err := r.assemble(opened)
 	if err != nil {
 		return nil, err
 	}
-	defer cleanup()
-	g, ok := m.(models.Generator)
-	if !ok {
-		return nil, r.Model.Errorf("family %s draws no images", r.model.Family)
-	}
-	return c.sample(ctx, g, r)
+	return c.sample(ctx, n, r)
 }
 
 // row is the case as a row of an experiment.
 func (c *referenceCase) row() (*row, error) {
 	r := &row{Experiment: Experiment{Model: c.Model, Sampler: c.Sampler, Guidance: c.Guidance}}
 	var errModel, errSampler, errGuidance error
-	r.model, errModel = models.Decode(r.Model)
+	r.model, errModel = decodeNet(r.Model)
 	r.sampler.Name, r.sampler.Value, errSampler = sampling.Samplers.One(r.Sampler)
 	r.guidances, errGuidance = guidance.Registry.Many(r.Guidance)
 	if err := configs.Join(errModel, errSampler, errGuidance); err != nil {
 		return nil, err
 	}
-	return r, configs.Join(r.space(), r.tap())
+	return r, configs.Join(r.space(), r.tap(), r.readAttachments())
 }
 
-func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) (map[string]ort.Array, error) {
+func (c *referenceCase) sample(ctx context.Context, g *network, r *row) (map[string]ort.Array, error) {
 	start, err := c.array("in.x_T")
 	if err != nil {
 		return nil, err
@@ -110,11 +118,11 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 		return nil, err
 	}
 	process := g.Process()
-	p, err := r.predictor(g, process)
+	p, err := r.predictor(g, process, g.attached)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.condition(p, g, start.Shape[0]); err != nil {
+	if err := c.condition(p, g.Generator, start.Shape[0]); err != nil {
 		return nil, err
 	}
 	steps := map[string][]tensor.Tensor{}
@@ -129,7 +137,7 @@ func (c *referenceCase) sample(ctx context.Context, g models.Generator, r *row) 
 	if err != nil {
 		return nil, err
 	}
-	out, err := drawn(ctx, g, x)
+	out, err := drawn(ctx, g.Generator, x)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func (s *session) known(r *run) (m *Metrics, scored bool, err error) {
 
 // evaluate scores a run whose images are all there.
 func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
-	ref, err := s.prepare(ctx, r)
+	ref, err := s.inception(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -74,10 +74,10 @@ func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error)
 	return f, nil
 }
 
-// prepare opens the run's Inception and its reference, unless the run before
+// inception opens the run's Inception and its reference, unless the run before
 // had the same.
-func (s *session) prepare(ctx context.Context, r *run) (*referenceOf, error) {
-	s.closeNetwork() // it would take memory beside Inception
+func (s *session) inception(ctx context.Context, r *run) (*referenceOf, error) {
+	s.closeNetworks() // it would take memory beside Inception
 	sum, err := s.hashes.of(r.inception.Path)
 	if err != nil {
 		return nil, fmt.Errorf("inception: %w", err)
@@ -120,7 +120,18 @@ func (s *session) unscored(r *run) (*Metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Inputs = Inputs{InputFile{filepath.Base(r.checkpoint.Path), r.sha256}, files["reference"], files["inception"]}
+	m.Inputs = Inputs{Reference: files["reference"], Inception: files["inception"]}
+	for i, s := range r.networks() {
+		file := InputFile{filepath.Base(s.checkpoint.Path), r.contents[i]}
+		if i == 0 {
+			m.Inputs.Checkpoint = file
+			continue
+		}
+		if m.Inputs.Guidance == nil {
+			m.Inputs.Guidance = map[string]InputFile{}
+		}
+		m.Inputs.Guidance[r.attachments[i-1].name] = file
+	}
 	if m.Versions, err = versions(); err != nil {
 		return nil, err
 	}

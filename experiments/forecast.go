@@ -28,6 +28,7 @@ type rowForecast struct {
 	images  int           // still to draw
 	passes  int           // of the network for an image, guidance included
 	calls   int           // of the network still to make, a batch each
+	others  []int         // passes of the guidances' own networks for an image
 	perStep string        // passes and calls of a step
 	bytes   int64         // still to write: samples and features
 	time    time.Duration // of the network and of Inception; 0 without a trial
@@ -43,10 +44,13 @@ func (e *experiment) forecast(results string, done func(*row) int) (*forecast, e
 		if done != nil {
 			p.images = max(0, r.Samples-done(r))
 		}
-		steps, err := r.loads()
+		steps, others, err := r.loads()
 		faults = append(faults, err)
 		one := total(steps)
-		p.passes, p.perStep = one.passes, perStep(steps)
+		p.passes, p.perStep = one.passes, r.perStep(steps, others)
+		for _, o := range others {
+			p.others = append(p.others, total(o).passes)
+		}
 		p.calls = (p.images + r.Batch - 1) / r.Batch * one.calls
 		if p.images > 0 {
 			p.bytes = int64(p.images)*r.imageBytes() + r.featureBytes()
@@ -137,13 +141,19 @@ func (f *forecast) write() int64 {
 
 // String is the summary for people.
 func (f *forecast) String() string {
-	passes, calls := 0, 0
+	passes, calls, others := 0, 0, 0
 	var total time.Duration
 	for _, p := range f.rows {
 		passes, calls, total = passes+p.images*p.passes, calls+p.calls, total+p.time
+		for _, n := range p.others {
+			others += p.images * n
+		}
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", grouped(f.images()), len(f.rows), grouped(passes), grouped(calls))
+	if others > 0 {
+		fmt.Fprintf(&out, "       %s passes through the networks of guidances\n", grouped(others))
+	}
 	fmt.Fprintf(&out, "disk:  %s at most in %s", byteSize(f.write()), f.folder)
 	if f.free >= 0 {
 		fmt.Fprintf(&out, ", %s free", byteSize(f.free))

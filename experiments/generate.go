@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"sagbench/configs"
 	"sagbench/models"
 	"sagbench/models/ort"
 	"sagbench/models/tensor"
@@ -26,40 +25,75 @@ func jobs(missing []span, batch int) []span {
 	return out
 }
 
-// A network is a generator that is ready to run, with the key of what it was
-// made from: rows with equal keys share it.
+// A network is a row's generator, ready to run, with the networks of its
+// guidances.
 type network struct {
 	models.Generator
-	key string
+	attached []any
+	classes  int
 }
 
-// networkKey tells networks apart.
-func (r *row) networkKey(checkpointSHA256 string) (string, error) {
-	flags, err := configs.Canonical(r.model.Flags)
-	return fmt.Sprintf("%s %s %s %v", r.model.Family, checkpointSHA256, flags, r.taps), err
-}
+// Classes is the number of labels that images are drawn with, be it for the
+// network of a guidance alone; 0 = they have none.
+func (n *network) Classes() int { return n.classes }
 
-// openNetwork prepares the row's network.
-func (r *row) openNetwork(opt ort.Options, checkpointSHA256 string) (*network, error) {
-	key, err := r.networkKey(checkpointSHA256)
-	if err != nil {
-		return nil, err
+// networks are the networks of the row: that which draws, then those of the
+// guidances.
+func (r *row) networks() []netSpec {
+	all := []netSpec{r.model}
+	for _, a := range r.attachments {
+		all = append(all, a.netSpec)
 	}
-	m, err := r.openModel(opt)
+	return all
+}
+
+// networkKeys tell the networks from those of other rows: equal ones can be
+// shared. contents are the hashes of their checkpoints.
+func (r *row) networkKeys(contents []string) ([]string, error) {
+	var keys []string
+	for i, s := range r.networks() {
+		key, err := s.key(contents[i], r.tapsOf(i))
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// tapsOf are the attention maps that network i of the row returns.
+func (r *row) tapsOf(i int) []sampling.Tap {
+	if i == 0 {
+		return r.taps
+	}
+	return nil
+}
+
+// openNetwork prepares network i of the row.
+func (r *row) openNetwork(i int, opt ort.Options) (models.Model, error) {
+	m, err := r.networks()[i].open(models.Options{Options: opt, Taps: r.tapsOf(i)})
 	if err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}
-	g, ok := m.(models.Generator)
-	if !ok {
-		m.Close()
-		return nil, r.Model.Errorf("family %s draws no images; it can be used for evaluation only", r.model.Family)
-	}
-	return &network{g, key}, nil
+	return m, nil
 }
 
-// openModel prepares the row's network with its attention map.
-func (r *row) openModel(opt ort.Options) (models.Model, error) {
-	return r.model.Flags.Open(r.checkpoint.Path, models.Options{Options: opt, Taps: r.taps, Find: findPart})
+// assemble makes the row's network of all that it needs.
+func (r *row) assemble(opened []models.Model) (*network, error) {
+	g, ok := opened[0].(models.Generator)
+	if !ok {
+		return nil, r.Model.Errorf("family %s draws no images; it can be used for evaluation only", r.model.Family)
+	}
+	n := &network{Generator: g}
+	for _, m := range opened[1:] {
+		n.attached = append(n.attached, m)
+	}
+	if err := r.attach(n.attached); err != nil {
+		return nil, err
+	}
+	var err error
+	n.classes, err = r.classes(g, n.attached)
+	return n, err
 }
 
 // condition gives the predictor the labels of the images, and what stands for ∅.
@@ -71,8 +105,12 @@ func condition(p *sampling.Predictor, g models.Generator, labels []int64, images
 	return err
 }
 
-// predictor is the row's network under its guidances, without a condition.
-func (r *row) predictor(d sampling.Denoiser, process models.Process) (*sampling.Predictor, error) {
+// predictor is the row's network under its guidances, without a condition;
+// attached are the networks of the guidances.
+func (r *row) predictor(d sampling.Denoiser, process models.Process, attached []any) (*sampling.Predictor, error) {
+	if err := r.attach(attached); err != nil {
+		return nil, err
+	}
 	schedule, err := r.sampler.Value.Schedule(process.Schedule)
 	if err != nil {
 		return nil, err
@@ -87,7 +125,7 @@ func (r *row) predictor(d sampling.Denoiser, process models.Process) (*sampling.
 // draw makes the images [from, to): a function of the row's identity and their
 // numbers alone. Steps that are done are reported with their number so far.
 func (r *row) draw(ctx context.Context, n *network, at span, step func(done, of int)) (models.Images, error) {
-	p, err := r.predictor(n, n.Process())
+	p, err := r.predictor(n, n.Process(), n.attached)
 	if err != nil {
 		return models.Images{}, err
 	}

@@ -31,8 +31,8 @@ func (l load) String() string {
 	return fmt.Sprintf("%d %s in %d %s", l.passes, passes, l.calls, calls)
 }
 
-// A counter is a network that predicts nothing and counts what it is asked. All
-// positions of its map are attended to, whatever the threshold.
+// A counter is a denoiser and a classifier that knows nothing and counts what it
+// is asked. All positions of its map are attended to, whatever the threshold.
 type counter struct{ load }
 
 // Denoise implements sampling.Denoiser.
@@ -45,19 +45,42 @@ func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timeste
 	return p, nil
 }
 
-// loads is what each step of the row's sampler asks of the network, counted on
-// a small image and a network that predicts nothing: samplers and guidances need
-// not say it.
-func (r *row) loads() ([]load, error) {
-	c := &counter{}
-	p, err := r.predictor(c, models.Process{Schedule: r.schedule, ClipDenoised: true})
-	if err != nil {
-		return nil, err
+// Classes implements sampling.Classifier.
+func (c *counter) Classes() int { return 2 }
+
+// Gradient implements sampling.Classifier.
+func (c *counter) Gradient(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ []int64) (tensor.Tensor, error) {
+	c.calls, c.passes = c.calls+1, c.passes+x.Rows()
+	return x.Like(), nil
+}
+
+// take is the load since the last time.
+func (c *counter) take() load {
+	l := c.load
+	c.load = load{}
+	return l
+}
+
+// loads is what each step of the row's sampler asks of the network, and of each
+// guidance's own, counted on a small image and networks that know nothing:
+// samplers and guidances need not say it.
+func (r *row) loads() (steps []load, others [][]load, err error) {
+	c, attached := &counter{}, []any{}
+	for range r.attachments {
+		attached = append(attached, &counter{})
 	}
-	var steps []load
+	p, err := r.predictor(c, models.Process{Schedule: r.schedule, ClipDenoised: true}, attached)
+	if err != nil {
+		return nil, nil, err
+	}
+	others = make([][]load, len(attached))
 	p.Trace = func(name string, _ sampling.Timestep, _ tensor.Tensor) {
-		if name == "x" {
-			steps, c.load = append(steps, c.load), load{}
+		if name != "x" {
+			return
+		}
+		steps = append(steps, c.take())
+		for i, a := range attached {
+			others[i] = append(others[i], a.(*counter).take())
 		}
 	}
 	p.Cond.Labels, p.Null.Labels = []int64{0}, []int64{1}
@@ -65,9 +88,9 @@ func (r *row) loads() ([]load, error) {
 	p.Random = noise
 	x := tensor.New(1, 3, 8, 8)
 	if _, err := r.sampler.Value.Sample(context.Background(), p, x, noise); err != nil {
-		return nil, fmt.Errorf("row %q: %w", r.title(), err)
+		return nil, nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}
-	return steps, nil
+	return steps, others, nil
 }
 
 // total is the sum of all steps.
@@ -79,11 +102,17 @@ func total(steps []load) (sum load) {
 }
 
 // perStep describes the steps, each kind once: "1 pass in 1 call, then 2 passes
-// in 2 calls".
-func perStep(steps []load) string {
+// in 2 calls + 1 of classifier", the last through the network of that guidance.
+func (r *row) perStep(steps []load, others [][]load) string {
 	var kinds []string
-	for _, l := range steps {
-		if s := l.String(); !slices.Contains(kinds, s) {
+	for k, l := range steps {
+		s := l.String()
+		for i, o := range others {
+			if o[k].passes > 0 {
+				s += fmt.Sprintf(" + %d of %s", o[k].passes, r.attachments[i].name)
+			}
+		}
+		if !slices.Contains(kinds, s) {
 			kinds = append(kinds, s)
 		}
 	}

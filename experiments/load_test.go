@@ -49,12 +49,12 @@ func TestLoads(t *testing.T) {
 		if c.score {
 			r.guidances = append(r.guidances, configs.Named[sampling.Guidance]{Name: "downhill", Value: downhill{}})
 		}
-		steps, err := r.loads()
+		steps, others, err := r.loads()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if perStep(steps) != c.perStep || total(steps) != c.total || len(steps) != c.wantSteps {
-			t.Errorf("%s, %s: %s in %d steps, %+v; want %s in %d, %+v", c.guidance, c.sampler, perStep(steps), len(steps), total(steps), c.perStep, c.wantSteps, c.total)
+		if got := r.perStep(steps, others); got != c.perStep || total(steps) != c.total || len(steps) != c.wantSteps {
+			t.Errorf("%s, %s: %s in %d steps, %+v; want %s in %d, %+v", c.guidance, c.sampler, got, len(steps), total(steps), c.perStep, c.wantSteps, c.total)
 		}
 	}
 }
@@ -102,13 +102,13 @@ func embedded(t *testing.T, label string, overrides ...string) (*row, models.Gen
 		t.Fatal(err)
 	}
 	r := e.rows[slices.IndexFunc(e.rows, func(r *row) bool { return r.label == label })]
-	m, err := r.openModel(ort.Options{})
+	m, err := r.openNetwork(0, ort.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
 	g := m.(models.Generator)
-	p, err := r.predictor(g, g.Process())
+	p, err := r.predictor(g, g.Process(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,9 +40,11 @@ func (e *experiment) inputs() []*input {
 			}
 			all[i].rows = append(all[i].rows, r)
 		}
-		need(networkInput, r.checkpoint)
-		for _, p := range r.parts() {
-			need(networkInput, p)
+		for _, s := range r.networks() {
+			need(networkInput, s.checkpoint)
+			for _, p := range s.parts() {
+				need(networkInput, p)
+			}
 		}
 		if len(r.metrics) > 0 {
 			need(referenceInput, r.reference)

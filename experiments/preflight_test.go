@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -150,7 +151,7 @@ func TestForecast(t *testing.T) {
 		{images: 0, passes: 40, perStep: two},
 	} {
 		want.row = e.rows[i]
-		if got := f.rows[i]; got != want {
+		if got := f.rows[i]; !reflect.DeepEqual(got, want) {
 			t.Errorf("row %d: %+v, want %+v", i, got, want)
 		}
 	}

@@ -61,13 +61,16 @@ func (e *encoder) Encode(ctx context.Context, prompts []string) (sampling.Cond, 
 func drawAll(t *testing.T, overrides ...string) (images [][]uint8, encoded []string) {
 	t.Helper()
 	r := loadPrompted(t, overrides...)
-	n, err := r.openNetwork(ort.Options{Threads: 1}, "")
+	m, err := r.openNetwork(0, ort.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.Close()
-	e := &encoder{SDNet: n.Generator.(*models.SDNet)}
-	n.Generator = e
+	defer m.Close()
+	e := &encoder{SDNet: m.(*models.SDNet)}
+	n, err := r.assemble([]models.Model{e})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range 4 {
 		im, err := r.draw(context.Background(), n, span{i, i + 1}, func(int, int) {})
 		if err != nil {

@@ -34,20 +34,17 @@ func (r *row) config() (json.RawMessage, error) {
 		Sampler: map[string]any{r.sampler.Name: r.sampler.Value}, Guidance: map[string]any{},
 		Reference: r.Reference, Inception: r.Inception, Metrics: []map[string]any{}, Published: r.published,
 	}
-	flags, err := fieldsOf(r.model.Flags)
-	if err != nil {
+	var err error
+	if out.Model, err = r.model.settings(); err != nil {
 		return nil, err
 	}
-	out.Model = map[string]any{}
-	for name, value := range flags {
-		out.Model[name] = value
-	}
-	out.Model["family"], out.Model["checkpoint"] = r.model.Family, r.model.Checkpoint
-	if _, has := flags["timestep_respacing"]; has {
+	if _, has := out.Model["timestep_respacing"]; has {
 		out.Model["timestep_respacing"] = r.schedule.TimestepRespacing
 	}
 	for _, g := range r.guidances {
-		out.Guidance[g.Name] = g.Value
+		if out.Guidance[g.Name], err = r.guidanceConfig(g); err != nil {
+			return nil, err
+		}
 	}
 	for _, m := range r.metrics {
 		out.Metrics = append(out.Metrics, map[string]any{m.Name: m.Value})

@@ -73,6 +73,8 @@ type Inputs struct {
 	Checkpoint InputFile `json:"checkpoint"`
 	Reference  InputFile `json:"reference"`
 	Inception  InputFile `json:"inception"`
+
+	Guidance map[string]InputFile `json:"guidance,omitempty"` // checkpoints of the guidances that have a network, by their names
 }
 
 // An InputFile is a file by its content; its folder is of no importance.

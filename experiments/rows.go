@@ -31,18 +31,18 @@ type row struct {
 	label    string
 	settings []configs.Setting
 
-	model      models.Spec
-	checkpoint inputPath
-	reference  inputPath
-	inception  inputPath
-	sampler    configs.Named[sampling.Sampler]
-	schedule   sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with, if it is one
-	guidances  []configs.Named[sampling.Guidance]
-	taps       []sampling.Tap
-	metrics    []configs.Named[eval.Metric]
-	prompts    []string                 // those of the list or of the file
-	encoded    map[string]tensor.Tensor // [1,L,D] by prompt, made by the row's network
-	published  map[string]float64
+	model       netSpec
+	reference   inputPath
+	inception   inputPath
+	sampler     configs.Named[sampling.Sampler]
+	schedule    sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with, if it is one
+	guidances   []configs.Named[sampling.Guidance]
+	attachments []attachment // the networks of the guidances that have one
+	taps        []sampling.Tap
+	metrics     []configs.Named[eval.Metric]
+	prompts     []string                 // those of the list or of the file
+	encoded     map[string]tensor.Tensor // [1,L,D] by prompt, made by the row's network
+	published   map[string]float64
 }
 
 // title names the row among the others.
@@ -87,17 +87,16 @@ func decodeRow(from configs.Row) (*row, error) {
 	b := from.Block
 	err := b.Decode(&r.Experiment)
 	var errModel, errSampler, errGuidance, errMetrics error
-	r.model, errModel = models.Decode(r.Model)
+	r.model, errModel = decodeNet(r.Model)
 	r.sampler.Name, r.sampler.Value, errSampler = sampling.Samplers.One(r.Sampler)
 	r.guidances, errGuidance = guidance.Registry.Many(r.Guidance)
 	r.metrics, errMetrics = metricsRegistry.Many(r.Metrics)
 	if err := configs.Join(err, errModel, errSampler, errGuidance, errMetrics); err != nil {
 		return r, err
 	}
-	r.checkpoint = pathAt(b, "model.checkpoint")
 	r.reference = pathAt(b, "reference")
 	r.inception = pathAt(b, "inception.checkpoint")
-	return r, configs.Join(r.space(), r.tap(), r.readPrompts(b), r.complete())
+	return r, configs.Join(r.space(), r.tap(), r.readAttachments(), r.readPrompts(b), r.complete())
 }
 
 // space has the sampler choose its steps of the process of the model's flags.

@@ -167,18 +167,19 @@ func (s *session) row(ctx context.Context, r *run) (*Metrics, error) {
 	return m, nil
 }
 
-// checkNetworks opens every network that images are to be drawn from, before
+// checkNetworks opens every network that images are to be drawn with, before
 // hours are spent on the first: a checkpoint that does not fit its flags, or an
-// attention layer that is not there, is told of at once. That of the first row
-// stays open.
+// attention layer that is not there, is told of at once. Those of the first row
+// stay open.
 func (s *session) checkNetworks() error {
 	seen := map[string]bool{}
 	var distinct []*run
 	for _, r := range s.runs {
-		key, err := r.networkKey(r.sha256)
+		keys, err := r.networkKeys(r.contents)
 		if err != nil {
 			return err
 		}
+		key := fmt.Sprint(keys)
 		if !seen[key] && !r.complete() {
 			seen[key] = true
 			distinct = append(distinct, r)
@@ -186,7 +187,7 @@ func (s *session) checkNetworks() error {
 	}
 	faults := make([]error, len(distinct))
 	for i, r := range slices.Backward(distinct) {
-		faults[i] = s.open(r)
+		faults[i] = s.prepare(r)
 	}
 	return errors.Join(faults...)
 }

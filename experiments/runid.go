@@ -43,21 +43,16 @@ type promptedIdentity struct {
 	NegativePrompt string   `yaml:"negative_prompt"`
 }
 
-// runID is the id of a row with a checkpoint of the given content.
-func (r *row) runID(checkpointSHA256 string) (string, error) {
+// runID is the id of a row with checkpoints of the given contents: its
+// network's, then those of its guidances.
+func (r *row) runID(contents ...string) (string, error) {
 	id := identity{
 		Version: samplingVersion, Family: r.model.Family, Respacing: r.schedule.TimestepRespacing,
-		Checkpoint: checkpointSHA256, Guidance: []map[string]any{}, Seed: r.Seed,
+		Checkpoint: contents[0], Guidance: []map[string]any{}, Seed: r.Seed,
 	}
 	var err error
-	if id.Flags, err = settled(r.model.Flags); err != nil {
+	if id.Flags, err = r.model.effective(); err != nil {
 		return "", err
-	}
-	delete(id.Flags, "timestep_respacing")
-	if f, ok := r.model.Flags.(withIdleFlags); ok {
-		for _, name := range f.IdleFlags() {
-			delete(id.Flags, name)
-		}
 	}
 	options, err := settled(r.sampler.Value)
 	if err != nil {
@@ -65,7 +60,7 @@ func (r *row) runID(checkpointSHA256 string) (string, error) {
 	}
 	id.Sampler = map[string]any{r.sampler.Name: options}
 	for _, g := range r.guidances {
-		options, err := settled(g.Value)
+		options, err := r.guidanceIdentity(g, contents)
 		if err != nil {
 			return "", err
 		}

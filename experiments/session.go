@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sagbench/configs"
@@ -26,18 +27,19 @@ type session struct {
 	runs     []*run
 	resume   string // the command line that goes on
 
-	network   *network     // of the row in the making
-	extractor *extractor   // of the row being evaluated
-	reference *referenceOf // the same
+	open      map[string]models.Model // networks by their keys
+	network   *network                // of the row in the making
+	extractor *extractor              // of the row being evaluated
+	reference *referenceOf            // the same
 }
 
 // A run is a row with its place on the disk.
 type run struct {
 	*row
-	id     string
-	sha256 string // of the content of the network's files
-	folder string
-	store  *store
+	id       string
+	contents []string // sha256 of the files of each of the row's networks
+	folder   string
+	store    *store
 }
 
 // A referenceOf keeps reference features, and what was derived from them, for
@@ -54,7 +56,7 @@ func newSession(g *globals, path string, overrides []string, out io.Writer) (*se
 	}
 	return &session{
 		experiment: e, results: g.results, folder: filepath.Join(g.results, e.name), options: g.runtime(), out: out,
-		progress: newProgress(os.Stderr), hashes: hashes{}, resume: commandLine(os.Args[1:]),
+		progress: newProgress(os.Stderr), hashes: hashes{}, open: map[string]models.Model{}, resume: commandLine(os.Args[1:]),
 	}, nil
 }
 
@@ -89,16 +91,16 @@ func (s *session) identify() error {
 	first := map[string]*run{}
 	var faults []error
 	for _, r := range s.rows {
-		sum, err := s.hashes.network(r)
+		contents, err := s.hashes.networks(r)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("checkpoint: %w", err))
 			continue
 		}
-		id, err := r.runID(sum)
+		id, err := r.runID(contents...)
 		if err != nil {
 			return err
 		}
-		one := &run{row: r, id: id, sha256: sum}
+		one := &run{row: r, id: id, contents: contents}
 		if other, twice := first[id]; twice {
 			faults = append(faults, fmt.Errorf("%s: rows %q and %q draw the same images (run %s): nothing that they differ in changes pixels; remove one of them", s.path, other.title(), r.title(), id))
 		}
@@ -141,27 +143,43 @@ func (s *session) done(r *row) int {
 	return 0
 }
 
-// open makes the row's network the session's.
-func (s *session) open(r *run) error {
-	key, err := r.networkKey(r.sha256)
-	if err != nil || s.network != nil && s.network.key == key {
+// prepare opens the row's networks, unless they are open, and closes all others
+// first.
+func (s *session) prepare(r *run) error {
+	keys, err := r.networkKeys(r.contents)
+	if err != nil {
 		return err
 	}
-	s.closeNetwork()
-	s.network, err = r.openNetwork(s.options, r.sha256)
+	s.closeNetworks(keys...)
+	opened := make([]models.Model, len(keys))
+	for i, key := range keys {
+		if s.open[key] == nil {
+			m, err := r.openNetwork(i, s.options)
+			if err != nil {
+				return err
+			}
+			s.open[key] = m
+		}
+		opened[i] = s.open[key]
+	}
+	s.network, err = r.assemble(opened)
 	return err
 }
 
-func (s *session) closeNetwork() {
-	if s.network != nil {
-		s.network.Close()
-		s.network = nil
+// closeNetworks closes all networks but those of the given keys.
+func (s *session) closeNetworks(but ...string) {
+	s.network = nil
+	for key, m := range s.open {
+		if !slices.Contains(but, key) {
+			m.Close()
+			delete(s.open, key)
+		}
 	}
 }
 
 func (s *session) close() {
 	s.progress.end()
-	s.closeNetwork()
+	s.closeNetworks()
 	if s.extractor != nil {
 		s.extractor.close()
 		s.extractor = nil
@@ -177,7 +195,7 @@ func (s *session) draw(ctx context.Context, r *run) error {
 	if _, ok := r.store.merged(r.Samples); ok {
 		return r.store.merge(ctx, r.Samples)
 	}
-	if err := s.open(r); err != nil {
+	if err := s.prepare(r); err != nil {
 		return err
 	}
 	r.store.classes = s.network.Classes()

@@ -15,22 +15,29 @@ import (
 // counts. Networks that differ in flags or checkpoint are tried one by one. An
 // error also means that a network does not fit its checkpoint.
 func (f *forecast) trial(ctx context.Context, opt ort.Options) error {
-	passes, looks := map[string]time.Duration{}, map[string]time.Duration{}
+	passes, looks := map[string][]time.Duration{}, map[string]time.Duration{}
 	for i := range f.rows {
 		p := &f.rows[i]
 		if p.images == 0 {
 			continue
 		}
-		id, err := p.row.networkKey(p.row.checkpoint.Path)
+		var paths []string
+		for _, s := range p.row.networks() {
+			paths = append(paths, s.checkpoint.Path)
+		}
+		keys, err := p.row.networkKeys(paths)
 		if err != nil {
 			return err
 		}
+		id := fmt.Sprint(keys)
 		if _, known := passes[id]; !known {
-			if passes[id], err = p.row.tryNetwork(ctx, opt); err != nil {
+			if passes[id], err = p.row.tryNetworks(ctx, opt); err != nil {
 				return err
 			}
 		}
-		p.time = time.Duration(p.images*p.passes) * passes[id]
+		for i, n := range append([]int{p.passes}, p.others...) {
+			p.time += time.Duration(p.images*n) * passes[id][i]
+		}
 		if len(p.row.metrics) == 0 {
 			continue
 		}
@@ -49,33 +56,42 @@ func (f *forecast) trial(ctx context.Context, opt ort.Options) error {
 // trialBatch is the size of the batches that the row's images come in.
 func (r *row) trialBatch() int { return min(r.Batch, r.Samples) }
 
-// tryNetwork is the time that an image takes for a pass through the network.
-func (r *row) tryNetwork(ctx context.Context, opt ort.Options) (time.Duration, error) {
-	m, err := r.openModel(opt)
-	if err != nil {
-		return 0, err
+// tryNetworks is the time that an image takes for a pass through each of the
+// row's networks.
+func (r *row) tryNetworks(ctx context.Context, opt ort.Options) ([]time.Duration, error) {
+	var opened []models.Model
+	for i := range r.networks() {
+		m, err := r.openNetwork(i, opt)
+		if err != nil {
+			return nil, err
+		}
+		defer m.Close()
+		opened = append(opened, m)
 	}
-	defer m.Close()
-	g, ok := m.(models.Generator)
-	if !ok {
-		return 0, r.Model.Errorf("family %s draws no images", r.model.Family)
-	}
-	s, err := r.sampler.Value.Schedule(g.Process().Schedule)
+	n, err := r.assemble(opened)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	x, c, err := benchInput(g, r.trialBatch())
+	s, err := r.sampler.Value.Schedule(n.Process().Schedule)
 	if err != nil {
-		return 0, err
+		return nil, err
+	}
+	x, c, err := benchInput(n, r.trialBatch())
+	if err != nil {
+		return nil, err
 	}
 	p := &sampling.Predictor{Cond: c}
-	if err := r.prompt(ctx, p, g, span{0, r.trialBatch()}); err != nil {
-		return 0, err
+	if err := r.prompt(ctx, p, n.Generator, span{0, r.trialBatch()}); err != nil {
+		return nil, err
 	}
-	return second(r.trialBatch(), func() error {
-		_, err := g.Denoise(ctx, x, s.Timestep(s.Len()-1), p.Cond)
-		return err
-	})
+	times := make([]time.Duration, len(opened))
+	for i, m := range opened {
+		times[i], err = second(r.trialBatch(), func() error { return try(ctx, m, x, s.Timestep(s.Len()-1), p.Cond) })
+		if err != nil {
+			return nil, fmt.Errorf("row %q: %w", r.title(), err)
+		}
+	}
+	return times, nil
 }
 
 // tryInception is the time that Inception takes for an image.
