@@ -167,3 +167,61 @@ func (d *counting) Denoise(ctx context.Context, x tensor.Tensor, at sampling.Tim
 	d.images = append(d.images, x.Rows())
 	return d.Denoiser.Denoise(ctx, x, at, c)
 }
+
+// An embedded model with a threshold that no position of some maps reaches:
+// images without a mask skip the second pass, all others come out with the bits
+// that they have alone, and Δε is that of a pass of all images up to rounding.
+func TestEmptyMasks(t *testing.T) {
+	_, g, p, x := embedded(t, "DiT", "guidance.sag.scale=0.5")
+	at := p.Schedule.Timestep(p.Schedule.Len() / 2)
+	sag := p.Guidances[0].(*guidance.SAG)
+	own, err := g.Denoise(t.Context(), x, at, p.Cond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var most []float32
+	for n := range x.Rows() {
+		most = append(most, slices.Max(own.Attn.Row(n)))
+	}
+	sorted := slices.Sorted(slices.Values(most))
+	sag.MaskThreshold = float64(sorted[0]) // one map has nothing above
+
+	delta := func(x tensor.Tensor, c sampling.Cond) (eps, xHat tensor.Tensor, images []int) {
+		d := &counting{Denoiser: g}
+		q := *p
+		q.Denoiser, q.Cond = d, c
+		q.Trace = func(name string, _ sampling.Timestep, v tensor.Tensor) {
+			if name == "degraded" {
+				xHat = v.Clone()
+			}
+		}
+		got, err := sag.Delta(t.Context(), q.Step(x, at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Eps, xHat, d.images
+	}
+	got, xHat, images := delta(x, p.Cond)
+	if want := []int{3, 2}; !slices.Equal(images, want) {
+		t.Errorf("calls of %v images, want %v", images, want)
+	}
+	full, err := g.Denoise(t.Context(), xHat, at, p.Cond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range x.Rows() {
+		alone, _, _ := delta(x.Slice(n, n+1), sampling.Cond{Labels: p.Cond.Labels[n : n+1]})
+		if !slices.Equal(alone.Data, got.Row(n)) {
+			t.Errorf("image %d alone has another Δε", n)
+		}
+		var far float32
+		for j, e := range own.Eps.Row(n) {
+			d := got.Row(n)[j] - float32(sag.Scale)*(e-full.Eps.Row(n)[j])
+			far = max(far, d, -d)
+		}
+		if most[n] > sorted[0] && far != 0 || far > 3e-6 {
+			t.Errorf("image %d: Δε is %.2g from that of a pass of all images", n, far)
+		}
+		t.Logf("image %d: largest mass %.4f, Δε %.2g from that of a pass of all images", n, most[n], far)
+	}
+}

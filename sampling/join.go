@@ -67,6 +67,42 @@ func (s *Step) predictTogether(ctx context.Context, conds []Cond) error {
 	return nil
 }
 
+// PredictRows is PredictAt for some images of the batch alone, those with the
+// numbers rows, ascending: its tensors have as many entries. Without any it
+// makes no network call.
+func (s *Step) PredictRows(ctx context.Context, xHat tensor.Tensor, c Cond, rows []int) (Prediction, error) {
+	switch len(rows) {
+	case 0:
+		return Prediction{}, nil
+	case xHat.Rows():
+		return s.PredictAt(ctx, xHat, c)
+	}
+	return s.PredictAt(ctx, pick(xHat, rows), c.pick(rows))
+}
+
+// pick is the condition of the images with the given numbers.
+func (c Cond) pick(rows []int) Cond {
+	picked := Cond{Context: pick(c.Context, rows)}
+	if c.Labels != nil {
+		for _, n := range rows {
+			picked.Labels = append(picked.Labels, c.Labels[n])
+		}
+	}
+	return picked
+}
+
+// pick is the entries of t with the given numbers; nothing of the zero tensor.
+func pick(t tensor.Tensor, rows []int) tensor.Tensor {
+	if t.IsZero() {
+		return t
+	}
+	parts := make([]tensor.Tensor, len(rows))
+	for i, n := range rows {
+		parts[i] = t.Slice(n, n+1)
+	}
+	return concatenated(parts)
+}
+
 // joins tells whether one network call can take both conditions.
 func (c Cond) joins(d Cond) bool {
 	return (c.Labels == nil) == (d.Labels == nil) && slices.Equal(c.Context.Shape, d.Context.Shape)

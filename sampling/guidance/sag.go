@@ -29,6 +29,10 @@ var (
 //	x̂_t = √ᾱ (M ⊙ G(x̂0) + (1−M) ⊙ x̂0) + √(1−ᾱ) ε          (the same ε)
 //	Δε  = s (ε − ε(x̂_t))
 //
+// Where x̂_t is x_t, because no position is above ψ and clipping changed nothing,
+// Δε is 0 without a second pass of that image: what the official code adds there
+// is the rounding of x̂_t, times s.
+//
 // The unguided prediction's variance stays. A network that predicts v is guided
 // in v, Δv = s (v − v(x̂_t)), as diffusers does; x̂0 and ε follow from its v.
 //
@@ -161,21 +165,22 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	if err != nil {
 		return sampling.Delta{}, err
 	}
-	xHat, err := g.degrade(s, p)
+	xHat, moved, err := g.degrade(s, p)
 	if err != nil {
 		return sampling.Delta{}, fmt.Errorf("guidance: sag: %w", err)
 	}
 	s.Trace("attention", p.Attn)
 	s.Trace("degraded", xHat)
-	degraded, err := s.PredictAt(ctx, xHat, cond)
+	degraded, err := s.PredictRows(ctx, xHat, cond, moved)
 	if err != nil {
 		return sampling.Delta{}, err
 	}
-	scale, delta := float32(g.Scale), degraded.Eps
-	sampling.EachImage(delta.Rows(), func(n int) {
-		d, eps := delta.Row(n), p.Eps.Row(n)
-		for j, e := range eps[:len(d)] {
-			d[j] = scale * (e - d[j])
+	scale, delta := float32(g.Scale), p.Eps.Like()
+	sampling.EachImage(len(moved), func(k int) {
+		n := moved[k]
+		d, eps, theirs := delta.Row(n), p.Eps.Row(n), degraded.Eps.Row(k)
+		for j, e := range eps {
+			d[j] = scale * (e - theirs[j])
 		}
 	})
 	return sampling.Delta{Eps: delta}, nil
@@ -192,18 +197,18 @@ func (g *SAG) degraded(s *sampling.Step) (sampling.Cond, error) {
 	return s.Cond(), nil
 }
 
-// degrade is x̂_t, [N,C,H,W].
-func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (tensor.Tensor, error) {
+// degrade is x̂_t, [N,C,H,W], and the images for which it is not x_t.
+func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (xHat tensor.Tensor, moved []int, err error) {
 	if len(s.X.Shape) != 4 {
-		return tensor.Tensor{}, fmt.Errorf("the state has shape %v, expected [N,C,H,W]", s.X.Shape)
+		return tensor.Tensor{}, nil, fmt.Errorf("the state has shape %v, expected [N,C,H,W]", s.X.Shape)
 	}
 	if p.Attn.IsZero() {
-		return tensor.Tensor{}, fmt.Errorf("the network returned no attention map; it has to be built with layer %q tapped", g.Layer)
+		return tensor.Tensor{}, nil, fmt.Errorf("the network returned no attention map; it has to be built with layer %q tapped", g.Layer)
 	}
 	height, width := s.X.Shape[2], s.X.Shape[3]
 	masks, err := newMasker(p.Attn.Shape[1], height, width)
 	if err != nil {
-		return tensor.Tensor{}, fmt.Errorf("layer %q: %w", g.Layer, err)
+		return tensor.Tensor{}, nil, fmt.Errorf("layer %q: %w", g.Layer, err)
 	}
 	d := degrader{
 		masker: masks, threshold: float32(g.MaskThreshold),
@@ -214,13 +219,19 @@ func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (tensor.Tensor, e
 		d.clip = *g.Clip
 	}
 	d.workspaces.New = func() any { return d.blur.newWorkspace() }
-	xHat := s.X.Like()
+	xHat = s.X.Like()
+	changed := make([]bool, xHat.Rows())
 	sampling.EachImage(xHat.Rows(), func(n int) {
 		w := d.workspaces.Get().(*workspace)
-		d.image(w, xHat.Row(n), s.X.Row(n), p.Eps.Row(n), p.Attn.Row(n))
+		changed[n] = d.image(w, xHat.Row(n), s.X.Row(n), p.Eps.Row(n), p.Attn.Row(n))
 		d.workspaces.Put(w)
 	})
-	return xHat, nil
+	for n, c := range changed {
+		if c {
+			moved = append(moved, n)
+		}
+	}
+	return xHat, moved, nil
 }
 
 // A degrader makes x̂_t of the images of one step.
@@ -234,15 +245,19 @@ type degrader struct {
 	workspaces sync.Pool
 }
 
-// image sets xHat to the degraded x; output is the network's at x; all [C,H,W].
-func (d *degrader) image(w *workspace, xHat, x, output, attention []float32) {
+// image sets xHat to the degraded x, and tells whether it is another image than
+// x but for rounding: something was blurred or clipped. output is the network's
+// at x; all [C,H,W].
+func (d *degrader) image(w *workspace, xHat, x, output, attention []float32) (changed bool) {
 	blurs := d.masker.mask(w.mask, attention, d.threshold)
+	changed = blurs
 	d.blur.need(w)
 	for size := len(w.mask); len(x) > 0; xHat, x, output = xHat[size:], x[size:], output[size:] {
 		d.c.Split(d.predicts, x[:size], output[:size], w.xStart, w.eps)
 		if d.clip {
 			for j, x0 := range w.xStart {
 				w.xStart[j] = sampling.Clip(x0)
+				changed = changed || w.xStart[j] != x0
 			}
 		}
 		if blurs {
@@ -256,4 +271,5 @@ func (d *degrader) image(w *workspace, xHat, x, output, attention []float32) {
 			xHat[j] = d.c.Noised(x0, w.eps[j])
 		}
 	}
+	return changed
 }

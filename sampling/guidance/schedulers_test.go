@@ -198,7 +198,7 @@ func TestSAGCondition(t *testing.T) {
 		{unconditional, &CFG{Scale: 2}, []int64{3, 10, 10}},
 	} {
 		d := &asked{}
-		g := &SAG{Scale: 0.5, BlurSigma: 1, BlurKernel: 3, MaskThreshold: 0, Layer: "a", Condition: c.condition}
+		g := &SAG{Scale: 0.5, BlurSigma: 1, BlurKernel: 3, MaskThreshold: -1, Layer: "a", Condition: c.condition}
 		gs := []sampling.Guidance{g}
 		if c.cfg != nil {
 			gs = append(gs, c.cfg)
