@@ -32,6 +32,7 @@ type Session struct {
 	model   *onnx.Model
 	options Options
 	folder  string // of the weights
+	path    string // of the graph, where it is a file
 
 	mu      sync.Mutex // guards what follows
 	session *rt.DynamicAdvancedSession
@@ -95,6 +96,9 @@ func (s *Session) create(proto []byte, o *rt.SessionOptions) (*rt.DynamicAdvance
 	}
 	for _, o := range s.model.Outputs {
 		out = append(out, o.Name)
+	}
+	if s.path != "" {
+		return rt.NewDynamicAdvancedSession(s.path, in, out, o)
 	}
 	return rt.NewDynamicAdvancedSessionWithONNXData(proto, in, out, o)
 }
@@ -171,7 +175,8 @@ func (o Options) provider(so *rt.SessionOptions) error {
 }
 
 // Run computes all outputs of the graph. Symbolic lengths, such as the batch
-// size, follow from the inputs. Cancelling ctx stops the run inside the graph.
+// size, follow from the inputs; an output with one that does not is allocated by
+// the runtime. Cancelling ctx stops the run inside the graph.
 func (s *Session) Run(ctx context.Context, inputs map[string]Array) (map[string]Array, error) {
 	lengths, err := s.check(inputs)
 	if err != nil {
@@ -179,14 +184,19 @@ func (s *Session) Run(ctx context.Context, inputs map[string]Array) (map[string]
 	}
 	out := map[string]Array{}
 	for _, o := range s.model.Outputs {
-		if out[o.Name], err = newArray(o.DType, sized(o.Shape, lengths)); err != nil {
+		shape, known := sized(o.Shape, lengths)
+		if !known {
+			continue
+		}
+		if out[o.Name], err = newArray(o.DType, shape); err != nil {
 			return nil, fmt.Errorf("ort: %s: %w", o.Name, err)
 		}
 	}
 	return out, s.into(ctx, inputs, out)
 }
 
-// into computes all outputs into arrays of the right shapes.
+// into computes all outputs into arrays of the right shapes, and adds those for
+// which there is none.
 func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -194,12 +204,19 @@ func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) er
 	var values []rt.Value
 	defer func() {
 		for _, v := range values {
-			v.Destroy()
+			if v != nil {
+				v.Destroy()
+			}
 		}
 	}()
 	bind := func(infos []onnx.Info, arrays map[string]Array) error {
 		for _, i := range infos {
-			v, err := arrays[i.Name].value()
+			a, ok := arrays[i.Name]
+			if !ok {
+				values = append(values, nil)
+				continue
+			}
+			v, err := a.value()
 			if err != nil {
 				return fmt.Errorf("ort: %s: %w", i.Name, err)
 			}
@@ -218,7 +235,20 @@ func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) er
 		return err
 	}
 	n := len(s.model.Inputs)
-	return run(ctx, session, values[:n], values[n:])
+	if err := run(ctx, session, values[:n], values[n:]); err != nil {
+		return err
+	}
+	for i, o := range s.model.Outputs {
+		if _, ok := outputs[o.Name]; ok {
+			continue
+		}
+		a, err := arrayOf(values[n+i])
+		if err != nil {
+			return fmt.Errorf("ort: %s: %w", o.Name, err)
+		}
+		outputs[o.Name] = a
+	}
+	return nil
 }
 
 func run(ctx context.Context, session *rt.DynamicAdvancedSession, in, out []rt.Value) error {
@@ -263,22 +293,24 @@ func (s *Session) check(inputs map[string]Array) (map[int]int, error) {
 				}
 			}
 		}
-		if want := sized(i.Shape, lengths); !slices.Equal(a.Shape, want) {
+		if want, _ := sized(i.Shape, lengths); !slices.Equal(a.Shape, want) {
 			return nil, fmt.Errorf("ort: input %s has shape %v, the graph wants %v", i.Name, a.Shape, want)
 		}
 	}
 	return lengths, nil
 }
 
-// sized is the shape with its symbolic lengths filled in.
-func sized(shape []int, lengths map[int]int) []int {
-	r := slices.Clone(shape)
-	for i, d := range r {
+// sized is the shape with its symbolic lengths filled in, and whether all are
+// known.
+func sized(shape []int, lengths map[int]int) (filled []int, known bool) {
+	filled, known = slices.Clone(shape), true
+	for i, d := range filled {
 		if d < 0 {
-			r[i] = lengths[d]
+			length, ok := lengths[d]
+			filled[i], known = length, known && ok
 		}
 	}
-	return r
+	return filled, known
 }
 
 // Model is the graph that the session runs.

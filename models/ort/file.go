@@ -1,0 +1,100 @@
+package ort
+
+import (
+	"fmt"
+
+	rt "github.com/yalue/onnxruntime_go"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+)
+
+// Inspect lists what the graph of an .onnx file takes and gives. A free first
+// axis is onnx.Batch; every other free axis has a symbol of its own, as the
+// runtime does not tell which are equal. The element type is empty where it is
+// none that an Array can hold.
+func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
+	if err := initialize(); err != nil {
+		return nil, nil, err
+	}
+	options, err := Options{}.sessionOptions("")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer options.Destroy()
+	if err := options.SetGraphOptimizationLevel(rt.GraphOptimizationLevelDisableAll); err != nil {
+		return nil, nil, fmt.Errorf("ort: %w", err)
+	}
+	in, out, err := rt.GetInputOutputInfoWithOptions(path, options)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ort: %s: no graph that ONNX Runtime %s can run: %w", path, rt.GetVersion(), err)
+	}
+	symbols := onnx.Batch
+	infos := func(ports []rt.InputOutputInfo) []onnx.Info {
+		var all []onnx.Info
+		for _, p := range ports {
+			i := onnx.Info{Name: p.Name}
+			if p.OrtValueType == rt.ONNXTypeTensor {
+				i.DType = fileTypes[p.DataType]
+			}
+			for axis, d := range p.Dimensions {
+				switch {
+				case d >= 0:
+				case axis == 0:
+					d = onnx.Batch
+				default:
+					symbols--
+					d = int64(symbols)
+				}
+				i.Shape = append(i.Shape, int(d))
+			}
+			all = append(all, i)
+		}
+		return all
+	}
+	return infos(in), infos(out), nil
+}
+
+// OpenFile is Open for some inputs and outputs of the graph of an .onnx file, as
+// Inspect lists them or with free axes made fixed. Weights beside the file are
+// found there.
+func OpenFile(path string, inputs, outputs []onnx.Info, opt Options) (*Session, error) {
+	opt.Content = nil // the optimized graph is not kept
+	s, err := Open(&onnx.Model{Inputs: inputs, Outputs: outputs}, opt)
+	if err != nil {
+		return nil, err
+	}
+	s.path = path
+	return s, nil
+}
+
+var fileTypes = map[rt.TensorElementDataType]checkpoint.DType{
+	rt.TensorElementDataTypeFloat:  checkpoint.F32,
+	rt.TensorElementDataTypeDouble: checkpoint.F64,
+	rt.TensorElementDataTypeInt64:  checkpoint.I64,
+	rt.TensorElementDataTypeInt32:  checkpoint.I32,
+	rt.TensorElementDataTypeUint8:  checkpoint.U8,
+}
+
+// arrayOf copies a value that the runtime allocated.
+func arrayOf(v rt.Value) (Array, error) {
+	var a Array
+	for _, d := range v.GetShape() {
+		a.Shape = append(a.Shape, int(d))
+	}
+	switch t := v.(type) {
+	case *rt.Tensor[float32]:
+		a.Data = append([]float32{}, t.GetData()...)
+	case *rt.Tensor[float64]:
+		a.Data = append([]float64{}, t.GetData()...)
+	case *rt.Tensor[int64]:
+		a.Data = append([]int64{}, t.GetData()...)
+	case *rt.Tensor[int32]:
+		a.Data = append([]int32{}, t.GetData()...)
+	case *rt.Tensor[uint8]:
+		a.Data = append([]uint8{}, t.GetData()...)
+	default:
+		return a, fmt.Errorf("a value of type %T cannot leave a graph", v)
+	}
+	return a, nil
+}
