@@ -123,11 +123,17 @@ func (c *DINOv2) checkSize(patch int) error {
 	return nil
 }
 
-// Open implements Family.
-func (c *DINOv2) Open(path string, opt Options) (Model, error) { return c.Load(path, opt) }
+// Resize implements ExtractorFamily: dgm-eval's.
+func (c *DINOv2) Resize() Resize { return PIL }
 
-// Load prepares the network of a checkpoint.
-func (c *DINOv2) Load(path string, opt Options) (*DINOv2Net, error) {
+// Side implements ExtractorFamily.
+func (c *DINOv2) Side() int { return c.InputSize }
+
+// Open implements Family.
+func (c *DINOv2) Open(path string, opt Options) (Model, error) { return c.Extractor(path, opt) }
+
+// Extractor implements ExtractorFamily.
+func (c *DINOv2) Extractor(path string, opt Options) (Extractor, error) {
 	f, err := checkpoint.Open(path)
 	if err != nil {
 		return nil, err
@@ -172,28 +178,22 @@ type DINOv2Net struct {
 // Width is the number of features of an image.
 func (n *DINOv2Net) Width() int { return n.shape.width }
 
-// build is DinoVisionTransformer.forward_features for images [N,S,S,3] in
-// [0,255] → pool [N,D], x_norm_clstoken.
+// build is DinoVisionTransformer.forward_features: x [N,3,S,S] → pool [N,D],
+// x_norm_clstoken.
 func (s dinoShape) build(m *onnx.Module, size int) {
-	images := m.Input("images", checkpoint.F32, onnx.Batch, size, size, 3)
+	x := m.Input("x", checkpoint.F32, onnx.Batch, 3, size, size)
 	m.Ignore("mask_token")
-	x := s.embed(m, images)
+	x = s.embed(m, x)
 	for i := range s.blocks {
 		x = s.block(m.In("blocks.%d", i), x, i == s.blocks-1)
 	}
 	m.Output(Pool, m.Reshape(m.In("norm").LayerNorm(x, 1e-6), onnx.Batch, s.width))
 }
 
-// The mean and standard deviation of ImageNet's channels that torchvision
-// names, for images in [0,1].
-var imageNetMean, imageNetStd = []float32{0.485, 0.456, 0.406}, []float32{0.229, 0.224, 0.225}
-
-// embed is prepare_tokens_with_masks: images [N,S,S,3] → tokens [N,T,D]: class,
+// embed is prepare_tokens_with_masks: x [N,3,S,S] → tokens [N,T,D]: class,
 // registers, patches.
-func (s dinoShape) embed(m *onnx.Module, images onnx.Value) onnx.Value {
-	x := m.Div(images, m.Scalar(255))
-	x = m.Div(m.Sub(x, m.Const(imageNetMean, 3)), m.Const(imageNetStd, 3))
-	x = m.In("patch_embed.proj").Conv2D(m.Transpose(x, 0, 3, 1, 2), s.width, s.patch, s.patch, 0) // [N, D, P, P]
+func (s dinoShape) embed(m *onnx.Module, x onnx.Value) onnx.Value {
+	x = m.In("patch_embed.proj").Conv2D(x, s.width, s.patch, s.patch, 0) // [N, D, P, P]
 	side := x.Dim(2)
 	x = m.Transpose(m.Reshape(x, onnx.Batch, s.width, side*side), 0, 2, 1)
 
@@ -271,27 +271,30 @@ func torchBicubic(in, out int, scaled float64) []float32 {
 	return w
 }
 
-// Features runs the network on images of any size, resized as dgm-eval does,
-// and returns pool [N,D].
-func (n *DINOv2Net) Features(ctx context.Context, images Images) (tensor.Tensor, error) {
-	resized := pilResize(images, n.size, n.size)
-	x := tensor.New(images.N, n.size, n.size, 3)
-	for i, v := range resized.Pixels {
-		x.Data[i] = float32(v)
+// Outputs implements Extractor.
+func (n *DINOv2Net) Outputs() []string { return []string{Pool} }
+
+// InputShape implements Extractor.
+func (n *DINOv2Net) InputShape() []int { return []int{3, n.size, n.size} }
+
+// Input implements Extractor: torchvision's ToTensor and Normalize.
+func (n *DINOv2Net) Input(r Resize, images Images) (tensor.Tensor, error) {
+	x, err := resizedPixels(r, images, n.size)
+	if err == nil {
+		ImageNetRange.apply(x)
 	}
-	out, err := n.Run(ctx, map[string]ort.Array{"images": ort.Floats(x)})
-	if err != nil {
-		return tensor.Tensor{}, err
+	return x, err
+}
+
+// Run implements Extractor.
+func (n *DINOv2Net) Run(ctx context.Context, x tensor.Tensor, outputs ...string) (map[string]ort.Array, error) {
+	if err := hasOutputs(n.file.Path, n.Outputs(), outputs); err != nil {
+		return nil, err
 	}
-	return out[Pool].Tensor(), nil
+	return n.graph.Run(ctx, map[string]ort.Array{"x": ort.Floats(x)})
 }
 
 // Forward implements Model: images uint8 [N,H,W,3] → pil.pool [N,D].
 func (n *DINOv2Net) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
-	images, err := imagesIn(in)
-	if err != nil {
-		return nil, fmt.Errorf("models: dinov2: %w", err)
-	}
-	pool, err := n.Features(ctx, images)
-	return map[string]ort.Array{"pil.pool": ort.Floats(pool)}, err
+	return forward(ctx, n, in, PIL)
 }

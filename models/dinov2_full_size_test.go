@@ -32,7 +32,7 @@ func TestFullSizeDINOv2(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	n, err := newDINOv2().Load(path, Options{})
+	n, err := newDINOv2().Extractor(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,12 +42,16 @@ func TestFullSizeDINOv2(t *testing.T) {
 		best := time.Duration(math.MaxInt64)
 		for range 3 {
 			start = time.Now()
-			pool, err := n.Features(context.Background(), congruential(batch, 256, 256))
+			x, err := n.Input(PIL, congruential(batch, 256, 256))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := n.Run(context.Background(), x, Pool)
 			if err != nil {
 				t.Fatal(err)
 			}
 			best = min(best, time.Since(start))
-			var square float64
+			pool, square := out[Pool].Tensor(), 0.0
 			for _, v := range pool.Data {
 				square += float64(v) * float64(v)
 			}

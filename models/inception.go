@@ -306,7 +306,7 @@ func (b inceptionBlocks) mixedE(m *onnx.Module, x onnx.Value, pool func(onnx.Val
 func (n *InceptionNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
 	images, err := imagesIn(in)
 	if err != nil {
-		return nil, fmt.Errorf("models: inception: %w", err)
+		return nil, err
 	}
 	all := []string{Pool, Spatial, LogitsUnbiased, Logits, Features64, Features192, Features768, Resized}
 	out := map[string]ort.Array{}

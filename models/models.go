@@ -27,6 +27,7 @@ var Families = configs.Registry[Family]{
 	"dit":       func() Family { return newDiT() },
 	"iddpm":     func() Family { return newIDDPM() },
 	"inception": func() Family { return newInception() },
+	"onnx":      func() Family { return newONNXFile() },
 	"sd":        func() Family { return &SD{} },
 	"vae":       func() Family { return &VAE{} },
 }

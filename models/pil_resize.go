@@ -1,6 +1,30 @@
 package models
 
-import "math"
+import (
+	"fmt"
+	"math"
+
+	"sagbench/models/tensor"
+)
+
+// PIL is torchvision's Resize of a PIL image, which dgm-eval reads DINOv2's
+// images with: bicubic with antialiasing, rounded to bytes.
+const PIL Resize = "pil"
+
+// resizedPixels are images as [N,3,size,size] in [0,255].
+func resizedPixels(r Resize, images Images, size int) (tensor.Tensor, error) {
+	if r != PIL {
+		return tensor.Tensor{}, fmt.Errorf("models: resize %q: known is %s", r, PIL)
+	}
+	small := pilResize(images, size, size)
+	x, plane := tensor.New(images.N, 3, size, size), size*size
+	for i := range images.N * plane {
+		for c := range 3 {
+			x.Data[(i/plane*3+c)*plane+i%plane] = float32(small.Pixels[3*i+c])
+		}
+	}
+	return x, nil
+}
 
 // pilBits is the number of fractional bits of the weights: Pillow
 // src/libImaging/Resample.c PRECISION_BITS.

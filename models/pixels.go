@@ -54,7 +54,7 @@ func imagesIn(in map[string]ort.Array) (Images, error) {
 	a := in["images"]
 	pixels, ok := a.Data.([]uint8)
 	if !ok || len(a.Shape) != 4 || a.Shape[3] != 3 {
-		return Images{}, fmt.Errorf("images %v hold %T: expected uint8 [N,H,W,3]", a.Shape, a.Data)
+		return Images{}, fmt.Errorf("models: images %v hold %T: expected uint8 [N,H,W,3]", a.Shape, a.Data)
 	}
 	return Images{N: a.Shape[0], Height: a.Shape[1], Width: a.Shape[2], Pixels: pixels}, nil
 }

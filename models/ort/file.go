@@ -2,6 +2,8 @@ package ort
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	rt "github.com/yalue/onnxruntime_go"
 
@@ -14,6 +16,9 @@ import (
 // runtime does not tell which are equal. The element type is empty where it is
 // none that an Array can hold.
 func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, nil, fmt.Errorf("ort: %w", err)
+	}
 	if err := initialize(); err != nil {
 		return nil, nil, err
 	}
@@ -27,7 +32,11 @@ func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
 	}
 	in, out, err := rt.GetInputOutputInfoWithOptions(path, options)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ort: %s: no graph that ONNX Runtime %s can run: %w", path, rt.GetVersion(), err)
+		reason := err.Error()
+		if _, after, ok := strings.Cut(reason, path+" failed:"); ok {
+			reason = after
+		}
+		return nil, nil, fmt.Errorf("ort: %s: no graph that ONNX Runtime %s can run: %s", path, rt.GetVersion(), reason)
 	}
 	symbols := onnx.Batch
 	infos := func(ports []rt.InputOutputInfo) []onnx.Info {

@@ -5,27 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	rt "github.com/yalue/onnxruntime_go"
 
 	"sagbench/models/onnx"
 )
-
-// Options say where and how a graph runs. The zero value is: CPU, all cores,
-// no cache.
-type Options struct {
-	Device  string // "cpu" or "" | "cuda:0", "cuda:1", …
-	Threads int    // of one network call; 0 = all cores
-	// Content identifies the content of the checkpoint (its sha256). With it,
-	// the optimized graph of a small model is kept in the user's cache folder,
-	// so that the next start takes a tenth of the time.
-	Content func() (string, error)
-}
 
 // A Session is a graph that runs. Run may be called from several goroutines.
 type Session struct {
@@ -116,62 +102,6 @@ func dataFolder(files []string) (string, error) {
 		}
 	}
 	return filepath.Abs(folder)
-}
-
-func (o Options) device() string {
-	if o.Device == "" {
-		return "cpu"
-	}
-	return o.Device
-}
-
-func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
-	so, err := rt.NewSessionOptions()
-	if err != nil {
-		return nil, fmt.Errorf("ort: %w", err)
-	}
-	threads := o.Threads
-	if threads == 0 {
-		threads = runtime.NumCPU()
-	}
-	errs := []error{
-		so.SetIntraOpNumThreads(threads),
-		so.SetGraphOptimizationLevel(rt.GraphOptimizationLevelEnableAll),
-		so.SetLogSeverityLevel(rt.LoggingLevelFatal), /* errors are returned, not printed */
-	}
-	if folder != "" {
-		errs = append(errs, so.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", folder))
-	}
-	errs = append(errs, o.provider(so))
-	if err := errors.Join(errs...); err != nil {
-		so.Destroy()
-		return nil, fmt.Errorf("ort: %w", err)
-	}
-	return so, nil
-}
-
-// provider puts the graph on the device. The CUDA settings are those that the
-// runtime's documentation names for fixed shapes and throughput.
-func (o Options) provider(so *rt.SessionOptions) error {
-	kind, id, _ := strings.Cut(o.device(), ":")
-	if kind == "cpu" {
-		return nil
-	}
-	if _, err := strconv.Atoi(id); kind != "cuda" || err != nil {
-		return fmt.Errorf("device %q: expected cpu, or cuda:N with the number of the GPU", o.Device)
-	}
-	co, err := rt.NewCUDAProviderOptions()
-	if err == nil {
-		defer co.Destroy()
-		err = co.Update(map[string]string{"device_id": id, "cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"})
-	}
-	if err == nil {
-		err = so.AppendExecutionProviderCUDA(co)
-	}
-	if err != nil {
-		return fmt.Errorf("device %s: %w; it needs an NVIDIA GPU with its driver, the CUDA 13 and cuDNN 9 libraries, and the GPU build of ONNX Runtime (`make onnxruntime DEVICE=cuda`)", o.Device, err)
-	}
-	return nil
 }
 
 // Run computes all outputs of the graph. Symbolic lengths, such as the batch

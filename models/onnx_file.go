@@ -1,0 +1,340 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+	"sagbench/models/ort"
+	"sagbench/models/tensor"
+)
+
+// ONNXFile is a feature network of the user's own: an .onnx file with one input
+// of RGB images and outputs that are named here. Layout and size are read off
+// the graph where it fixes them; the range of its pixels no graph tells.
+type ONNXFile struct {
+	Pool      string     `yaml:"pool" doc:"output [N,D] that FID, KID, precision and recall compare; empty = the graph's only output"`
+	Spatial   string     `yaml:"spatial" doc:"output that sFID compares, flattened; empty = none"`
+	Logits    string     `yaml:"logits" doc:"output [N,K] of class logits for the Inception Score; empty = none"`
+	InputSize int        `yaml:"input_size" doc:"height and width that images are resized to; 0 = those that the graph fixes"`
+	Range     PixelRange `yaml:"range" doc:"what the graph takes black and white as: byte = 0 and 255, unit = 0 and 1, signed = -1 and 1, imagenet = unit less the mean over the deviation of ImageNet's channels; needed unless it takes uint8"`
+}
+
+func newONNXFile() *ONNXFile { return &ONNXFile{} }
+
+// A PixelRange names the range in which a network takes pixels.
+type PixelRange string
+
+// The ranges, for v in [0,255].
+const (
+	ByteRange     PixelRange = "byte"     // v
+	UnitRange     PixelRange = "unit"     // v/255
+	SignedRange   PixelRange = "signed"   // 2·(v/255) − 1
+	ImageNetRange PixelRange = "imagenet" // (v/255 − mean)/std, a channel its own
+)
+
+// The mean and the standard deviation of ImageNet's channels in [0,1] that
+// torchvision names.
+var imageNetMean, imageNetStd = [3]float32{0.485, 0.456, 0.406}, [3]float32{0.229, 0.224, 0.225}
+
+// pixelRanges map v in [0,255] of a channel, in float32 and in torch's order.
+var pixelRanges = map[PixelRange]func(v float32, channel int) float32{
+	ByteRange:   func(v float32, _ int) float32 { return v },
+	UnitRange:   func(v float32, _ int) float32 { return v / 255 },
+	SignedRange: func(v float32, _ int) float32 { return float32(2*float32(v/255)) - 1 },
+	ImageNetRange: func(v float32, channel int) float32 {
+		return float32(float32(v/255)-imageNetMean[channel]) / imageNetStd[channel]
+	},
+}
+
+// apply maps images [N,3,H,W] in [0,255].
+func (p PixelRange) apply(x tensor.Tensor) {
+	f, plane := pixelRanges[p], x.RowLen()/3
+	for i, v := range x.Data {
+		x.Data[i] = f(v, i/plane%3)
+	}
+}
+
+// Validate implements configs.Validator.
+func (c *ONNXFile) Validate() error {
+	if _, ok := pixelRanges[c.Range]; !ok && c.Range != "" {
+		return fmt.Errorf("range is %q, expected byte, unit, signed or imagenet", c.Range)
+	}
+	return nil
+}
+
+// Resize implements ExtractorFamily: that of torchvision on an image file.
+func (c *ONNXFile) Resize() Resize { return PIL }
+
+// Side implements ExtractorFamily.
+func (c *ONNXFile) Side() int { return c.InputSize }
+
+// Open implements Family.
+func (c *ONNXFile) Open(path string, opt Options) (Model, error) { return c.Extractor(path, opt) }
+
+// Extractor implements ExtractorFamily.
+func (c *ONNXFile) Extractor(path string, opt Options) (Extractor, error) {
+	inputs, outputs, err := ort.Inspect(path)
+	if err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
+	n := &onnxExtractor{path: path, pixels: c.Range, names: map[string]string{}}
+	err = errors.Join(n.input(inputs, c.InputSize), n.name(c, outputs))
+	if err == nil {
+		err = n.open(outputs, opt)
+	}
+	if err == nil {
+		err = n.probe()
+	}
+	if err != nil {
+		n.Close()
+		return nil, fmt.Errorf("models: %s: %w", path, err)
+	}
+	return n, nil
+}
+
+// An onnxExtractor is a feature network from an .onnx file.
+type onnxExtractor struct {
+	path         string
+	pixels       PixelRange
+	in           onnx.Info
+	size         int
+	channelsLast bool
+	names        map[string]string // of the graph's outputs, by Pool, Spatial, Logits
+	sessions     []*ort.Session    // one of Pool alone, one of all outputs, if there are more
+	width        int
+}
+
+// input reads size, layout and element type off the graph.
+func (n *onnxExtractor) input(inputs []onnx.Info, size int) error {
+	if len(inputs) != 1 {
+		return fmt.Errorf("the graph takes %d inputs, %s; expected one, images [N,3,H,W] or [N,H,W,3]", len(inputs), ports(inputs))
+	}
+	n.in = inputs[0]
+	n.in.Shape = slices.Clone(n.in.Shape)
+	s := n.in.Shape
+	if len(s) != 4 || s[1] != 3 && s[3] != 3 {
+		return fmt.Errorf("input %s; expected images [N,3,H,W] or [N,H,W,3]", ports(inputs))
+	}
+	if n.in.DType != checkpoint.F32 && n.in.DType != checkpoint.U8 {
+		return fmt.Errorf("input %s; expected float32 or uint8: export the network with such an input", ports(inputs))
+	}
+	sides := s[2:4]
+	if n.channelsLast = s[1] != 3; n.channelsLast {
+		sides = s[1:3]
+	}
+	for i, have := range sides {
+		switch {
+		case have < 0 && size == 0:
+			return fmt.Errorf("input %s leaves the size of images open; give input_size", ports(inputs))
+		case have >= 0 && size != 0 && have != size:
+			return fmt.Errorf("input_size %d, but input %s fixes another size", size, ports(inputs))
+		case have < 0:
+			sides[i] = size
+		}
+	}
+	if n.size = sides[0]; sides[1] != n.size || n.size < 1 || n.size > maxWidth {
+		return fmt.Errorf("input %s; expected images that are square", ports(inputs))
+	}
+	switch {
+	case n.in.DType == checkpoint.U8 && n.pixels != "" && n.pixels != ByteRange:
+		return fmt.Errorf("range %s, but input %s takes bytes", n.pixels, ports(inputs))
+	case n.in.DType == checkpoint.U8:
+		n.pixels = ByteRange
+	case n.pixels == "":
+		return errors.New("range is missing: byte, unit, signed or imagenet, as the network was trained; the graph cannot tell")
+	}
+	return nil
+}
+
+// name finds the outputs.
+func (n *onnxExtractor) name(c *ONNXFile, outputs []onnx.Info) error {
+	pool := c.Pool
+	if pool == "" && len(outputs) == 1 {
+		pool = outputs[0].Name
+	}
+	if pool == "" {
+		return fmt.Errorf("pool is missing: which of the graph's outputs %s holds the features", ports(outputs))
+	}
+	var faults []error
+	for key, name := range map[string]string{Pool: pool, Spatial: c.Spatial, Logits: c.Logits} {
+		if name == "" {
+			continue
+		}
+		at := slices.IndexFunc(outputs, func(o onnx.Info) bool { return o.Name == name })
+		switch {
+		case at < 0:
+			faults = append(faults, fmt.Errorf("%s: the graph has no output %q; it has %s", key, name, ports(outputs)))
+		case outputs[at].DType != checkpoint.F32:
+			faults = append(faults, fmt.Errorf("%s: output %s; expected float32", key, ports(outputs[at:at+1])))
+		}
+		n.names[key] = name
+	}
+	return errors.Join(faults...)
+}
+
+// ports lists inputs or outputs with shapes and types.
+func ports(infos []onnx.Info) string {
+	var all []string
+	for _, i := range infos {
+		var shape []string
+		for axis, d := range i.Shape {
+			switch {
+			case d >= 0:
+				shape = append(shape, fmt.Sprint(d))
+			case axis == 0:
+				shape = append(shape, "N")
+			default:
+				shape = append(shape, "?")
+			}
+		}
+		kind := string(i.DType)
+		if kind == "" {
+			kind = "of another type"
+		}
+		all = append(all, fmt.Sprintf("%s [%s] %s", i.Name, strings.Join(shape, ","), kind))
+	}
+	return strings.Join(all, ", ")
+}
+
+// open prepares the graph for the pool features alone and for all outputs. The
+// runtime says the shapes of outputs after a run: files are known to be wrong
+// about them.
+func (n *onnxExtractor) open(outputs []onnx.Info, opt Options) error {
+	sets := [][]string{{Pool}}
+	if len(n.names) > 1 {
+		sets = append(sets, n.Outputs())
+	}
+	for _, keys := range sets {
+		var infos []onnx.Info
+		for _, key := range keys {
+			infos = append(infos, onnx.Info{Name: n.names[key], Shape: []int{unknownLength}, DType: checkpoint.F32})
+		}
+		s, err := ort.OpenFile(n.path, []onnx.Info{n.in}, infos, opt.Options)
+		if err != nil {
+			return err
+		}
+		n.sessions = append(n.sessions, s)
+	}
+	return nil
+}
+
+// unknownLength is a symbol that no input has.
+const unknownLength = math.MinInt
+
+// probe looks at two images, which tells the width of the features and whether
+// the graph keeps images apart.
+func (n *onnxExtractor) probe() error {
+	x := tensor.New(append([]int{2}, n.InputShape()...)...)
+	n.width = -1
+	out, err := n.Run(context.Background(), x, n.Outputs()...)
+	if err == nil {
+		n.width = out[Pool].Tensor().RowLen()
+	}
+	return err
+}
+
+// Width implements Extractor.
+func (n *onnxExtractor) Width() int { return n.width }
+
+// Outputs implements Extractor.
+func (n *onnxExtractor) Outputs() []string { return slices.Sorted(maps.Keys(n.names)) }
+
+// InputShape implements Extractor.
+func (n *onnxExtractor) InputShape() []int { return n.in.Shape[1:] }
+
+// Input implements Extractor.
+func (n *onnxExtractor) Input(r Resize, images Images) (tensor.Tensor, error) {
+	x, err := resizedPixels(r, images, n.size)
+	if err != nil {
+		return x, err
+	}
+	n.pixels.apply(x)
+	if !n.channelsLast {
+		return x, nil
+	}
+	last, plane := tensor.New(images.N, n.size, n.size, 3), n.size*n.size
+	for i, v := range x.Data {
+		image, channel, pixel := i/(3*plane), i/plane%3, i%plane
+		last.Data[(image*plane+pixel)*3+channel] = v
+	}
+	return last, nil
+}
+
+// Run implements Extractor.
+func (n *onnxExtractor) Run(ctx context.Context, x tensor.Tensor, outputs ...string) (map[string]ort.Array, error) {
+	if err := hasOutputs(n.path, n.Outputs(), outputs); err != nil {
+		return nil, err
+	}
+	session := n.sessions[0]
+	if slices.ContainsFunc(outputs, func(o string) bool { return o != Pool }) {
+		session = n.sessions[1]
+	}
+	rows, batch := x.Rows(), x.Rows()
+	if fixed := n.in.Shape[0]; fixed >= 0 {
+		batch = fixed
+	}
+	all := map[string]ort.Array{}
+	for first := 0; first < rows; first += batch {
+		count := min(batch, rows-first)
+		part := tensor.New(append([]int{batch}, x.Shape[1:]...)...) // a batch that the graph fixes is filled up with zeros
+		copy(part.Data, x.Slice(first, first+count).Data)
+		out, err := session.Run(ctx, map[string]ort.Array{n.in.Name: n.array(part)})
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range outputs {
+			t, err := n.rows(key, out[n.names[key]].Tensor(), batch)
+			if err != nil {
+				return nil, err
+			}
+			joined, _ := all[key].Data.([]float32)
+			all[key] = ort.Array{Shape: []int{first + count, t.RowLen()}, Data: append(joined, t.Slice(0, count).Data...)}
+		}
+	}
+	return all, nil
+}
+
+// array is x in the graph's element type.
+func (n *onnxExtractor) array(x tensor.Tensor) ort.Array {
+	if n.in.DType == checkpoint.F32 {
+		return ort.Floats(x)
+	}
+	bytes := make([]uint8, len(x.Data))
+	for i, v := range x.Data {
+		bytes[i] = uint8(min(max(math.Round(float64(v)), 0), 255))
+	}
+	return ort.Array{Shape: x.Shape, Data: bytes}
+}
+
+// rows is an output as [N,D].
+func (n *onnxExtractor) rows(key string, t tensor.Tensor, images int) (tensor.Tensor, error) {
+	switch {
+	case len(t.Shape) < 2 || t.Shape[0] != images || t.RowLen() == 0:
+		return t, fmt.Errorf("output %s has shape %v for %d images; expected a row of features for each", n.names[key], t.Shape, images)
+	case key != Spatial && t.Shape[1] != t.RowLen():
+		return t, fmt.Errorf("output %s has shape %v; expected [N,D]: pool it over the image, as %s compares one vector an image", n.names[key], t.Shape, key)
+	case key == Pool && n.width > 0 && t.RowLen() != n.width:
+		return t, fmt.Errorf("output %s has %d features, and had %d before", n.names[key], t.RowLen(), n.width)
+	}
+	return tensor.Of(t.Data, images, t.RowLen()), nil
+}
+
+// Forward implements Model: images uint8 [N,H,W,3] → every output under the name
+// of the resize, pil.pool.
+func (n *onnxExtractor) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
+	return forward(ctx, n, in, PIL)
+}
+
+// Close implements Model.
+func (n *onnxExtractor) Close() {
+	for _, s := range n.sessions {
+		s.Close()
+	}
+}
