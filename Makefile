@@ -11,14 +11,14 @@ runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 
-.PHONY: help build onnxruntime reproduce-table1 reproduce-families ablation-scale ablation-blur ablation-threshold test test-slow lint bench fuzz docs clean
+.PHONY: help build onnxruntime reproduce-table1 reproduce-families ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench fuzz docs clean
 
 help:
 	@echo 'make reproduce-table1                 Table 1 in miniature on the embedded models (minutes, CPU)'
 	@echo 'make reproduce-table1 SCALE=paper MODELS=DIR REFERENCES=DIR'
 	@echo '                                      Table 1 itself: official checkpoints, 50,000 images a row'
 	@echo 'make reproduce-families               every family with and without SAG, on the embedded models'
-	@echo 'make ablation-scale | ablation-blur | ablation-threshold'
+	@echo 'make ablation-scale | ablation-blur | ablation-threshold | ablation-mask'
 	@echo '                                      a setting of SAG swept over every family'
 	@echo 'make build | test | test-slow | lint | bench | fuzz | docs | clean'
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
@@ -45,7 +45,7 @@ endif
 reproduce-families: build
 	@$(sagbench) run configs/families.yaml
 
-ablation-scale ablation-blur ablation-threshold: build
+ablation-scale ablation-blur ablation-threshold ablation-mask: build
 	@$(sagbench) run configs/$@.yaml
 
 test: onnxruntime

@@ -87,6 +87,9 @@ func (r *row) loads() (steps []load, others [][]load, err error) {
 	noise := sampling.Keyed{Images: []int{0}}
 	p.Random = noise
 	x := tensor.New(1, 3, 8, 8)
+	if err := noise.Fill(-1, x); err != nil {
+		return nil, nil, err
+	}
 	if _, err := r.sampler.Value.Sample(context.Background(), p, x, noise); err != nil {
 		return nil, nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}

@@ -84,7 +84,7 @@ type Tap struct {
 	Order string // how q, k, v are split for the map: "" = the layer's own, "legacy" = per head q, k, v
 }
 
-// A Tapper is a guidance that needs an attention map.
+// A Tapper is a guidance that needs an attention map, unless its Tap is zero.
 type Tapper interface {
 	Guidance
 	Tap() Tap
@@ -96,7 +96,7 @@ type Tapper interface {
 func TapOf(guidances []Guidance) (tap Tap, needed bool, err error) {
 	for _, g := range guidances {
 		t, ok := g.(Tapper)
-		if !ok {
+		if !ok || t.Tap() == (Tap{}) {
 			continue
 		}
 		if needed && t.Tap() != tap {

@@ -112,6 +112,8 @@ func TestTapOf(t *testing.T) {
 	}{
 		{nil, Tap{}, false, false},
 		{[]Guidance{guide(nil)}, Tap{}, false, false},
+		{[]Guidance{tapped{}}, Tap{}, false, false},
+		{[]Guidance{a, tapped{}}, a.tap, true, false},
 		{[]Guidance{guide(nil), a, guide(nil), a}, a.tap, true, false},
 		{[]Guidance{a, b}, Tap{}, false, true},
 	} {

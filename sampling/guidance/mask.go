@@ -7,9 +7,9 @@ import (
 
 // A masker enlarges a layer's positions to the image's pixels.
 type masker struct {
-	gridWidth int
-	rows      []int // [H] → row of the grid
-	columns   []int // [W] → column of the grid
+	gridHeight, gridWidth int
+	rows                  []int // [H] → row of the grid
+	columns               []int // [W] → column of the grid
 }
 
 // newMasker finds the grid of a layer with the given number of positions in an
@@ -19,8 +19,11 @@ func newMasker(positions, height, width int) (masker, error) {
 	if err != nil {
 		return masker{}, err
 	}
-	return masker{w, nearest(h, height), nearest(w, width)}, nil
+	return masker{h, w, nearest(h, height), nearest(w, width)}, nil
 }
+
+// positions is the number of the layer's positions.
+func (m *masker) positions() int { return m.gridHeight * m.gridWidth }
 
 // grid is the rows and columns of an attention map: in the image's proportion,
 // or what halving the image, rounding up, leads to.

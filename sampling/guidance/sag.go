@@ -8,10 +8,8 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 
 	"sagbench/configs"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
 )
 
@@ -24,7 +22,7 @@ var (
 // places that it attends to are blurred. With A the attention mass that each
 // position of a layer receives, ε = ε(x_t), G the Gaussian blur:
 //
-//	M   = 1[A > ψ], enlarged to the image by nearest neighbours
+//	M   = 1[A > ψ], enlarged to the image by nearest neighbours, or as Mask says
 //	x̂0  = clip(√(1/ᾱ) x_t − √(1/ᾱ − 1) ε)
 //	x̂_t = √ᾱ (M ⊙ G(x̂0) + (1−M) ⊙ x̂0) + √(1−ᾱ) ε          (the same ε)
 //	Δε  = s (ε − ε(x̂_t))
@@ -32,6 +30,9 @@ var (
 // Where x̂_t is x_t, because no position is above ψ and clipping changed nothing,
 // Δε is 0 without a second pass of that image: what the official code adds there
 // is the rounding of x̂_t, times s.
+//
+// Where Mask is none, M = 1, this is the paper's blur guidance, which looks at no
+// layer.
 //
 // The unguided prediction's variance stays. A network that predicts v is guided
 // in v, Δv = s (v − v(x̂_t)), as diffusers does; x̂0 and ε follow from its v.
@@ -49,10 +50,11 @@ type SAG struct {
 	Scale          float64 `yaml:"scale" doc:"s: 0 switches the guidance off, without a second network call; the official guide_scale is 1 + s"`
 	BlurSigma      float64 `yaml:"blur_sigma" doc:"standard deviation of the blur, in pixels"`
 	BlurKernel     int     `yaml:"blur_kernel" doc:"width of the blur's kernel, in pixels; odd"`
+	Mask           string  `yaml:"mask" doc:"what is blurred: self_attention (or empty), or for comparison none (all of it: blur guidance), random (as many positions of the layer, any), square (as many pixels, at a random place), high_frequency (pixels where the blur takes more than ψ times the mean energy of what it takes)"`
 	MaskThreshold  float64 `yaml:"mask_threshold" doc:"ψ: positions that receive more attention are blurred; the mean is 1, and 0 blurs everything"`
 	Clip           *bool   `yaml:"clip" doc:"x̂0 is clipped to [-1,1] before it is blurred; absent: as the family samples (pixels yes, latents no)"`
 	Condition      string  `yaml:"condition" doc:"the prediction that is degraded: conditional, unconditional, or empty for the unconditional one where cfg guides too and else the conditional one"`
-	Layer          string  `yaml:"layer" doc:"the attention layer whose map makes the mask, such as output_blocks.8.1"`
+	Layer          string  `yaml:"layer" doc:"the attention layer whose map makes the mask, such as output_blocks.8.1; the masks none and high_frequency look at none"`
 	Heads          int     `yaml:"heads" doc:"heads with which the map is computed; 0 for the layer's own (the official fork takes 4 whatever the layer has)"`
 	AttentionOrder string  `yaml:"attention_order" doc:"order of q, k and v for the map: empty for the layer's own, legacy as the official fork takes it"`
 	Start          *int    `yaml:"start" doc:"guide only the last steps, where the respaced step's index is below this; absent for all (the official guide_start)"`
@@ -83,7 +85,7 @@ const (
 )
 
 // UnmarshalBlock puts the preset's options below those that are given, after
-// which the preset is of no more use.
+// which the preset is of no more use, and drops what the mask does not look at.
 func (g *SAG) UnmarshalBlock(b configs.Block) error {
 	name := struct {
 		Preset string `yaml:"preset"`
@@ -102,11 +104,28 @@ func (g *SAG) UnmarshalBlock(b configs.Block) error {
 	type plain SAG // without this method
 	err := b.Decode((*plain)(g))
 	g.Preset = ""
+	if g.Mask == selfAttention {
+		g.Mask = "" // as it was called before there were others
+	}
+	if kind, known := maskKinds[g.mask()]; known && !kind.mapped {
+		g.Layer, g.Heads, g.AttentionOrder = "", 0, ""
+	}
+	if g.Mask == noMask {
+		g.MaskThreshold = 0
+	}
 	return err
 }
 
-// Tap is the layer whose map the network has to return. It does not depend on
-// the scale, so that the rows of a sweep over scales run the same network.
+// mask is the name of the mask.
+func (g *SAG) mask() string {
+	if g.Mask == "" {
+		return selfAttention
+	}
+	return g.Mask
+}
+
+// Tap is the layer whose map the network has to return, the zero Tap where the
+// mask looks at none. It does not depend on the scale, so that the rows of a sweep over scales run the same network.
 func (g *SAG) Tap() sampling.Tap {
 	return sampling.Tap{Layer: g.Layer, Heads: g.Heads, Order: g.AttentionOrder}
 }
@@ -122,7 +141,9 @@ func (g *SAG) Validate() error {
 	f.when(g.BlurKernel < 1 || g.BlurKernel > maxBlurKernel, "blur_kernel is %d, expected an odd number of pixels from 1 to %d", g.BlurKernel, maxBlurKernel)
 	f.when(g.BlurKernel > 0 && g.BlurKernel%2 == 0, "blur_kernel is %d, expected an odd number of pixels such as %d", g.BlurKernel, g.BlurKernel+1)
 	f.when(math.IsNaN(g.MaskThreshold), "mask_threshold is NaN, expected a number (1 is the mean attention a position receives)")
-	f.when(g.Layer == "", "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
+	kind, known := maskKinds[g.mask()]
+	f.when(!known, "mask is %q, expected one of %s", g.Mask, strings.Join(slices.Sorted(maps.Keys(maskKinds)), ", "))
+	f.when(g.Layer == "" && kind.mapped, "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
 	f.when(!slices.Contains([]string{"", conditional, unconditional}, g.Condition), "condition is %q, expected conditional, unconditional, or empty for the unconditional one beside cfg", g.Condition)
 	f.when(g.Heads < 0, "heads is %d, expected a positive number, or 0 for the layer's own", g.Heads)
 	f.when(g.AttentionOrder != "" && g.AttentionOrder != "legacy", "attention_order is %q, expected legacy, or empty for the layer's own", g.AttentionOrder)
@@ -169,7 +190,9 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	if err != nil {
 		return sampling.Delta{}, fmt.Errorf("guidance: sag: %w", err)
 	}
-	s.Trace("attention", p.Attn)
+	if !p.Attn.IsZero() {
+		s.Trace("attention", p.Attn)
+	}
 	s.Trace("degraded", xHat)
 	degraded, err := s.PredictRows(ctx, xHat, cond, moved)
 	if err != nil {
@@ -195,81 +218,4 @@ func (g *SAG) degraded(s *sampling.Step) (sampling.Cond, error) {
 		return s.Null(), nil
 	}
 	return s.Cond(), nil
-}
-
-// degrade is x̂_t, [N,C,H,W], and the images for which it is not x_t.
-func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (xHat tensor.Tensor, moved []int, err error) {
-	if len(s.X.Shape) != 4 {
-		return tensor.Tensor{}, nil, fmt.Errorf("the state has shape %v, expected [N,C,H,W]", s.X.Shape)
-	}
-	if p.Attn.IsZero() {
-		return tensor.Tensor{}, nil, fmt.Errorf("the network returned no attention map; it has to be built with layer %q tapped", g.Layer)
-	}
-	height, width := s.X.Shape[2], s.X.Shape[3]
-	masks, err := newMasker(p.Attn.Shape[1], height, width)
-	if err != nil {
-		return tensor.Tensor{}, nil, fmt.Errorf("layer %q: %w", g.Layer, err)
-	}
-	d := degrader{
-		masker: masks, threshold: float32(g.MaskThreshold),
-		blur: newBlur(height, width, g.BlurKernel, g.BlurSigma),
-		c:    s.Schedule().At(s.T.Index), predicts: s.Predicts(), clip: s.ClipDenoised(),
-	}
-	if g.Clip != nil {
-		d.clip = *g.Clip
-	}
-	d.workspaces.New = func() any { return d.blur.newWorkspace() }
-	xHat = s.X.Like()
-	changed := make([]bool, xHat.Rows())
-	sampling.EachImage(xHat.Rows(), func(n int) {
-		w := d.workspaces.Get().(*workspace)
-		changed[n] = d.image(w, xHat.Row(n), s.X.Row(n), p.Eps.Row(n), p.Attn.Row(n))
-		d.workspaces.Put(w)
-	})
-	for n, c := range changed {
-		if c {
-			moved = append(moved, n)
-		}
-	}
-	return xHat, moved, nil
-}
-
-// A degrader makes x̂_t of the images of one step.
-type degrader struct {
-	masker     masker
-	threshold  float32
-	blur       blur
-	c          sampling.Coefficients
-	predicts   sampling.Parametrization
-	clip       bool
-	workspaces sync.Pool
-}
-
-// image sets xHat to the degraded x, and tells whether it is another image than
-// x but for rounding: something was blurred or clipped. output is the network's
-// at x; all [C,H,W].
-func (d *degrader) image(w *workspace, xHat, x, output, attention []float32) (changed bool) {
-	blurs := d.masker.mask(w.mask, attention, d.threshold)
-	changed = blurs
-	d.blur.need(w)
-	for size := len(w.mask); len(x) > 0; xHat, x, output = xHat[size:], x[size:], output[size:] {
-		d.c.Split(d.predicts, x[:size], output[:size], w.xStart, w.eps)
-		if d.clip {
-			for j, x0 := range w.xStart {
-				w.xStart[j] = sampling.Clip(x0)
-				changed = changed || w.xStart[j] != x0
-			}
-		}
-		if blurs {
-			d.blur.blur(w)
-		}
-		for j, masked := range w.mask {
-			x0 := w.xStart[j]
-			if masked {
-				x0 = w.blurred[j]
-			}
-			xHat[j] = d.c.Noised(x0, w.eps[j])
-		}
-	}
-	return changed
 }
