@@ -165,7 +165,7 @@ func (c *CLIPText) Load(path string, opt Options) (*CLIPTextNet, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := folderWeights(path, "model", c.Variant)
+	w, err := folderWeights(path, transformersStems, c.Variant)
 	if err != nil {
 		return nil, err
 	}

@@ -57,16 +57,16 @@ var (
 
 // Files implements Lister: config.json and the weights that it is opened with.
 func (c *VAE) Files(path string, _ func(configs.Block) (string, error)) ([]string, error) {
-	return componentFiles(path, "diffusion_pytorch_model", c.Variant)
+	return componentFiles(path, diffusersStems, c.Variant)
 }
 
 // Files implements Lister: config.json and the weights that it is opened with.
 func (c *CLIPText) Files(path string, _ func(configs.Block) (string, error)) ([]string, error) {
-	return componentFiles(path, "model", c.Variant)
+	return componentFiles(path, transformersStems, c.Variant)
 }
 
 // componentFiles are the files of a part of a diffusers folder.
-func componentFiles(folder, stem, variant string) ([]string, error) {
+func componentFiles(folder string, stem stems, variant string) ([]string, error) {
 	w, err := folderWeights(folder, stem, variant)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,10 @@ func (c *SD) Files(path string, find func(configs.Block) (string, error)) ([]str
 		return c.singleFiles(path, find)
 	}
 	var files []string
-	for _, part := range []struct{ name, stem string }{{"unet", "diffusion_pytorch_model"}, {"vae", "diffusion_pytorch_model"}, {"text_encoder", "model"}} {
+	for _, part := range []struct {
+		name string
+		stem stems
+	}{{"unet", diffusersStems}, {"vae", diffusersStems}, {"text_encoder", transformersStems}} {
 		if c.Component != "" && c.Component != part.name {
 			continue
 		}

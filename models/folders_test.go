@@ -94,7 +94,7 @@ func TestWeightFiles(t *testing.T) {
 		{stem + ".safetensors.index.json", "", stem + ".safetensors.index.json"},
 		{stem + ".safetensors.index.fp16.json", "fp16", stem + ".safetensors.index.fp16.json"},
 	} {
-		if got, err := chooseWeights(strings.Fields(c.names), stem, c.variant); err != nil || got != c.want {
+		if got, err := chooseWeights(strings.Fields(c.names), diffusersStems, c.variant); err != nil || got != c.want {
 			t.Errorf("%s, variant %q: got %q, %v, want %s", c.names, c.variant, got, err, c.want)
 		}
 	}
@@ -105,9 +105,20 @@ func TestWeightFiles(t *testing.T) {
 		{stem + ".fp16.safetensors " + stem + ".ema.safetensors", "", "the folder holds"},
 		{stem + ".bin.index.json " + stem + "-00001-of-00002.bin", "", "shards of pickles, which are not supported"},
 	} {
-		_, err := chooseWeights(strings.Fields(c.names), stem, c.variant)
+		_, err := chooseWeights(strings.Fields(c.names), diffusersStems, c.variant)
 		wantError(t, err, c.want)
 	}
+	for names, want := range map[string]string{ // of transformers
+		"pytorch_model.bin model.safetensors config.json": "model.safetensors",
+		"pytorch_model.bin config.json":                   "pytorch_model.bin",
+		"pytorch_model.fp16.bin config.json":              "pytorch_model.fp16.bin",
+	} {
+		if got, err := chooseWeights(strings.Fields(names), transformersStems, ""); err != nil || got != want {
+			t.Errorf("%s: got %q, %v, want %s", names, got, err, want)
+		}
+	}
+	_, err := chooseWeights([]string{"pytorch_model.bin.index.json", "model.bin"}, transformersStems, "")
+	wantError(t, err, "pytorch_model.bin.index.json lists shards of pickles")
 }
 
 func TestShards(t *testing.T) {

@@ -151,7 +151,7 @@ func (c *SD) loadUNet(folder string, opt Options) (*sdUNet, error) {
 	if err := readConfig(folder, config); err != nil {
 		return nil, err
 	}
-	w, err := folderWeights(folder, "diffusion_pytorch_model", c.Variant)
+	w, err := folderWeights(folder, diffusersStems, c.Variant)
 	if err != nil {
 		return nil, err
 	}

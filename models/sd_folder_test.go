@@ -83,7 +83,7 @@ func TestSDFlags(t *testing.T) {
 		"images of 33×0 pixels (height × width): expected multiples of 2":                                   {Height: 33},
 		"clip_skip is 3, the text encoder has 2 layers":                                                     {ClipSkip: 3},
 		"expected diffusion_pytorch_model.fp16.safetensors or diffusion_pytorch_model.fp16.bin":             {Variant: "fp16"},
-		"expected model.fp16.safetensors or model.fp16.bin":                                                 {Variant: "fp16"},
+		"expected model.fp16.safetensors or pytorch_model.fp16.bin":                                         {Variant: "fp16"},
 		"original_config, tokenizer, text_encoder and extract_ema are for single files":                     {ExtractEMA: true},
 		`prediction_type is "v", which is not supported; supported: nothing, epsilon, v_prediction, sample`: {PredictionType: "v"},
 	} {

@@ -35,7 +35,7 @@ func (c *VAE) Load(path string, opt Options) (*VAENet, error) {
 	if err := readConfig(path, config); err != nil {
 		return nil, err
 	}
-	w, err := folderWeights(path, "diffusion_pytorch_model", c.Variant)
+	w, err := folderWeights(path, diffusersStems, c.Variant)
 	if err != nil {
 		return nil, err
 	}

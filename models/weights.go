@@ -57,12 +57,45 @@ func fileWeights(path string) (*weights, error) {
 	return &weights{path: path, tensors: f.Tensors, files: []*checkpoint.File{f}}, nil
 }
 
+// stems are what the names of a part's weight files begin with.
+type stems struct{ safetensors, bin string }
+
+var (
+	diffusersStems    = stems{"diffusion_pytorch_model", "diffusion_pytorch_model"}
+	transformersStems = stems{"model", "pytorch_model"}
+)
+
+// The endings of weight files, the preferred first.
+const (
+	safetensorsEnd = ".safetensors"
+	shardsEnd      = ".safetensors.index.json"
+	binEnd         = ".bin"
+)
+
+var weightEnds = []string{safetensorsEnd, shardsEnd, binEnd}
+
+func (s stems) of(end string) string {
+	if end == binEnd {
+		return s.bin
+	}
+	return s.safetensors
+}
+
+// file is the name of a file of weights: stem.safetensors, or
+// stem.VARIANT.safetensors.
+func (s stems) file(variant, end string) string {
+	if variant == "" {
+		return s.of(end) + end
+	}
+	return s.of(end) + "." + variant + end
+}
+
 // folderWeights finds the weights in a folder as diffusers and transformers
 // save them: stem.safetensors, stem.bin, or shards listed in
 // stem.safetensors.index.json; with a variant, stem.VARIANT.safetensors and so
 // on. Safetensors are preferred, as there. Without a variant, a folder that
 // holds one variant alone is taken at its word.
-func folderWeights(folder, stem, variant string) (*weights, error) {
+func folderWeights(folder string, stem stems, variant string) (*weights, error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
@@ -82,14 +115,14 @@ func folderWeights(folder, stem, variant string) (*weights, error) {
 	return fileWeights(path)
 }
 
-func chooseWeights(names []string, stem, variant string) (string, error) {
+func chooseWeights(names []string, stem stems, variant string) (string, error) {
 	if name, ok := weightsOf(names, stem, variant); ok {
 		return name, nil
 	}
 	variants := map[string]bool{}
 	for _, n := range names {
-		rest, ok := strings.CutPrefix(n, stem+".")
-		for _, end := range []string{".safetensors", ".bin", ".safetensors.index.json"} {
+		for _, end := range weightEnds {
+			rest, ok := strings.CutPrefix(n, stem.of(end)+".")
 			if v, is := strings.CutSuffix(rest, end); ok && is && !strings.Contains(v, ".") && !strings.Contains(v, "-of-") {
 				variants[v] = true
 			}
@@ -102,37 +135,29 @@ func chooseWeights(names []string, stem, variant string) (string, error) {
 		}
 	}
 	for _, n := range names {
-		if strings.HasPrefix(n, stem) && strings.HasSuffix(n, ".bin.index.json") {
+		if strings.HasPrefix(n, stem.bin+".bin.index.") {
 			return "", fmt.Errorf("%s lists shards of pickles, which are not supported; save the weights as .safetensors (save_pretrained(..., safe_serialization=True)) or in one .bin file", n)
 		}
 	}
-	wanted := variantName(stem, variant, ".safetensors") + " or " + variantName(stem, variant, ".bin")
+	wanted := stem.file(variant, safetensorsEnd) + " or " + stem.file(variant, binEnd)
 	if len(names) == 0 {
 		return "", fmt.Errorf("the folder is empty; expected config.json and %s", wanted)
 	}
 	return "", fmt.Errorf("the weights are missing: expected %s; the folder holds %s", wanted, strings.Join(names, ", "))
 }
 
-func weightsOf(names []string, stem, variant string) (string, bool) {
-	for _, end := range []string{".safetensors", ".safetensors.index.json", ".bin"} {
-		n := variantName(stem, variant, end)
-		if end == ".safetensors.index.json" && variant != "" { // stem.safetensors.index.fp16.json
-			if alt := stem + ".safetensors.index." + variant + ".json"; slices.Contains(names, alt) {
+func weightsOf(names []string, stem stems, variant string) (string, bool) {
+	for _, end := range weightEnds {
+		if end == shardsEnd && variant != "" { // stem.safetensors.index.fp16.json
+			if alt := stem.safetensors + ".safetensors.index." + variant + ".json"; slices.Contains(names, alt) {
 				return alt, true
 			}
 		}
-		if slices.Contains(names, n) {
+		if n := stem.file(variant, end); slices.Contains(names, n) {
 			return n, true
 		}
 	}
 	return "", false
-}
-
-func variantName(stem, variant, end string) string {
-	if variant == "" {
-		return stem + end
-	}
-	return stem + "." + variant + end
 }
 
 // shardedWeights opens every file that an index names. Each tensor must lie in

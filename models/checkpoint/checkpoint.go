@@ -76,8 +76,8 @@ type File struct {
 	// Others are the entries beside Wrapper that hold tensors too, dotted
 	// likewise, such as "model" where "ema" was taken.
 	Others []string
-	// Prefix is what every key began with and what was removed: "" or
-	// DataParallel's "module.".
+	// Prefix is what every key began with and what was removed: "",
+	// DataParallel's "module.", torch.compile's "_orig_mod.", or both.
 	Prefix string
 	// Ignored are the keys of the state dict whose value is no tensor, each
 	// with what it is: "_extra_state (None)".
@@ -130,7 +130,7 @@ func parse(m *mapping) (f *File, err error) {
 		return nil, err
 	}
 	f.Path, f.m = m.path, m
-	f.stripPrefix("module.")
+	f.stripPrefixes()
 	for name, t := range f.Tensors {
 		t.File, t.name, t.m = m.path, name, m
 		f.Tensors[name] = t

@@ -209,17 +209,30 @@ func (f *File) locate(es []types.DictEntry, v *resolver) error {
 // maxFaults keeps the message about a thoroughly broken file readable.
 const maxFaults = 20
 
-// stripPrefix removes prefix from the keys if every one has it.
-func (f *File) stripPrefix(prefix string) {
-	for name := range f.Tensors {
-		if !strings.HasPrefix(name, prefix) || name == prefix {
-			return
+// prefixes are what wrappers of a network put before every key: DataParallel
+// and torch.compile.
+var prefixes = []string{"module.", "_orig_mod."}
+
+// stripPrefixes removes prefixes that every key has, also one behind another.
+func (f *File) stripPrefixes() {
+	for _, p := range slices.Concat(prefixes, prefixes) {
+		if f.everyKeyBegins(p) {
+			f.stripPrefix(p)
 		}
 	}
-	if len(f.Tensors) == 0 {
-		return
+}
+
+func (f *File) everyKeyBegins(prefix string) bool {
+	for name := range f.Tensors {
+		if !strings.HasPrefix(name, prefix) || name == prefix {
+			return false
+		}
 	}
-	f.Prefix = prefix
+	return len(f.Tensors) > 0
+}
+
+func (f *File) stripPrefix(prefix string) {
+	f.Prefix += prefix
 	stripped := make(StateDict, len(f.Tensors))
 	for name, t := range f.Tensors {
 		stripped[strings.TrimPrefix(name, prefix)] = t

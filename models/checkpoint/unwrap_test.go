@@ -77,6 +77,9 @@ func TestPrefix(t *testing.T) {
 		names  []string
 	}{
 		"every key":     {pairs{{"module.a", ramp4("0")}, {"module.b.module.c", ramp4("0")}}, "module.", []string{"a", "b.module.c"}},
+		"compiled":      {pairs{{"_orig_mod.a", ramp4("0")}}, "_orig_mod.", []string{"a"}},
+		"both":          {pairs{{"_orig_mod.module.a", ramp4("0")}}, "_orig_mod.module.", []string{"a"}},
+		"the other way": {pairs{{"module._orig_mod.a", ramp4("0")}}, "module._orig_mod.", []string{"a"}},
 		"not every key": {pairs{{"module.a", ramp4("0")}, {"b", ramp4("0")}}, "", []string{"b", "module.a"}},
 		"nothing else":  {pairs{{"module.", ramp4("0")}}, "", []string{"module."}},
 	} {
