@@ -49,11 +49,11 @@ func (d *DDPM) Schedule(c ScheduleConfig) (*Schedule, error) {
 	}
 	if c.Scheduler != nil {
 		switch variance := or(p.from.VarianceType, "fixed_small"); variance {
-		case "fixed_small":
+		case "fixed_small", "fixed_small_log": // which diffusers clips alike
 			p.config.SigmaSmall = true
 		case "fixed_large", "learned_range":
 		default:
-			return nil, fmt.Errorf("sampling: ddpm: scheduler config: variance_type is %q, expected fixed_small, fixed_large or learned_range", variance)
+			return nil, fmt.Errorf("sampling: ddpm: scheduler config: variance_type is %q, expected fixed_small, fixed_small_log, fixed_large or learned_range", variance)
 		}
 	}
 	return p.chain("ddpm", d.over(&p, "leading"), d.Steps)

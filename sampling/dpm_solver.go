@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"sagbench/models/tensor"
 )
@@ -21,6 +22,10 @@ var _ Sampler = (*DPMSolver2M)(nil)
 //	   + α'((e^{−h} − 1)/h + 1) (D_i − D_{i+1})/r            (second; heun)
 //	r  = (λ_i − λ_{i+1}) / h
 //
+// With algorithm_type sde-dpmsolver++ it solves the reverse SDE instead: x is
+// multiplied by e^{−h} as well, h in the terms of D is 2h, and σ' √(1−e^{−2h}) z
+// is added, z ~ N(0, I) of the step.
+//
 // The first step is of the first order, and so is the last one where it goes to
 // σ' = 0, or where lower_order_final and there are fewer than 15 steps.
 //
@@ -29,6 +34,7 @@ var _ Sampler = (*DPMSolver2M)(nil)
 type DPMSolver2M struct {
 	Steps           int `yaml:"steps" doc:"denoising steps, one network call each"`
 	Spacing         `yaml:",inline"`
+	Algorithm       string `yaml:"algorithm_type" doc:"dpmsolver++, which is deterministic, or sde-dpmsolver++, which adds noise in every step; empty for the checkpoint's own"`
 	SolverOrder     *int   `yaml:"solver_order" doc:"1 (the same as DDIM) or 2; absent for the checkpoint's own"`
 	SolverType      string `yaml:"solver_type" doc:"form of the second order: midpoint or heun; empty for the checkpoint's own"`
 	LowerOrderFinal *bool  `yaml:"lower_order_final" doc:"the last step is of the first order where there are fewer than 15; absent for the checkpoint's own"`
@@ -36,6 +42,10 @@ type DPMSolver2M struct {
 	FinalSigmas     string `yaml:"final_sigmas_type" doc:"the last step goes to σ = 0 (zero) or to that of timestep 0 (sigma_min); empty for the checkpoint's own"`
 	KarrasSigmas    *bool  `yaml:"use_karras_sigmas" doc:"noise levels at equal steps of σ^(1/7) in place of timestep_spacing; absent for the checkpoint's own"`
 }
+
+// dpmAlgorithms are the values of algorithm_type that predict x̂0; the two that
+// predict ε are deprecated in diffusers.
+var dpmAlgorithms = []string{"dpmsolver++", "sde-dpmsolver++"}
 
 // Validate tells everything that is wrong with the options.
 func (d *DPMSolver2M) Validate() error {
@@ -46,6 +56,7 @@ func (d *DPMSolver2M) Validate() error {
 		}
 	}
 	fault(d.Steps < 1, "steps is %d, expected at least 1", d.Steps)
+	fault(!slices.Contains(append(dpmAlgorithms, ""), d.Algorithm), "algorithm_type is %q, expected %s", d.Algorithm, strings.Join(dpmAlgorithms, " or "))
 	fault(d.SolverOrder != nil && *d.SolverOrder != 1 && *d.SolverOrder != 2, "solver_order is %d, expected 1 or 2", or(d.SolverOrder, 0))
 	fault(!slices.Contains([]string{"", "midpoint", "heun"}, d.SolverType), "solver_type is %q, expected midpoint or heun", d.SolverType)
 	fault(!slices.Contains([]string{"", "zero", "sigma_min"}, d.FinalSigmas), "final_sigmas_type is %q, expected zero or sigma_min", d.FinalSigmas)
@@ -61,10 +72,10 @@ func (d *DPMSolver2M) Schedule(c ScheduleConfig) (*Schedule, error) {
 		return nil, err
 	}
 	f := &p.from
-	err = refuse(name, on{"thresholding", f.Thresholding}, on{"use_beta_sigmas", f.UseBetaSigmas},
+	err = refuse(name, on{"thresholding", f.Thresholding},
 		on{"use_flow_sigmas", f.UseFlowSigmas}, on{"use_dynamic_shifting", f.UseDynamicShifting})
-	if kind := or(f.AlgorithmType, "dpmsolver++"); kind != "dpmsolver++" {
-		err = errors.Join(err, fmt.Errorf("sampling: %s: scheduler config: algorithm_type is %q, expected dpmsolver++", name, kind))
+	if kind := or(f.AlgorithmType, "dpmsolver++"); d.Algorithm == "" && !slices.Contains(dpmAlgorithms, kind) {
+		err = errors.Join(err, fmt.Errorf("sampling: %s: scheduler config: algorithm_type is %q, expected %s; the sampler's own algorithm_type goes before it", name, kind, strings.Join(dpmAlgorithms, " or ")))
 	}
 	if order := or(f.SolverOrder, 2); d.SolverOrder == nil && order != 1 && order != 2 {
 		err = errors.Join(err, fmt.Errorf("sampling: %s: scheduler config: solver_order is %d, expected 1 or 2", name, order))
@@ -102,6 +113,8 @@ func (d *DPMSolver2M) levels(p *process, times, sigmas []float64) (at, levels []
 		levels = karras(high, low, d.Steps)
 	case equalLogs, or(f.UseExponentialSigmas, false):
 		levels = exponential(high, low, d.Steps)
+	case or(f.UseBetaSigmas, false):
+		levels = betaSpaced(high, low, d.Steps)
 	default:
 		for _, t := range times {
 			levels = append(levels, sigmas[int(t)])
@@ -118,19 +131,25 @@ func (d *DPMSolver2M) levels(p *process, times, sigmas []float64) (at, levels []
 	return at, levels
 }
 
-// Sample takes x_T to x_0 over all steps of p.Schedule. No noise is asked for.
-func (d *DPMSolver2M) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, _ Noise) (tensor.Tensor, error) {
-	now, before, eps := xT.Like(), xT.Like(), xT.Like() // D_i, D_{i+1}
+// Sample takes x_T to x_0 over all steps of p.Schedule. dpmsolver++ asks for no
+// noise, and the Noise may be nil.
+func (d *DPMSolver2M) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, noise Noise) (tensor.Tensor, error) {
+	now, before, eps, z := xT.Like(), xT.Like(), xT.Like(), xT.Like() // D_i, D_{i+1}, ε, z
 	return p.walk(ctx, xT, loop{next: func(v *visit) error {
 		s := p.Schedule
 		c := s.At(v.i)
 		v.follow(&c, p.Predicts)
 		w := d.weights(s, v.i)
+		if d.stochastic(s) {
+			if err := noise.Fill(v.k, z); err != nil {
+				return err
+			}
+		}
 		EachImage(xT.Rows(), func(n int) {
-			x, d0, d1 := v.x.Row(n), now.Row(n), before.Row(n)
+			x, d0, d1, z := v.x.Row(n), now.Row(n), before.Row(n), z.Row(n)
 			v.split(p, &c, n, d0, eps.Row(n))
 			for j, xj := range x {
-				x[j] = float32(w.x*xj) + float32(w.now*d0[j]) + float32(w.before*d1[j])
+				x[j] = float32(w.x*xj) + float32(w.now*d0[j]) + float32(w.before*d1[j]) + float32(w.noise*z[j])
 			}
 		})
 		now, before = before, now
@@ -138,8 +157,8 @@ func (d *DPMSolver2M) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor
 	}})
 }
 
-// A multistep is the next state as a linear function of x, D_i and D_{i+1}.
-type multistep struct{ x, now, before float32 }
+// A multistep is the next state as a linear function of x, D_i, D_{i+1} and z.
+type multistep struct{ x, now, before, noise float32 }
 
 // weights is step i of the solver.
 func (d *DPMSolver2M) weights(s *Schedule, i int) multistep {
@@ -147,20 +166,30 @@ func (d *DPMSolver2M) weights(s *Schedule, i int) multistep {
 	bar, next := s.AlphaBar(i), s.AlphaBarPrev(i)
 	h := log(next) - log(bar)
 	if h == 0 { // Karras' levels end at that of timestep 0, and so may the schedule
-		return multistep{1, 0, 0}
+		return multistep{x: 1}
 	}
-	x := math.Sqrt((1 - next) / (1 - bar))
-	toXStart := -math.Sqrt(next) * math.Expm1(-h)
+	x, hD := math.Sqrt((1-next)/(1-bar)), h // hD is h in the terms of D
+	var noise float64
+	if d.stochastic(s) {
+		x, hD = x*math.Exp(-h), 2*h
+		noise = math.Sqrt(-(1 - next) * math.Expm1(-hD))
+	}
+	toXStart := -math.Sqrt(next) * math.Expm1(-hD)
 	if d.order(s, i) == 1 {
-		return multistep{float32(x), float32(toXStart), 0}
+		return multistep{float32(x), float32(toXStart), 0, float32(noise)}
 	}
 	r := (log(bar) - log(s.AlphaBar(i+1))) / h
 	slope := toXStart / 2
 	if d.solverType(s) == "heun" {
-		slope = math.Sqrt(next) * (math.Expm1(-h)/h + 1)
+		slope = math.Sqrt(next) * (math.Expm1(-hD)/hD + 1)
 	}
 	slope /= r
-	return multistep{float32(x), float32(toXStart + slope), float32(-slope)}
+	return multistep{float32(x), float32(toXStart + slope), float32(-slope), float32(noise)}
+}
+
+// stochastic tells whether noise is added.
+func (d *DPMSolver2M) stochastic(s *Schedule) bool {
+	return first(some(d.Algorithm), d.config(s).AlgorithmType, "dpmsolver++") == "sde-dpmsolver++"
 }
 
 // order is the order of step i.

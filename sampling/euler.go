@@ -54,12 +54,8 @@ func (d *Euler) Schedule(c ScheduleConfig) (*Schedule, error) {
 		return nil, err
 	}
 	f := &p.from
-	err = refuse(name, on{"use_beta_sigmas", f.UseBetaSigmas})
 	if kind := or(f.TimestepType, "discrete"); kind != "discrete" {
-		err = errors.Join(err, fmt.Errorf("sampling: %s: scheduler config: timestep_type is %q, expected discrete", name, kind))
-	}
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sampling: %s: scheduler config: timestep_type is %q, expected discrete", name, kind)
 	}
 	sigmas := p.sigmas()
 	grid := d.over(&p, "linspace")
@@ -98,6 +94,8 @@ func (d *Euler) levels(p *process, times, sigmas []float64) (at, levels []float6
 		levels = karras(high, low, d.Steps)
 	case or(f.UseExponentialSigmas, false):
 		levels = exponential(high, low, d.Steps)
+	case or(f.UseBetaSigmas, false):
+		levels = betaSpaced(high, low, d.Steps)
 	default:
 		return times, levels
 	}

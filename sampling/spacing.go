@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"sort"
+
+	"gonum.org/v1/gonum/mathext"
 )
 
 // Spacing are the options that say which of the original timesteps a sampler
@@ -211,6 +213,17 @@ func exponential(high, low float64, n int) []float64 {
 	out := linspace(math.Log(high), math.Log(low), n)
 	for i, l := range out {
 		out[i] = math.Exp(l)
+	}
+	return out
+}
+
+// betaSpaced is n noise levels from high to low at equal steps of the cumulative
+// Beta(0.6, 0.6) distribution (Lee et al. 2024, arXiv:2407.12173; diffusers
+// _convert_to_beta).
+func betaSpaced(high, low float64, n int) []float64 {
+	out := linspace(1, 0, n)
+	for i, p := range out {
+		out[i] = low + float64(mathext.InvRegIncBeta(0.6, 0.6, p)*(high-low))
 	}
 	return out
 }
