@@ -143,7 +143,7 @@ func rowsAt(rows []float32, d int, list []int32, p Products) (*Stats, error) {
 
 // frechetReplicates are the Fréchet distances of the draws from rows [N,d]; a
 // product of matrices and an eigenvalue problem each.
-func frechetReplicates(ctx context.Context, ref *Stats, rows []float32, d *Draws, mean MeanType, p Products) ([]float64, error) {
+func frechetReplicates(ctx context.Context, ref *Stats, rows []float32, d *Draws, m FID, p Products) ([]float64, error) {
 	out := make([]float64, d.Len())
 	for b, list := range d.index {
 		if err := ctx.Err(); err != nil {
@@ -153,7 +153,7 @@ func frechetReplicates(ctx context.Context, ref *Stats, rows []float32, d *Draws
 		if err != nil {
 			return nil, err
 		}
-		f, err := FrechetDistance(ref, s, mean, p)
+		f, err := m.distance(ref, s, p)
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package eval
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // FID is the Fréchet distance of two Gaussians fitted to pool features
@@ -12,8 +13,14 @@ import (
 //
 // evaluator.py, FIDStatistics.frechet_distance. ADM and torch-fidelity take
 // means in float32 (row after row), pytorch-fid and torchmetrics in float64.
+//
+// Where SciPy's square root of Σ₁Σ₂ is not finite, evaluator.py, pytorch-fid
+// and clean-fid take that of (Σ₁+εI)(Σ₂+εI), ε = 10⁻⁶, and a feature that is
+// constant in one set alone then adds up to 2√(εσ²) less to the distance. The
+// root here is always finite and exact; Offset is for repeating such a number.
 type FID struct {
-	Mean MeanType `yaml:"mean" doc:"float32 (ADM, torch-fidelity) or float64 (exact; pytorch-fid, torchmetrics)"`
+	Mean   MeanType `yaml:"mean" doc:"float32 (ADM, torch-fidelity) or float64 (exact; pytorch-fid, torchmetrics)"`
+	Offset float64  `yaml:"offset" doc:"added to all variances under the root; 0: exact, 1e-6: what evaluators print after SciPy's root has failed"`
 }
 
 var _ Resampler = (*FID)(nil)
@@ -37,7 +44,12 @@ func (m MeanType) Validate() error {
 }
 
 // Validate implements the check after decoding.
-func (m *FID) Validate() error { return m.Mean.Validate() }
+func (m *FID) Validate() error {
+	if !(m.Offset >= 0 && m.Offset <= 1) {
+		return fmt.Errorf("offset is %g, expected 0 to 1", m.Offset)
+	}
+	return m.Mean.Validate()
+}
 
 // Column implements Metric.
 func (*FID) Column() Column { return Column{"fid", "FID", Lower, 2} }
@@ -52,7 +64,7 @@ func (m *FID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
 	if err != nil {
 		return nil, err
 	}
-	return frechetScore(m.Column(), r, g, m.Mean, products(gen, ref))
+	return frechetScore(m.Column(), r, g, *m, products(gen, ref))
 }
 
 // Replicates implements Resampler; each takes a covariance and a trace.
@@ -64,12 +76,12 @@ func (m *FID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]f
 	if err := gen.single(); err != nil {
 		return nil, err
 	}
-	return frechetReplicates(ctx, r, gen.Pool, d, m.Mean, products(gen, ref))
+	return frechetReplicates(ctx, r, gen.Pool, d, *m, products(gen, ref))
 }
 
 // frechetScore is the distance as a score, with what may mislead about it.
-func frechetScore(c Column, ref, gen *Stats, mean MeanType, p Products) ([]Score, error) {
-	f, err := FrechetDistance(ref, gen, mean, p)
+func frechetScore(c Column, ref, gen *Stats, m FID, p Products) ([]Score, error) {
+	f, err := m.distance(ref, gen, p)
 	if err != nil {
 		return nil, err
 	}
@@ -97,17 +109,34 @@ type Frechet struct {
 // distance of equal sets a little below zero; it is then zero. Nil products
 // are Gonum.
 func FrechetDistance(ref, gen *Stats, mean MeanType, p Products) (Frechet, error) {
+	return (&FID{Mean: mean}).distance(ref, gen, p)
+}
+
+// distance is FrechetDistance with all options.
+func (m *FID) distance(ref, gen *Stats, p Products) (Frechet, error) {
 	if ref.D() != gen.D() {
 		return Frechet{}, fmt.Errorf("%s has %d dimensions, %s has %d: they come from different networks",
 			ref.name(), ref.D(), gen.name(), gen.D())
 	}
-	root, route, err := traceOfRoot(ref, gen, p)
+	root, route, err := traceOfRoot(ref.offset(m.Offset), gen.offset(m.Offset), p)
 	if err != nil {
 		return Frechet{}, err
 	}
-	f := Frechet{Mean: meanDistance(ref, gen, mean), Traces: ref.trace() + gen.trace(), Root: root, Route: route}
+	f := Frechet{Mean: meanDistance(ref, gen, m.Mean), Traces: ref.trace() + gen.trace(), Root: root, Route: route}
 	f.Distance = max(f.Mean+f.Traces-2*f.Root, 0)
 	return f, nil
+}
+
+// offset are the statistics with a constant added to all variances.
+func (s *Stats) offset(by float64) *Stats {
+	if by == 0 {
+		return s
+	}
+	out := &Stats{N: s.N, Mean: s.Mean, Cov: slices.Clone(s.Cov), Source: s.Source}
+	for i := range s.D() {
+		out.Cov[i*s.D()+i] += by
+	}
+	return out
 }
 
 // meanDistance is |μ₁−μ₂|². Two float32 means are subtracted in float32, as

@@ -19,6 +19,7 @@ type KID struct {
 	Subsets    int    `yaml:"subsets" doc:"number of random subsets; 0 takes all images at once"`
 	SubsetSize int    `yaml:"subset_size" doc:"images of a subset"`
 	Seed       uint32 `yaml:"seed" doc:"seed of the subsets (numpy.random.RandomState)"`
+	Shrink     bool   `yaml:"shrink" doc:"take all images of a set that has fewer than a subset (clean-fid) instead of refusing it (torch-fidelity)"`
 }
 
 var _ Resampler = (*KID)(nil)
@@ -50,20 +51,24 @@ func (m *KID) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
 		}
 		return []Score{m.Column().score(value, "unbiased, all images")}, nil
 	}
-	if n := min(ref.N, gen.N); n < m.SubsetSize {
-		return nil, fmt.Errorf("subsets of %d images, but a set has %d; set subset_size to at most that", m.SubsetSize, n)
+	size := m.SubsetSize
+	if n := min(ref.N, gen.N); n < size {
+		if !m.Shrink {
+			return nil, fmt.Errorf("subsets of %d images, but a set has %d; set subset_size to at most that", size, n)
+		}
+		size = n
 	}
 	random := newRandomState(m.Seed)
 	var g, r [][]int
 	for range m.Subsets {
-		g = append(g, random.permutation(gen.N)[:m.SubsetSize])
-		r = append(r, random.permutation(ref.N)[:m.SubsetSize])
+		g = append(g, random.permutation(gen.N)[:size])
+		r = append(r, random.permutation(ref.N)[:size])
 	}
 	mean, std, err := kernelSubsets(ctx, p, gen, ref, g, r)
 	if err != nil {
 		return nil, err
 	}
-	s := m.Column().score(mean, fmt.Sprintf("%d subsets of %d", m.Subsets, m.SubsetSize))
+	s := m.Column().score(mean, fmt.Sprintf("%d subsets of %d", m.Subsets, size))
 	s.Std = std
 	return []Score{s}, nil
 }

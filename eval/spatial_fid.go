@@ -11,13 +11,14 @@ import (
 // first 7 channels of Mixed_6d.branch1x1, 17·17·7 = 2023 features in the order
 // (h·17+w)·7+c. See FID for the formula.
 type SpatialFID struct {
-	Mean MeanType `yaml:"mean" doc:"float32 (ADM) or float64 (exact)"`
+	Mean   MeanType `yaml:"mean" doc:"float32 (ADM) or float64 (exact)"`
+	Offset float64  `yaml:"offset" doc:"as FID's"`
 }
 
 var _ Resampler = (*SpatialFID)(nil)
 
 // Validate implements the check after decoding.
-func (m *SpatialFID) Validate() error { return m.Mean.Validate() }
+func (m *SpatialFID) Validate() error { return (*FID)(m).Validate() }
 
 // Column implements Metric.
 func (*SpatialFID) Column() Column { return Column{"sfid", "sFID", Lower, 2} }
@@ -27,7 +28,7 @@ func (m *SpatialFID) Score(_ context.Context, ref, gen *Features) ([]Score, erro
 	if err := errors.Join(ref.spatial(), gen.spatial()); err != nil {
 		return nil, err
 	}
-	return frechetScore(m.Column(), ref.Spatial, gen.Spatial, m.Mean, products(gen, ref))
+	return frechetScore(m.Column(), ref.Spatial, gen.Spatial, FID(*m), products(gen, ref))
 }
 
 // Replicates implements Resampler; see FID.
@@ -38,7 +39,7 @@ func (m *SpatialFID) Replicates(ctx context.Context, ref, gen *Features, d *Draw
 	if gen.SpatialRows == nil {
 		return nil, fmt.Errorf("%s has no spatial features of single images: statistics are not enough", gen.name())
 	}
-	return frechetReplicates(ctx, ref.Spatial, gen.SpatialRows, d, m.Mean, products(gen, ref))
+	return frechetReplicates(ctx, ref.Spatial, gen.SpatialRows, d, FID(*m), products(gen, ref))
 }
 
 // spatial reports that there are no spatial statistics.
