@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"fmt"
 	"hash/crc32"
 	"math"
 	"math/rand/v2"
@@ -245,5 +246,24 @@ func TestMeanTypes(t *testing.T) {
 	near(t, "both float32", meanDistance(a, b, MeanFloat32), 4, 0)
 	if _, err := FrechetDistance(a, &Stats{Mean: []float64{1, 2}}, MeanFloat64, nil); err == nil {
 		t.Error("1 and 2 dimensions were compared")
+	}
+}
+
+// With fewer images than dimensions the warning tells the bias. Of sets of one
+// distribution the whole distance is bias, or nearly.
+func TestBiasOfFewImages(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	ref, gen := gaussians(r, 4000, 40, 0), gaussians(r, 38, 40, 0)
+	scores, err := (&FID{Mean: MeanFloat64}).Score(t.Context(), ref, gen)
+	if err != nil || len(scores[0].Warnings) != 1 {
+		t.Fatalf("%+v, %v", scores, err)
+	}
+	var bias float64
+	_, after, _ := strings.Cut(scores[0].Warnings[0], "by roughly ")
+	if _, err := fmt.Sscanf(after, "%g,", &bias); err != nil {
+		t.Fatalf("no bias in %q", scores[0].Warnings[0])
+	}
+	if v := scores[0].Value; bias < v/2 || bias > 1.5*v {
+		t.Errorf("FID %.3f of 38 images of the same distribution, said to be too high by %.3f", v, bias)
 	}
 }
