@@ -1,29 +1,43 @@
 package eval
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 
+	"sagbench/eval/images"
 	"sagbench/eval/npz"
 )
 
-// A Reference is what an .npz file says about a set of images.
+// A Reference is what a file or a folder says about a set of images.
 type Reference struct {
 	Path     string
-	Pool     *Stats   // mu, sigma; nil where the file has none
-	Spatial  *Stats   // mu_s, sigma_s; nil where the file has none
-	Images   *Images  // arr_0; nil where the file has none
-	Warnings []string // what the file cannot supply, or what is suspicious about it
+	Pool     *Stats      // mu, sigma; nil where the file has none
+	Spatial  *Stats      // mu_s, sigma_s; nil where the file has none
+	Images   *images.Set // nil where there are none
+	Warnings []string    // what the file cannot supply, or what is suspicious about it
 }
 
-// ReadReference reads an .npz file in the layout of the ADM evaluator: images
-// arr_0 [N,H,W,3] and, where they are known, statistics mu [D], sigma [D,D] of
-// pool features and mu_s, sigma_s of spatial features, float32 or float64. A
-// file of mu and sigma alone (pytorch-fid) and one of arr_0 alone (samples)
-// are read as well. Statistics are checked: finite, symmetric, no negative
-// variance, shapes that fit. Images are opened, not read; Close closes them.
-func ReadReference(path string) (*Reference, error) {
+// ReadReference reads a set of images, whatever package images opens, or an
+// .npz file in the layout of the ADM evaluator: images arr_0 [N,H,W,3] and,
+// where they are known, statistics mu [D], sigma [D,D] of pool features and
+// mu_s, sigma_s of spatial features, float32 or float64. A file of mu and sigma
+// alone (pytorch-fid, clean-fid, EDM) and one of arr_0 alone (samples) are read
+// as well. Statistics are checked: finite, symmetric, no negative variance,
+// shapes that fit. Images are opened, not decoded; Close closes them.
+func ReadReference(ctx context.Context, path string, opt images.Options) (*Reference, error) {
+	kind, err := images.KindOf(path)
+	if err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
+	}
+	if kind != images.NPZ {
+		set, err := images.Open(ctx, path, opt)
+		if err != nil {
+			return nil, fmt.Errorf("eval: %w", err)
+		}
+		return &Reference{Path: path, Images: set, Warnings: set.Warnings}, nil
+	}
 	f, err := npz.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("eval: %w", err)
@@ -64,7 +78,7 @@ func (r *Reference) read(f *npz.File) error {
 		faults = append(faults, err)
 	}
 	if has("arr_0") && errors.Join(faults...) == nil {
-		r.Images, err = openImages(f)
+		r.Images, err = images.OfArray(r.Path, func() (*npz.Array, error) { return f.Array("arr_0") }, f)
 		faults = append(faults, err)
 		if err == nil {
 			r.Warnings = append(r.Warnings, r.Images.Warnings...)

@@ -1,15 +1,10 @@
 package eval
 
 import (
-	"errors"
-	"io"
-	"math"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	"sagbench/eval/npz"
+	"sagbench/eval/images"
 )
 
 const statsCase = "testdata/stats-npz/"
@@ -28,7 +23,7 @@ func TestReadReference(t *testing.T) {
 		{"pytorch_fid", 64, 0, 0, false},
 		{"sample_labels", 0, 0, 16, false},
 	} {
-		r, err := ReadReference(statsCase + c.file + ".npz")
+		r, err := ReadReference(t.Context(), statsCase+c.file+".npz", images.Options{})
 		if err != nil {
 			t.Error(err)
 			continue
@@ -63,23 +58,22 @@ func dims(s *Stats) int {
 	return s.D()
 }
 
-func readImages(t *testing.T, m *Images) (images int) {
+func readImages(t *testing.T, s *images.Set) (n int) {
 	t.Helper()
-	batch := make([]uint8, 5*m.Pixels())
-	for {
-		n, err := m.ReadBytes(batch)
-		if errors.Is(err, io.EOF) {
-			return images
-		}
+	for p, err := range s.Images() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		images += n
+		if _, err := p.Decode(); err != nil {
+			t.Fatal(err)
+		}
+		n++
 	}
+	return n
 }
 
 // Each file of broken/ gives one error that names the file and its fault, or,
-// where evaluator.py's reading of it makes sense, a warning.
+// where it can be used for some metrics, a warning.
 func TestBrokenReferences(t *testing.T) {
 	for name, want := range map[string]string{
 		"bad_crc":                 "checksum",
@@ -87,7 +81,7 @@ func TestBrokenReferences(t *testing.T) {
 		"bad_magic":               "not an npy array",
 		"duplicate_entry":         "two entries",
 		"empty":                   "arr_0 has no images",
-		"float_unit_range":        "warning: ",
+		"float_unit_range":        "multiply by 255 and save as uint8",
 		"header_length":           "claims 4294967280 bytes",
 		"huge_shape":              "larger than any file",
 		"long_data":               "longer than its header says",
@@ -121,7 +115,7 @@ func TestBrokenReferences(t *testing.T) {
 // useReference reads a file to its end and returns what it has to complain of.
 func useReference(t *testing.T, path string) string {
 	t.Helper()
-	r, err := ReadReference(path)
+	r, err := ReadReference(t.Context(), path, images.Options{})
 	if err != nil {
 		return err.Error()
 	}
@@ -130,11 +124,7 @@ func useReference(t *testing.T, path string) string {
 			t.Error(err)
 		}
 	}()
-	for batch := make([]float32, r.Images.Pixels()); ; {
-		_, err := r.Images.Read(batch)
-		if errors.Is(err, io.EOF) {
-			break
-		}
+	for _, err := range r.Images.Images() {
 		if err != nil {
 			return err.Error()
 		}
@@ -145,61 +135,9 @@ func useReference(t *testing.T, path string) string {
 	return ""
 }
 
-// Images that are not uint8 are read as float32, and refused where their values
-// cannot be pixels.
-func TestFloatImages(t *testing.T) {
-	dir := t.TempDir()
-	for name, c := range map[string]struct {
-		pixels []float32
-		want   string
-	}{
-		"pixels":   {[]float32{0, 1.5, 255}, ""},
-		"negative": {[]float32{0, -1, 255}, "image 0 (counted from 0) holds -1"},
-		"bright":   {[]float32{0, 256, 255}, "holds 256"},
-		"nan":      {[]float32{0, float32(math.NaN()), 255}, "holds NaN"},
-	} {
-		path := filepath.Join(dir, name+".npz")
-		w, err := npz.Create(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := w.Array("arr_0", npz.Float32, 1, 1, 1, 3)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(npz.WriteRows(a, c.pixels), w.Commit()); err != nil {
-			t.Fatal(err)
-		}
-		ref, err := ReadReference(path)
-		if c.want != "" {
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("%s: got %v, want %q", name, err, c.want)
-			}
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := ref.Images
-		got := make([]float32, 3)
-		if n, err := m.Read(got); n != 1 || err != nil || !slices.Equal(got, c.pixels) {
-			t.Errorf("%s: %d images %v, %v", name, n, got, err)
-		}
-		if _, err := m.ReadBytes(make([]uint8, 3)); m.Bytes || err == nil {
-			t.Errorf("%s: float32 pixels were read as bytes", name)
-		}
-		if err := ref.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	if _, err := ReadReference(filepath.Join(dir, "none.npz")); err == nil {
-		t.Error("a file that does not exist was opened")
-	}
-}
-
 // Statistics of features of one set in a file equal those in memory.
 func TestReferenceStatistics(t *testing.T) {
-	r, err := ReadReference(statsCase + "adm_stored.npz")
+	r, err := ReadReference(t.Context(), statsCase+"adm_stored.npz", images.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,8 +46,8 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// images are n images of 2×1 pixels that hold their number.
-func images(from, to int) []uint8 {
+// numbered are n images of 2×1 pixels that hold their number.
+func numbered(from, to int) []uint8 {
 	var out []uint8
 	for i := from; i < to; i++ {
 		out = append(out, slices.Repeat([]uint8{uint8(i)}, 6)...)
@@ -60,7 +60,7 @@ func TestStore(t *testing.T) {
 	ctx := context.Background()
 	s := &store{folder: filepath.Join(t.TempDir(), "samples"), height: 2, width: 1, classes: 10, seed: 5}
 	for _, at := range []span{{0, 3}, {3, 4}, {7, 12}} {
-		if err := s.put(at, images(at.from, at.to)); err != nil {
+		if err := s.put(at, numbered(at.from, at.to)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,7 +70,7 @@ func TestStore(t *testing.T) {
 	if err := s.each(ctx, 12, 5, func(models.Images) error { return nil }); err == nil {
 		t.Error("images that are not there were read")
 	}
-	if err := s.put(span{2, 9}, images(2, 9)); err != nil { // overlaps both neighbours
+	if err := s.put(span{2, 9}, numbered(2, 9)); err != nil { // overlaps both neighbours
 		t.Fatal(err)
 	}
 	check := func(samples int) {
@@ -83,7 +83,7 @@ func TestStore(t *testing.T) {
 			got = append(got, im.Pixels...)
 			return nil
 		})
-		if err != nil || !slices.Equal(got, images(0, samples)) {
+		if err != nil || !slices.Equal(got, numbered(0, samples)) {
 			t.Errorf("%d images: %v, %v", samples, got, err)
 		}
 	}

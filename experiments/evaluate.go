@@ -16,6 +16,7 @@ import (
 
 	"sagbench/configs"
 	"sagbench/eval"
+	"sagbench/eval/images"
 	"sagbench/models"
 	"sagbench/models/ort"
 )
@@ -23,17 +24,25 @@ import (
 func evalCommand(g *globals) *cobra.Command {
 	c := Inception{Resize: models.TF, Inception: models.Inception{InputSize: 299}}
 	metrics, output := "fid, sfid, is, precision, recall", ""
+	var opt images.Options
 	cmd := &cobra.Command{
 		Use:   "eval REF SAMPLES",
-		Short: "score a file of samples against a reference batch, as ADM's evaluator.py does",
-		Long: `Scores SAMPLES against REF, both .npz files in the layout of ADM's evaluator: images
-arr_0 [N,H,W,3] and, where they are known, statistics mu, sigma, mu_s, sigma_s,
-which are used instead of the images' own.
+		Short: "score samples against a reference batch, as ADM's evaluator.py does",
+		Long: `Scores SAMPLES against REF. Either is
+  - an .npz in the layout of ADM's evaluator: images arr_0 [N,H,W,3] and, where they
+    are known, statistics mu, sigma, mu_s, sigma_s, which are used instead of the
+    images' own (mu and sigma alone is the layout of pytorch-fid, clean-fid and EDM);
+  - an .npy array of images;
+  - a folder of PNG, JPEG, WebP and BMP files, those of its subfolders included, in
+    the byte order of their paths; or a .zip of such files.
+Images of one set may differ in size. Their pixels are those that Pillow's
+convert("RGB") gives: grey is repeated over three channels, transparency is dropped.
 
 The features of REF are kept in the user's cache folder under the hash of their
 content. --metrics takes options as an experiment does: --metrics "fid, is: {splits: 10}".`,
 		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
+  sagbench eval ref.npz folder-of-images --inception FILE --skip-broken
   sagbench eval REF SAMPLES --inception FILE --metrics fid,is --json scores.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -52,7 +61,7 @@ content. --metrics takes options as an experiment does: --metrics "fid, is: {spl
 			if err := c.Validate(); err != nil {
 				return fmt.Errorf("--%w", err)
 			}
-			result, err := evaluateFiles(cmd.Context(), g.runtime(), newProgress(os.Stderr), c, args[0], args[1], chosen)
+			result, err := evaluateFiles(cmd.Context(), g.runtime(), newProgress(os.Stderr), c, args[0], args[1], opt, chosen)
 			if err != nil {
 				return err
 			}
@@ -67,6 +76,7 @@ content. --metrics takes options as an experiment does: --metrics "fid, is: {spl
 	f.IntVar(&c.InputSize, "input-size", c.InputSize, "height and width that images are resized to")
 	f.StringVar((*string)(&c.Resize), "resize", string(c.Resize), "how: tf (ADM's evaluator), torch (pytorch-fid) or clean (clean-fid)")
 	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas: "+fmt.Sprint(metricsRegistry.Names()))
+	f.BoolVar(&opt.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.StringVar(&output, "json", "", "file to write the scores to, with every digit and the hashes of all inputs")
 	return cmd
 }
@@ -87,31 +97,54 @@ func parseMetrics(list string) ([]configs.Named[eval.Metric], error) {
 
 // An evaluation is what the command eval found.
 type evaluation struct {
-	Samples  int                  `json:"samples"`
-	Scores   []Score              `json:"scores"`
-	Inputs   map[string]InputFile `json:"inputs"`
-	Versions map[string]string    `json:"versions"`
+	Samples  int                       `json:"samples"`
+	Scores   []Score                   `json:"scores"`
+	Inputs   map[string]evaluatedInput `json:"inputs"`
+	Versions map[string]string         `json:"versions"`
 }
 
-// evaluateFiles scores one .npz file against another.
-func evaluateFiles(ctx context.Context, opt ort.Options, p *progress, c Inception, reference, samples string, metrics []configs.Named[eval.Metric]) (*evaluation, error) {
+// An evaluatedInput is a file or a folder, and what was met in reading its
+// images, where they were read.
+type evaluatedInput struct {
+	InputFile
+	Images *imagesRead `json:"images,omitempty"`
+}
+
+type imagesRead struct {
+	Count     int                       `json:"count"`               // that were looked at
+	Converted map[images.Conversion]int `json:"converted,omitempty"` // of them, by what was done to make them RGB of 8 bits
+	Broken    []string                  `json:"broken,omitempty"`    // left out
+}
+
+func readAs(r images.Report) *imagesRead {
+	if r.Decoded == 0 {
+		return nil
+	}
+	out := &imagesRead{Count: r.Decoded, Converted: r.Converted}
+	for _, b := range r.Broken {
+		out.Broken = append(out.Broken, b.Name)
+	}
+	return out
+}
+
+// evaluateFiles scores samples against a reference.
+func evaluateFiles(ctx context.Context, runtime ort.Options, p *progress, c Inception, reference, samples string, opt images.Options, metrics []configs.Named[eval.Metric]) (*evaluation, error) {
 	defer p.end()
 	h := hashes{}
-	out := &evaluation{}
-	var err error
-	if out.Inputs, err = h.inputs(map[string]string{"reference": reference, "samples": samples, "inception": c.Checkpoint}); err != nil {
+	files, err := h.inputs(map[string]string{"reference": reference, "samples": samples, "inception": c.Checkpoint})
+	if err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(c, c.Checkpoint, opt)
+	x, err := newExtractor(c, c.Checkpoint, runtime)
 	if err != nil {
 		return nil, err
 	}
 	defer x.close()
-	ref, err := x.reference(ctx, reference, out.Inputs["reference"].SHA256, referenceParts(metrics), true, p)
+	ref, refImages, err := x.reference(ctx, reference, files["reference"].SHA256, opt, referenceParts(metrics), true, p)
 	if err != nil {
 		return nil, err
 	}
-	gen, err := x.reference(ctx, samples, out.Inputs["samples"].SHA256, generatedParts(metrics), false, p)
+	gen, genImages, err := x.reference(ctx, samples, files["samples"].SHA256, opt, generatedParts(metrics), false, p)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +152,11 @@ func evaluateFiles(ctx context.Context, opt ort.Options, p *progress, c Inceptio
 	if err := x.rest(); err != nil {
 		return nil, err
 	}
-	out.Samples = gen.N
+	out := &evaluation{Samples: gen.N, Inputs: map[string]evaluatedInput{
+		"reference": {files["reference"], readAs(refImages)},
+		"samples":   {files["samples"], readAs(genImages)},
+		"inception": {InputFile: files["inception"]},
+	}}
 	if out.Scores, err = score(ctx, ref, gen, metrics, p); err != nil {
 		return nil, err
 	}
@@ -202,14 +239,14 @@ func (e *evaluation) write(path string) error {
 	return writeWhole(path, out.Bytes())
 }
 
-// hashes remembers the sha256 of files by path, for the time of one command.
+// hashes remembers the sha256 of files and folders by path, for the time of one command.
 type hashes map[string]string
 
 func (h hashes) of(path string) (string, error) {
 	if sum, ok := h[path]; ok {
 		return sum, nil
 	}
-	sum, err := sha256File(path)
+	sum, err := images.Hash(path)
 	if err == nil {
 		h[path] = sum
 	}

@@ -8,6 +8,7 @@ import (
 
 	"sagbench/configs"
 	"sagbench/eval"
+	"sagbench/eval/images"
 )
 
 // known is a run's metrics.json as far as it is known before the images are
@@ -63,7 +64,7 @@ func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error)
 	if !ok {
 		s.progress.stage(s.rowName(r)+": features", "images", 0, r.Samples)
 		defer s.progress.end()
-		if f, err = s.extractor.features(ctx, r.folder, r.Samples, r.images(), want, s.progress.add); err != nil {
+		if f, _, err = s.extractor.features(ctx, source{r.folder, r.Samples, r.images(ctx)}, images.Options{}, want, s.progress.add); err != nil {
 			return nil, err
 		}
 		if err := explainWrite(path, writeFeatures(path, key, f)); err != nil {
@@ -98,7 +99,7 @@ func (s *session) inception(ctx context.Context, r *run) (*referenceOf, error) {
 	want := referenceParts(r.metrics)
 	key = fmt.Sprintf("%s %v", sum, want)
 	if s.reference == nil || s.reference.key != key {
-		f, err := s.extractor.reference(ctx, r.reference.Path, sum, want, true, s.progress)
+		f, _, err := s.extractor.reference(ctx, r.reference.Path, sum, images.Options{}, want, true, s.progress)
 		if err != nil {
 			return nil, err
 		}

@@ -2,24 +2,28 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"iter"
 	"slices"
 
 	"sagbench/configs"
 	"sagbench/eval"
+	"sagbench/eval/images"
 	"sagbench/models"
 	"sagbench/models/ort"
+	"sagbench/models/tensor"
 )
 
 // featureBatch is how many images Inception looks at in one call. It is fixed,
 // so that features do not depend on the batch of the experiment.
 const featureBatch = 64
 
-// An imageStream hands out images in order, in batches of featureBatch (the
-// last one may be smaller), whose pixels are valid during the call only.
-type imageStream func(ctx context.Context, visit func(models.Images) error) error
+// A source is images to look at.
+type source struct {
+	name   string // what messages call it
+	n      int    // broken images included
+	images iter.Seq2[images.Pending, error]
+}
 
 // An extractor turns images into features with one Inception.
 type extractor struct {
@@ -34,7 +38,7 @@ type extractor struct {
 
 // newExtractor opens the Inception of a block, whose file is at path.
 func newExtractor(c Inception, path string, opt ort.Options) (*extractor, error) {
-	sum, err := sha256File(path)
+	sum, err := images.Hash(path)
 	if err != nil {
 		return nil, fmt.Errorf("inception: %w", err)
 	}
@@ -108,58 +112,103 @@ func referenceParts(metrics []configs.Named[eval.Metric]) parts {
 	return generatedParts(without)
 }
 
-// features streams the images through Inception. Rows of pool features are kept
-// only where they are wanted; of everything else statistics are accumulated.
-func (x *extractor) features(ctx context.Context, source string, n int, images imageStream, want parts, tick func(int)) (*eval.Features, error) {
-	f := &eval.Features{N: n, D: x.net.Width()}
-	if want.pool {
-		f.Pool = make([]float32, 0, n*f.D)
-	}
-	outputs := []string{models.Pool}
-	if want.spatial {
-		outputs = append(outputs, models.Spatial)
-	}
-	pool := eval.NewAccumulator(f.D, x.products)
-	var spatial *eval.Accumulator
-	err := images(ctx, func(im models.Images) error {
-		out, err := x.net.Features(ctx, x.block.Resize, im, outputs...)
+// features streams the images through Inception: they are decoded and resized
+// ahead of it. Rows of pool features are kept only where they are wanted; of
+// everything else statistics are accumulated.
+func (x *extractor) features(ctx context.Context, from source, opt images.Options, want parts, tick func(int)) (*eval.Features, images.Report, error) {
+	c := newCollector(x, want, from.n)
+	batch := tensor.New(featureBatch, 3, x.net.InputSize(), x.net.InputSize())
+	filled := 0
+	flush := func() error {
+		if filled == 0 {
+			return nil
+		}
+		out, err := x.net.Run(ctx, batch.Slice(0, filled), c.outputs...)
 		if err != nil {
 			return err
 		}
-		rows := out[models.Pool].Tensor().Data
-		if want.pool {
-			f.Pool = append(f.Pool, rows...)
+		n := filled
+		filled = 0
+		tick(n)
+		return c.add(out)
+	}
+	load := images.Loader[[]float32]{Ahead: featureBatch, SkipBroken: opt.SkipBroken, Prepare: func(im images.Image) ([]float32, error) {
+		in, err := x.net.Input(x.block.Resize, models.Images{N: 1, Height: im.Height, Width: im.Width, Pixels: im.Pixels})
+		return in.Data, err
+	}}
+	report, err := load.Run(ctx, from.images, func(in []float32) error {
+		copy(batch.Row(filled), in)
+		if filled++; filled < featureBatch {
+			return nil
 		}
-		if want.stats {
-			if err := pool.Add(rows); err != nil {
-				return err
-			}
-		}
-		if want.spatial {
-			t := out[models.Spatial].Tensor()
-			if spatial == nil {
-				spatial = eval.NewAccumulator(t.RowLen(), x.products)
-			}
-			if err := spatial.Add(t.Data); err != nil {
-				return err
-			}
-		}
-		tick(im.N)
-		return nil
+		return flush()
 	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", source, err)
-	}
-	if want.stats {
-		f.Stats, err = pool.Stats()
-	}
-	if want.spatial && err == nil {
-		f.Spatial, err = spatial.Stats()
+	if err == nil {
+		err = flush()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", source, err)
+		return nil, report, images.At(err, from.name)
 	}
-	return f, nil
+	f, err := c.features()
+	if err != nil {
+		err = fmt.Errorf("%s: %w", from.name, err)
+	}
+	return f, report, err
+}
+
+// A collector keeps of features what is wanted.
+type collector struct {
+	want     parts
+	outputs  []string
+	pool     []float32
+	n, width int
+	stats    *eval.Accumulator // of pool
+	spatial  *eval.Accumulator // made when the first ones tell how many there are
+	products *ort.Products
+}
+
+func newCollector(x *extractor, want parts, n int) *collector {
+	c := &collector{want: want, outputs: []string{models.Pool}, width: x.net.Width(), products: x.products}
+	c.stats = eval.NewAccumulator(c.width, x.products)
+	if want.pool {
+		c.pool = make([]float32, 0, n*c.width)
+	}
+	if want.spatial {
+		c.outputs = append(c.outputs, models.Spatial)
+	}
+	return c
+}
+
+func (c *collector) add(out map[string]ort.Array) error {
+	t := out[models.Pool].Tensor()
+	c.n += t.Rows()
+	if c.want.pool {
+		c.pool = append(c.pool, t.Data...)
+	}
+	if c.want.stats {
+		if err := c.stats.Add(t.Data); err != nil {
+			return err
+		}
+	}
+	if !c.want.spatial {
+		return nil
+	}
+	t = out[models.Spatial].Tensor()
+	if c.spatial == nil {
+		c.spatial = eval.NewAccumulator(t.RowLen(), c.products)
+	}
+	return c.spatial.Add(t.Data)
+}
+
+func (c *collector) features() (f *eval.Features, err error) {
+	f = &eval.Features{N: c.n, D: c.width, Pool: c.pool}
+	if c.want.stats {
+		f.Stats, err = c.stats.Stats()
+	}
+	if c.want.spatial && err == nil {
+		f.Spatial, err = c.spatial.Stats()
+	}
+	return f, err
 }
 
 // complete adds to features, computed or read, what the metrics need beside
@@ -171,43 +220,4 @@ func (x *extractor) complete(f *eval.Features, source string) {
 			s.Source = source
 		}
 	}
-}
-
-// streamOf reads the images of an .npz file, once.
-func streamOf(m *eval.Images, path string) imageStream {
-	return func(ctx context.Context, visit func(models.Images) error) error {
-		pixels := make([]uint8, featureBatch*m.Pixels())
-		for first := 0; ; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			n, err := readPixels(m, path, first, pixels)
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			first += n
-			if err := visit(models.Images{N: n, Height: m.H, Width: m.W, Pixels: pixels[:n*m.Pixels()]}); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// readPixels reads the next images. What is not stored as uint8 must hold whole
-// numbers all the same: the network takes bytes.
-func readPixels(m *eval.Images, path string, first int, dst []uint8) (int, error) {
-	if m.Bytes {
-		return m.ReadBytes(dst)
-	}
-	floats := make([]float32, len(dst))
-	n, err := m.Read(floats)
-	for i, v := range floats[:n*m.Pixels()] {
-		if dst[i] = uint8(v); float32(dst[i]) != v {
-			return 0, fmt.Errorf("%s: arr_0: image %d holds %g, which is no whole number; save the images as uint8", path, first+i/m.Pixels(), v)
-		}
-	}
-	return n, err
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -61,18 +59,4 @@ func explainWrite(path string, err error) error {
 		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
 	return fmt.Errorf("%s cannot be written: %s; nothing half written is left (%w)", path, hint, err)
-}
-
-// sha256File is the hash of a file's content in hexadecimal, read as a stream.
-func sha256File(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, f, make([]byte, 1<<20)); err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	return fmt.Sprintf("%x", h.Sum(nil)), nil
 }

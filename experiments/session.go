@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"sagbench/configs"
 	"sagbench/eval"
+	"sagbench/eval/images"
 	"sagbench/models"
 	"sagbench/models/ort"
 )
@@ -248,9 +251,23 @@ func (r *run) complete() bool {
 	return ok && len(r.store.shards) == 1 && r.store.shards[0].path == whole.path
 }
 
-// images streams a run's images for Inception.
-func (r *run) images() imageStream {
-	return func(ctx context.Context, visit func(models.Images) error) error {
-		return r.store.each(ctx, r.Samples, featureBatch, visit)
+// images are a run's images for Inception.
+func (r *run) images(ctx context.Context) iter.Seq2[images.Pending, error] {
+	return func(yield func(images.Pending, error) bool) {
+		at := 0
+		err := r.store.each(ctx, r.Samples, 1, func(im models.Images) error {
+			one := images.Image{Height: im.Height, Width: im.Width, Pixels: slices.Clone(im.Pixels)}
+			decode := func() (images.Image, error) { return one, nil }
+			if !yield(images.Pending{Name: fmt.Sprintf("image %d", at), Decode: decode}, nil) {
+				return errEnough
+			}
+			at++
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(images.Pending{}, err)
+		}
 	}
 }
+
+var errEnough = errors.New("no more images are wanted")

@@ -1,10 +1,6 @@
 package models
 
-import (
-	"math"
-
-	"sagbench/models/onnx"
-)
+import "math"
 
 // A Resize names how an evaluator brings images to the network's input size
 // and range.
@@ -18,99 +14,213 @@ const (
 
 // Resizes holds the preprocessings by name.
 var Resizes = map[Resize]resizer{
-	TF:    {kernel: asymmetricBilinear, scale: 1.0 / 128, shift: -1, divisor: 1},
-	Torch: {kernel: halfPixelBilinear, scale: 2, shift: -1, divisor: 255},
-	Clean: {kernel: antialiasedBicubic, clip: true, scale: 1.0 / 128, shift: -1, divisor: 1},
+	TF:    {resample: bilinear{asymmetric, lerp}, divisor: 1, scale: 1.0 / 128, shift: -1},
+	Torch: {resample: bilinear{halfPixel, weigh}, divisor: 255, scale: 2, shift: -1},
+	Clean: {resample: bicubicPIL{}, divisor: 1, scale: 1.0 / 128, shift: -1},
 }
 
-// A resizer is separable interpolation: every output pixel of an axis is a
-// weighted sum of input pixels. The image is divided by divisor before, and
-// mapped to the network's range by scale and shift after the interpolation.
+// A resizer divides images by divisor, resamples them, and maps them to the
+// network's range by scale and shift. Each does the operations of its original
+// one by one in the same precision, so that the result has its bits; the
+// conversions to float32 keep the compiler from fusing them.
 type resizer struct {
-	kernel                func(in, out int) []float32 // [out,in] weights
-	clip                  bool                        // to [0,255], as bicubic overshoots
+	resample              resampler
 	divisor, scale, shift float32
 }
 
-// apply takes images [N,3,H,W] in [0,255] to the network's input [N,3,S,S], and
-// to the resized image [N,S,S,3] before the network's range.
-func (r resizer) apply(m *onnx.Module, x onnx.Value, size int) (input, resized onnx.Value) {
-	if r.divisor != 1 {
-		x = m.Div(x, m.Scalar(r.divisor))
-	}
-	height, width := x.Dim(2), x.Dim(3)
-	if width != size {
-		x = m.MatMul(x, m.Const(transposed(r.kernel(width, size), size, width), width, size))
-	}
-	if height != size {
-		x = m.MatMul(m.Const(r.kernel(height, size), size, height), x)
-	}
-	if r.clip {
-		x = m.Clip(x, 0, 255)
-	}
-	input = m.Add(m.Mul(x, m.Scalar(r.scale)), m.Scalar(r.shift))
-	return input, m.Transpose(x, 0, 2, 3, 1)
+// A resampler brings one channel to another size.
+type resampler interface {
+	// plane resamples src [h,w] to dst [size,size].
+	plane(dst []float32, size int, src []float32, h, w int)
 }
 
-func transposed(a []float32, rows, columns int) []float32 {
-	t := make([]float32, len(a))
-	for i := range rows {
-		for j := range columns {
-			t[j*rows+i] = a[i*columns+j]
+// resized are images [N,3,size,size] in the range before the network's.
+func (r resizer) resized(images Images, size int) []float32 {
+	var level [256]float32
+	for i := range level {
+		level[i] = float32(i) / r.divisor
+	}
+	pixels := images.Height * images.Width
+	out := make([]float32, images.N*3*size*size)
+	src := make([]float32, pixels)
+	for i := range images.N * 3 {
+		in := images.Pixels[i/3*pixels*3+i%3:]
+		for p := range src {
+			src[p] = level[in[3*p]]
+		}
+		r.resample.plane(out[i*size*size:][:size*size], size, src, images.Height, images.Width)
+	}
+	return out
+}
+
+// input is what the network looks at, [N,3,size,size].
+func (r resizer) input(images Images, size int) []float32 {
+	x := r.resized(images, size)
+	for i, v := range x {
+		x[i] = float32(v*r.scale) + r.shift
+	}
+	return x
+}
+
+// A bilinear resampler has for each pixel of the result a position in the
+// source, and a way to mix the two pixels there: along the rows, then along the
+// columns.
+type bilinear struct {
+	position func(i int, scale float32) float32
+	mix      func(dst, a, b, f []float32) // f of the way from a to b
+}
+
+// asymmetric is TensorFlow 1's ResizeBilinear with align_corners and
+// half_pixel_centers off.
+func asymmetric(i int, scale float32) float32 { return float32(i) * scale }
+
+// halfPixel is torch's interpolate(mode="bilinear", align_corners=False), whose
+// kernels fuse the product and the sum.
+func halfPixel(i int, scale float32) float32 {
+	return max(float32(float64(scale)*(float64(i)+0.5)-0.5), 0)
+}
+
+// lerp is TensorFlow's compute_lerp.
+func lerp(dst, a, b, f []float32) {
+	for i, v := range a {
+		dst[i] = v + float32((b[i]-v)*f[i])
+	}
+}
+
+// weigh is torch's upsample_generic_Nd_kernel_impl.
+func weigh(dst, a, b, f []float32) {
+	for i, v := range a {
+		dst[i] = float32(v*(1-f[i])) + float32(b[i]*f[i])
+	}
+}
+
+func (k bilinear) plane(dst []float32, size int, src []float32, h, w int) {
+	columns, rows := k.taps(size, w), k.taps(size, h)
+	across, down := make([]float32, size), make([]float32, size)
+	for x, t := range columns {
+		across[x] = t.frac
+	}
+	left, right := make([]float32, size), make([]float32, size)
+	narrow := func(r *row, y int) {
+		if r.y == y {
+			return
+		}
+		r.y = y
+		line := src[y*w:][:w]
+		for x, t := range columns {
+			left[x], right[x] = line[t.lo], line[t.hi]
+		}
+		k.mix(r.values, left, right, across)
+	}
+	above, below := newRow(size), newRow(size)
+	for y, t := range rows {
+		if below.y == t.lo {
+			above, below = below, above
+		}
+		narrow(above, t.lo)
+		narrow(below, t.hi)
+		for x := range down {
+			down[x] = t.frac
+		}
+		k.mix(dst[y*size:][:size], above.values, below.values, down)
+	}
+}
+
+// A row is a line of the source at the width of the result.
+type row struct {
+	y      int
+	values []float32
+}
+
+func newRow(size int) *row { return &row{-1, make([]float32, size)} }
+
+// A bilinearTap is the two pixels that one of the result lies between.
+type bilinearTap struct {
+	lo, hi int
+	frac   float32
+}
+
+func (k bilinear) taps(size, in int) []bilinearTap {
+	scale := float32(in) / float32(size)
+	taps := make([]bilinearTap, size)
+	for i := range taps {
+		at := k.position(i, scale)
+		lo := min(int(at), in-1)
+		taps[i] = bilinearTap{lo, min(lo+1, in-1), at - float32(lo)}
+	}
+	return taps
+}
+
+// bicubicPIL is Image.resize(BICUBIC) of a PIL image of mode F, clipped to
+// [0,255] as clean-fid does: antialiased, float64 sums, first along the rows
+// and then along the columns, each stored as float32. Pillow
+// src/libImaging/Resample.c.
+type bicubicPIL struct{}
+
+func (bicubicPIL) plane(dst []float32, size int, src []float32, h, w int) {
+	if w != size {
+		narrow := make([]float32, h*size)
+		taps := bicubicTaps(w, size)
+		for y := range h {
+			line, out := src[y*w:][:w], narrow[y*size:][:size]
+			for x, t := range taps {
+				sum := 0.0
+				for j, v := range line[t.first:][:len(t.weights)] {
+					sum += float64(float64(v) * t.weights[j])
+				}
+				out[x] = float32(sum)
+			}
+		}
+		src = narrow
+	}
+	if h == size {
+		copy(dst, src)
+	} else {
+		sums := make([]float64, size)
+		for y, t := range bicubicTaps(h, size) {
+			clear(sums)
+			for j, weight := range t.weights {
+				for x, v := range src[(t.first+j)*size:][:size] {
+					sums[x] += float64(float64(v) * weight)
+				}
+			}
+			for x, v := range sums {
+				dst[y*size+x] = float32(v)
+			}
 		}
 	}
-	return t
-}
-
-// bilinear weights the two neighbours of each output pixel's source position.
-func bilinear(in, out int, source func(i int) float32) []float32 {
-	w := make([]float32, out*in)
-	for i := range out {
-		src := source(i)
-		lo := min(int(src), in-1)
-		frac := src - float32(lo)
-		w[i*in+lo] += 1 - frac
-		w[i*in+min(lo+1, in-1)] += frac
+	for i, v := range dst {
+		dst[i] = min(max(v, 0), 255)
 	}
-	return w
 }
 
-// asymmetricBilinear is TensorFlow 1's ResizeBilinear with align_corners and
-// half_pixel_centers off: the source of output pixel i is i·in/out.
-func asymmetricBilinear(in, out int) []float32 {
-	scale := float32(in) / float32(out)
-	return bilinear(in, out, func(i int) float32 { return float32(i) * scale })
+// A bicubicTap is the pixels of the source that one of the result is made of.
+type bicubicTap struct {
+	first   int
+	weights []float64
 }
 
-// halfPixelBilinear is torch's interpolate(mode="bilinear",
-// align_corners=False) without antialiasing.
-func halfPixelBilinear(in, out int) []float32 {
-	scale := float32(in) / float32(out)
-	return bilinear(in, out, func(i int) float32 { return max(scale*(float32(i)+0.5)-0.5, 0) })
-}
-
-// antialiasedBicubic is PIL's BICUBIC: the Keys kernel with a = −0.5, widened
-// by the ratio where it shrinks. Pillow src/libImaging/Resample.c precompute_coeffs.
-func antialiasedBicubic(in, out int) []float32 {
+// bicubicTaps is precompute_coeffs: the Keys kernel with a = −0.5, widened by
+// the ratio where it shrinks.
+func bicubicTaps(in, out int) []bicubicTap {
 	ratio := float64(in) / float64(out)
 	widen := max(ratio, 1)
 	support := 2 * widen
-	w := make([]float32, out*in)
-	for i := range out {
+	taps := make([]bicubicTap, out)
+	for i := range taps {
 		center := (float64(i) + 0.5) * ratio
-		lo := max(int(center-support+0.5), 0)
-		hi := min(int(center+support+0.5), in)
-		sum := 0.0
-		taps := make([]float64, hi-lo)
-		for j := range taps {
-			taps[j] = bicubic((float64(lo+j) - center + 0.5) / widen)
-			sum += taps[j]
+		first := max(int(center-support+0.5), 0)
+		weights, sum := make([]float64, min(int(center+support+0.5), in)-first), 0.0
+		for j := range weights {
+			weights[j] = bicubic((float64(first+j) - center + 0.5) * (1 / widen))
+			sum += weights[j]
 		}
-		for j, t := range taps {
-			w[i*in+lo+j] = float32(t / sum)
+		for j := range weights {
+			weights[j] /= sum
 		}
+		taps[i] = bicubicTap{first, weights}
 	}
-	return w
+	return taps
 }
 
 func bicubic(x float64) float64 {

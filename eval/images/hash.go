@@ -1,0 +1,66 @@
+package images
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Hash identifies the content of what lies at a path, in hexadecimal: of a file
+// the sha256 of its bytes, of a folder the sha256 of one line for each image
+// file, in the order in which the set is read: the file's own sha256, two
+// spaces and its path below the folder (the output of sha256sum). What is not
+// read as an image does not count.
+func Hash(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		sum, err := hashOf(func() (io.ReadCloser, error) { return os.Open(path) })
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+		return sum, nil
+	}
+	l, err := listFolder(path)
+	if err != nil {
+		return "", err
+	}
+	sums := make([]string, len(l.files))
+	var group errgroup.Group
+	group.SetLimit(runtime.NumCPU())
+	for i, f := range l.files {
+		group.Go(func() (err error) {
+			if sums[i], err = hashOf(f.open); err != nil {
+				err = fmt.Errorf("%s: %s: %w", path, f.name, err)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	for i, f := range l.files {
+		fmt.Fprintf(h, "%s  %s\n", sums[i], f.name)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)), nil
+}
+
+func hashOf(open func() (io.ReadCloser, error)) (string, error) {
+	r, err := open()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, r, make([]byte, 1<<18)); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)), nil
+}

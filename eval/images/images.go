@@ -1,0 +1,150 @@
+// Package images reads sets of images for evaluators.
+//
+// In goes a path: a folder or a .zip of PNG, JPEG, WebP and BMP files, a .npy
+// array, or an array of an .npz file. Out come RGB images of 8 bits a channel in
+// a documented order, one at a time: an image is decoded when it is asked for,
+// in any goroutine, so memory does not grow with their number. Pixels are those
+// that Pillow's Image.open(path).convert("RGB") has, since that is what every
+// public evaluator reads: alpha is dropped and not composited, grey is repeated,
+// the EXIF orientation, gamma and colour profile are ignored.
+//
+// Nothing in a file is trusted: sizes are checked before memory is taken,
+// archives are read and never extracted.
+package images
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// An Image is RGB, 8 bits a channel, [Height,Width,3].
+type Image struct {
+	Height, Width int
+	Pixels        []uint8
+	Converted     []Conversion // what was done to make it so
+}
+
+// A Pending image is one that is not decoded yet.
+type Pending struct {
+	Name   string                // the path below the folder or in the archive, or "image 12" of an array
+	Decode func() (Image, error) // callable in any goroutine, once; an error says what is wrong with this image alone
+}
+
+// Options say how a set is read. The zero value refuses sets with broken images.
+type Options struct {
+	SkipBroken bool // leave broken images out, count and list them
+	MaxPixels  int  // of one image; 0 = DefaultMaxPixels
+}
+
+// DefaultMaxPixels is the largest image that is read, 8192×8192: what claims
+// more is taken for damaged.
+const DefaultMaxPixels = 1 << 26
+
+func (o Options) maxPixels() int {
+	if o.MaxPixels > 0 {
+		return o.MaxPixels
+	}
+	return DefaultMaxPixels
+}
+
+// A Set is an ordered set of images.
+type Set struct {
+	Path     string
+	N        int      // images, those that turn out to be broken included
+	Warnings []string // what is suspicious about the set
+
+	pending iter.Seq2[Pending, error]
+	closer  io.Closer
+}
+
+// Open opens a folder, a .zip of images or a .npy array, whichever lies at the
+// path. Files are in the byte order of their slash-separated paths. Where one
+// has no readable header the error is a *BrokenError that lists every broken
+// image of the set, unless they are skipped.
+func Open(ctx context.Context, path string, opt Options) (*Set, error) {
+	kind, err := KindOf(path)
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case Folder:
+		return openFolder(ctx, path, opt)
+	case Zip:
+		return openZip(ctx, path, opt)
+	case Array:
+		return openNPY(path)
+	}
+	return nil, fmt.Errorf("%s: is %s, expected a folder, a .zip or an .npy of images", path, kind)
+}
+
+// Images are the images in order, to be ranged over once. An error ends the
+// set: the file itself cannot be read on.
+func (s *Set) Images() iter.Seq2[Pending, error] { return s.pending }
+
+// Close closes the set's file.
+func (s *Set) Close() error {
+	if s.closer == nil {
+		return nil
+	}
+	return s.closer.Close()
+}
+
+// A Kind is what lies at a path.
+type Kind string
+
+// Kinds of sets.
+const (
+	Folder Kind = "a folder"
+	Zip    Kind = "a .zip"
+	Array  Kind = "an .npy array"
+	NPZ    Kind = "an .npz archive" // or what is to be one by its name
+)
+
+// KindOf tells what lies at a path by its first bytes and its suffix.
+func KindOf(path string) (Kind, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if info.IsDir() {
+		return Folder, nil
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: is neither a file nor a folder", path)
+	}
+	head, err := fileHead(path)
+	if err != nil {
+		return "", err
+	}
+	suffix := strings.ToLower(filepath.Ext(path))
+	switch {
+	case strings.HasPrefix(head, "\x93NUMPY"), suffix == ".npy":
+		return Array, nil
+	case suffix == ".zip":
+		return Zip, nil
+	case suffix == ".pkl", suffix == ".pickle":
+		return "", fmt.Errorf("%s: is a pickle, which is a program and is not run; write its arrays to an .npz in Python: numpy.savez(\"ref.npz\", mu=ref[\"fid\"][\"mu\"], sigma=ref[\"fid\"][\"sigma\"])", path)
+	case isImageFile(path) || formatOf(head) != nil:
+		return "", fmt.Errorf("%s: is one image, expected a folder or an archive of them", path)
+	}
+	return NPZ, nil
+}
+
+func fileHead(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 16)
+	n, err := io.ReadFull(f, head)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	return string(head[:n]), err
+}

@@ -1,0 +1,86 @@
+package images
+
+import (
+	"bytes"
+	"image"
+
+	"golang.org/x/image/webp"
+)
+
+func decodeWebP(data []byte) (Image, error) {
+	p, err := webp.Decode(bytes.NewReader(data))
+	if err != nil {
+		return Image{}, err
+	}
+	switch p := p.(type) {
+	case *image.YCbCr:
+		return rgbOfVP8(p), nil
+	case *image.NYCbCrA:
+		im := rgbOfVP8(&p.YCbCr)
+		im.Converted = []Conversion{Alpha}
+		return im, nil
+	}
+	im, err := toRGB(p)
+	if losslessAlpha(data) {
+		im.Converted = []Conversion{Alpha}
+	}
+	return im, err
+}
+
+// losslessAlpha reports whether the header of a lossless image says that its
+// alpha is used.
+func losslessAlpha(data []byte) bool {
+	at := bytes.Index(data, []byte("VP8L"))
+	return at >= 0 && len(data) > at+12 && data[at+12]&0x10 != 0
+}
+
+// rgbOfVP8 is libwebp's conversion of a lossy image: each chroma sample is
+// weighted 9:3:3:1 between its four neighbours, and colours are of BT.601 in
+// fixed point (src/dsp/upsampling.c, yuv.h). Go's own conversion takes the
+// planes for those of a JPEG file, of another range.
+func rgbOfVP8(p *image.YCbCr) Image {
+	b := p.Bounds()
+	im := Image{Height: b.Dy(), Width: b.Dx(), Pixels: make([]uint8, b.Dy()*b.Dx()*3)}
+	rows := (im.Height + 1) / 2
+	u, v := make([]uint8, im.Width), make([]uint8, im.Width)
+	eachRow(im, func(y int, out []uint8) {
+		near := y / 2
+		far := near - 1 + 2*(y%2) // the row above for even rows, below for odd ones
+		if far < 0 || far >= rows {
+			far = near
+		}
+		fancyRow(u, p.Cb[near*p.CStride:], p.Cb[far*p.CStride:])
+		fancyRow(v, p.Cr[near*p.CStride:], p.Cr[far*p.CStride:])
+		luma := p.Y[y*p.YStride:]
+		for x := range im.Width {
+			out[3*x], out[3*x+1], out[3*x+2] = rgbOfYUV(int(luma[x]), int(u[x]), int(v[x]))
+		}
+	})
+	return im
+}
+
+// fancyRow is a row of chroma at full width from the nearer and the farther row
+// of samples.
+func fancyRow(out, near, far []uint8) {
+	samples := (len(out) + 1) / 2
+	for x := range out {
+		i := x / 2
+		j := i - 1 + 2*(x%2) // the neighbour at the left for even columns, at the right for odd ones
+		if j < 0 || j >= samples {
+			out[x] = uint8((3*int(near[i]) + int(far[i]) + 2) >> 2)
+			continue
+		}
+		a, b, c, d := int(near[i]), int(near[j]), int(far[i]), int(far[j])
+		diagonal := (a + b + c + d + 8 + 2*(b+c)) >> 3
+		out[x] = uint8((diagonal + a) >> 1)
+	}
+}
+
+func rgbOfYUV(y, u, v int) (r, g, b uint8) {
+	high := func(v, factor int) int { return v * factor >> 8 }
+	clip := func(v int) uint8 { return uint8(min(max(v>>6, 0), 255)) }
+	luma := high(y, 19077)
+	return clip(luma + high(v, 26149) - 14234),
+		clip(luma - high(u, 6419) - high(v, 13320) + 8708),
+		clip(luma + high(u, 33050) - 17685)
+}
