@@ -240,7 +240,12 @@ func (s dinoShape) block(m *onnx.Module, x onnx.Value, last bool) onnx.Value {
 func positionWeights(grid, side int, antialias bool) []float32 {
 	axis := torchBicubic(grid, side, float64(side)+0.1)
 	if antialias {
-		axis = antialiasedBicubic(grid, side)
+		axis = make([]float32, side*grid)
+		for i, t := range bicubicTaps(grid, side) {
+			for j, w := range t.weights {
+				axis[i*grid+t.first+j] = float32(w)
+			}
+		}
 	}
 	w := make([]float32, side*side*grid*grid)
 	for i := range side * side {
