@@ -172,6 +172,22 @@ func TestPlanWritesNothing(t *testing.T) {
 	}
 }
 
+// What keeps a network from drawing comes before anything is drawn.
+func TestPlanOpensNetworks(t *testing.T) {
+	file := tiny(t, t.TempDir())
+	message := fail(t, "plan", file, "guidance.sag.layer=output_blocks.9.1")
+	if !strings.Contains(message, `layer "output_blocks.9.1" is no attention layer of this network; it has input_blocks`) {
+		t.Errorf("an attention layer that is not there: %s", message)
+	}
+	dit := "model=!replace {family: dit, checkpoint: ../models/pretrained/dit.pt, depth: 6, hidden_size: 128, input_size: 16, num_classes: 10, num_heads: 4}"
+	for _, command := range []string{"plan", "run"} {
+		message = fail(t, command, file, dit, "guidance.sag.layer=blocks.3.attn", "--results", t.TempDir())
+		if !strings.Contains(message, "the flags name no vae") {
+			t.Errorf("%s: latents without an autoencoder: %s", command, message)
+		}
+	}
+}
+
 // Scores of the command eval are those of run.
 func TestEval(t *testing.T) {
 	file := tiny(t, t.TempDir(), "sweep:", "#")

@@ -18,7 +18,8 @@ func planCommand(g *globals) *cobra.Command {
 and those still to draw, the passes that an image makes through the network (a step guided
 by sag or cfg takes two) and the calls that they come in, at most, and the disk space. With --trial two batches go through each network and each Inception for
 an estimate of the time. Files that are missing are listed with the page on which their
-authors publish them. Nothing is written.`,
+authors publish them, and so is what in a checkpoint does not fit its flags. Nothing is
+written.`,
 		Example: `  sagbench plan configs/table1-fashion.yaml --trial
   MODELS=/data/models REFERENCES=/data/references sagbench plan configs/table1.yaml`,
 		Args: experimentArgs,
@@ -28,17 +29,18 @@ authors publish them. Nothing is written.`,
 				return err
 			}
 			defer s.close()
-			missing := s.checkInputs()
-			if missing == nil {
+			faults := s.checkInputs()
+			if faults == nil {
 				if err := s.identify(); err != nil {
 					return err
 				}
+				faults = s.checkNetworks()
 			}
 			f, err := s.forecast(s.results, s.done)
 			if err != nil {
 				return err
 			}
-			if trial && missing == nil {
+			if trial && faults == nil {
 				if err := f.trial(cmd.Context(), s.options); err != nil {
 					return err
 				}
@@ -46,7 +48,7 @@ authors publish them. Nothing is written.`,
 			if err := s.printPlan(f); err != nil {
 				return err
 			}
-			return missing
+			return faults
 		},
 	}
 	c.Flags().BoolVar(&trial, "trial", false, "send two batches through each network to estimate the time")

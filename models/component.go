@@ -44,12 +44,12 @@ func readConfig(folder string, c componentConfig) error {
 
 // decodeConfig is readConfig for a document that is read.
 func decodeConfig(b configs.Block, c componentConfig) error {
-	var errs []error
-	if at, ok := b.At("_class_name"); ok {
+	if at, ok := b.At("_class_name"); ok { // the keys of another class say nothing
 		if name, _ := at.Text(); name != c.class() {
-			errs = append(errs, at.Errorf("%q is not supported here; supported: %s", name, c.class()))
+			return fmt.Errorf("models: %w", at.Errorf("%q is not supported here; supported: %s", name, c.class()))
 		}
 	}
+	var errs []error
 	drop := c.ignored()
 	fields := configFields(c)
 	for _, key := range b.Keys() {

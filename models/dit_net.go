@@ -134,10 +134,18 @@ func (n *ditNet) Null(images int) (sampling.Cond, error) {
 	return c, nil
 }
 
+// Lacks implements Incomplete.
+func (n *ditNet) Lacks() error {
+	if n.vae == nil {
+		return errors.New("models: dit: the flags name no vae: give the folder of the autoencoder that decodes the latents, such as sd-vae-ft-ema")
+	}
+	return nil
+}
+
 // Decode implements LatentGenerator: the autoencoder's image of x/0.18215.
 func (n *ditNet) Decode(ctx context.Context, x tensor.Tensor) (tensor.Tensor, error) {
-	if n.vae == nil {
-		return tensor.Tensor{}, errors.New("models: dit: the flags name no vae: give the folder of the autoencoder that decodes the latents, such as sd-vae-ft-ema")
+	if err := n.Lacks(); err != nil {
+		return tensor.Tensor{}, err
 	}
 	z, scale := x.Like(), float32(n.flags.VAEScalingFactor)
 	for i, v := range x.Data {

@@ -89,6 +89,11 @@ func (c *SD) Files(path string, find func(configs.Block) (string, error)) ([]str
 	if !info.IsDir() {
 		return c.singleFiles(path, find)
 	}
+	if c.Component == "" {
+		if err := checkPipeline(path); err != nil {
+			return nil, err
+		}
+	}
 	var files []string
 	for _, part := range []struct {
 		name string

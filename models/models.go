@@ -101,6 +101,14 @@ type Prompted interface {
 	Encode(ctx context.Context, prompts []string) (sampling.Cond, error)
 }
 
+// An Incomplete is a Generator that may lack what drawing takes beyond the
+// network, such as the autoencoder that decodes its latents.
+type Incomplete interface {
+	Generator
+	// Lacks says what is missing and how to give it; nil where nothing is.
+	Lacks() error
+}
+
 // A LatentGenerator is a Generator whose x_0 is decoded to an image.
 type LatentGenerator interface {
 	Generator

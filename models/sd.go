@@ -112,6 +112,22 @@ func partFolder(path, part string) string {
 	return filepath.Join(path, part)
 }
 
+// partClass is the class of the part of a diffusers folder whose own folder
+// path is, "" where it is none.
+func partClass(path string) string {
+	b, err := readJSON(filepath.Join(path, "config.json"))
+	if err != nil {
+		return ""
+	}
+	for _, key := range []string{"_class_name", "architectures.0"} {
+		if at, ok := b.At(key); ok {
+			name, _ := at.Text()
+			return name
+		}
+	}
+	return ""
+}
+
 // checkPipeline looks at model_index.json, where there is one, and for the
 // folders of all parts.
 func checkPipeline(path string) error {
@@ -136,6 +152,9 @@ func checkPipeline(path string) error {
 				errs = append(errs, fmt.Errorf("models: %w", class.Errorf("%q is not supported; supported: %s", name, strings.Join(sdParts[part], ", "))))
 			}
 		}
+	}
+	if of := partClass(path); of != "" && len(missing) > 0 {
+		return fmt.Errorf("models: %s is the folder of a part (%s); give the folder that holds it, or component: unet, vae or text_encoder for the part alone", path, of)
 	}
 	if len(missing) > 0 {
 		errs = append(errs, fmt.Errorf("models: %s: %s is missing; a Stable Diffusion folder has unet, vae, text_encoder, tokenizer and scheduler (or give component: unet, vae or text_encoder for one of them)", path, strings.Join(missing, ", ")))

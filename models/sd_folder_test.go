@@ -80,7 +80,7 @@ func TestSDFlags(t *testing.T) {
 	for want, flags := range map[string]*SD{
 		`component is "scheduler", which is not supported; supported: nothing, unet, vae, text_encoder`:     {Component: "scheduler"},
 		"height is -8, expected 0 or a positive number":                                                     {Height: -8},
-		"images of 33×0 pixels (height × width): expected multiples of 2":                                   {Height: 33},
+		"height is 33, expected a multiple of 2, the autoencoder's factor":                                  {Height: 33},
 		"clip_skip is 3, the text encoder has 2 layers":                                                     {ClipSkip: 3},
 		"expected diffusion_pytorch_model.fp16.safetensors or diffusion_pytorch_model.fp16.bin":             {Variant: "fp16"},
 		"expected model.fp16.safetensors or pytorch_model.fp16.bin":                                         {Variant: "fp16"},
@@ -159,7 +159,7 @@ func TestSDFiles(t *testing.T) {
 		t.Errorf("got %v, %v", files, err)
 	}
 	_, err = Files(&SD{}, tinyUNet, nil)
-	wantError(t, err, "vae: no such file")
+	wantError(t, err, "vae, text_encoder, tokenizer, scheduler is missing")
 }
 
 const singleSD = casesFolder + "sample-sd-singlefile/model.ckpt"

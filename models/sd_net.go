@@ -59,6 +59,7 @@ var (
 	_ LatentGenerator = (*SDNet)(nil)
 	_ Unconditional   = (*SDNet)(nil)
 	_ Prompted        = (*SDNet)(nil)
+	_ Incomplete      = (*SDNet)(nil)
 )
 
 // checked is n where nothing was wrong with its parts and they fit each other.
@@ -95,7 +96,8 @@ func (n *SDNet) check(path string) error {
 	fault(n.flags.ClipSkip > n.text.config.NumHiddenLayers, "clip_skip is %d, the text encoder has %d layers", n.flags.ClipSkip, n.text.config.NumHiddenLayers)
 	s := n.latentSize()
 	fault(s.height < 1 || s.width < 1, "height and width are needed: the U-Net's config.json has no sample_size")
-	fault(n.flags.Height%f != 0 || n.flags.Width%f != 0, "images of %d×%d pixels (height × width): expected multiples of %d, the autoencoder's factor", n.flags.Height, n.flags.Width, f)
+	fault(n.flags.Height%f != 0, "height is %d, expected a multiple of %d, the autoencoder's factor", n.flags.Height, f)
+	fault(n.flags.Width%f != 0, "width is %d, expected a multiple of %d, the autoencoder's factor", n.flags.Width, f)
 	return errors.Join(errs...)
 }
 
@@ -136,12 +138,20 @@ func (n *SDNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timeste
 	return p, nil
 }
 
+// Lacks implements Incomplete.
+func (n *SDNet) Lacks() error {
+	if n.tokens == nil {
+		return fmt.Errorf("models: %s holds no tokenizer, and its text encoder has other tokens than CLIP's; give tokenizer: the path of a folder with its vocab.json and merges.txt", n.unet.weights.path)
+	}
+	return nil
+}
+
 // Encode is what the network is conditioned on for one prompt an image: the
 // text encoder's last hidden state, or with clip_skip that of an earlier layer,
 // [N,L,D]. A prompt that occurs several times is encoded once.
 func (n *SDNet) Encode(ctx context.Context, prompts []string) (sampling.Cond, error) {
-	if n.tokens == nil {
-		return sampling.Cond{}, fmt.Errorf("models: %s holds no tokenizer, and its text encoder has other tokens than CLIP's; give tokenizer: the path of a folder with its vocab.json and merges.txt", n.unet.weights.path)
+	if err := n.Lacks(); err != nil {
+		return sampling.Cond{}, err
 	}
 	var distinct []string
 	row := map[string]int{}

@@ -144,12 +144,12 @@ func (l *loader) compare(vocab map[string]int64, merges []mergeLine, fast *fastF
 		}
 		slices.Sort(differ)
 		if len(differ) > 0 {
-			l.errorf(tokenizerJSON, "disagrees with %s: token %q (and %d others) is missing there or has another id", vocabJSON, differ[0], len(differ)-1)
+			l.errorf(tokenizerJSON, "disagrees with %s: token %q (and %d others) is missing there or has another id; take all files of one tokenizer", vocabJSON, differ[0], len(differ)-1)
 		} else if len(vocab) != len(fast.vocab) {
-			l.errorf(tokenizerJSON, "disagrees with %s: %d tokens here, %d there", vocabJSON, len(fast.vocab), len(vocab))
+			l.errorf(tokenizerJSON, "disagrees with %s: %d tokens here, %d there; take all files of one tokenizer", vocabJSON, len(fast.vocab), len(vocab))
 		}
 	}
 	if merges != nil && !slices.EqualFunc(merges, fast.merges, func(a, b mergeLine) bool { return a.left == b.left && a.right == b.right }) {
-		l.errorf(tokenizerJSON, "disagrees with %s: %d merges here, %d there, not the same ones", mergesTXT, len(fast.merges), len(merges))
+		l.errorf(tokenizerJSON, "disagrees with %s: %d merges here, %d there, not the same ones; take all files of one tokenizer", mergesTXT, len(fast.merges), len(merges))
 	}
 }

@@ -54,7 +54,7 @@ func (m *Module) ParamAs(name string, stored, as []int) Value {
 func (m *Module) initializer(key string, t checkpoint.Tensor, as []int) Value {
 	code, ok := protoTypes[t.DType]
 	if !ok {
-		fail("%s has element type %s, which no weight can have", key, t.DType)
+		fail("%s has element type %s, which no weight can have; convert it to float32, float16 or bfloat16", key, t.DType)
 	}
 	p := &pb.TensorProto{Name: proto.String(key), DataType: proto.Int32(int32(code)), Dims: int64s(as)}
 	if t.Raw == nil && t.Size >= inlineBelow {
