@@ -115,6 +115,34 @@ func (r *row) classes(g models.Generator, attached []any) (int, error) {
 	return classes, nil
 }
 
+// agrees is an error unless attachment i, where it draws images as well, makes
+// the same of every timestep as the generator: guidances compare the two.
+func (r *row) agrees(i int, g models.Generator, attached any) error {
+	a, ok := attached.(models.Generator)
+	if !ok {
+		return nil
+	}
+	at := r.attachments[i].guidance.Network()
+	ours, theirs := g.Process(), a.Process()
+	if ours.Predicts != theirs.Predicts {
+		return at.Errorf("this network predicts %s, that of the row %s; expected the same", theirs.Predicts, ours.Predicts)
+	}
+	if !slices.Equal(g.SampleShape(), a.SampleShape()) {
+		return at.Errorf("this network is one of images or latents of %v, that of the row of %v; expected the same", a.SampleShape(), g.SampleShape())
+	}
+	s, err := r.sampler.Value.Schedule(ours.Schedule)
+	other, errOther := r.sampler.Value.Schedule(theirs.Schedule)
+	if err := errors.Join(err, errOther); err != nil {
+		return at.Errorf("%w", err)
+	}
+	for k := range s.Len() {
+		if k >= other.Len() || s.Timestep(k) != other.Timestep(k) || s.AlphaBar(k) != other.AlphaBar(k) {
+			return at.Errorf("this network belongs to another diffusion process than that of the row (they part at step %d); diffusion_steps, noise_schedule and rescale_timesteps have to be the same", k)
+		}
+	}
+	return nil
+}
+
 // try is one call of a guidance's network.
 func try(ctx context.Context, network any, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (err error) {
 	switch n := network.(type) {

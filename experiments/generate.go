@@ -88,7 +88,10 @@ func (r *row) assemble(opened []models.Model) (*network, error) {
 		return nil, fmt.Errorf("row %q: %w", r.title(), p.Lacks())
 	}
 	n := &network{Generator: g}
-	for _, m := range opened[1:] {
+	for i, m := range opened[1:] {
+		if err := r.agrees(i, g, m); err != nil {
+			return nil, err
+		}
 		n.attached = append(n.attached, m)
 	}
 	if err := r.attach(n.attached); err != nil {

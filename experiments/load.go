@@ -48,6 +48,11 @@ func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timeste
 // Classes implements sampling.Classifier.
 func (c *counter) Classes() int { return 2 }
 
+// Null is ∅.
+func (c *counter) Null(n int) (sampling.Cond, error) {
+	return sampling.Cond{Labels: make([]int64, n)}, nil
+}
+
 // Gradient implements sampling.Classifier.
 func (c *counter) Gradient(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ []int64) (tensor.Tensor, error) {
 	c.calls, c.passes = c.calls+1, c.passes+x.Rows()
@@ -83,7 +88,7 @@ func (r *row) loads() (steps []load, others [][]load, err error) {
 			others[i] = append(others[i], a.(*counter).take())
 		}
 	}
-	p.Cond.Labels, p.Null.Labels = []int64{0}, []int64{1}
+	p.Cond, p.Null = r.dryConditions()
 	noise := sampling.Keyed{Images: []int{0}}
 	p.Random = noise
 	x := tensor.New(1, 3, 8, 8)
@@ -94,6 +99,37 @@ func (r *row) loads() (steps []load, others [][]load, err error) {
 		return nil, nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}
 	return steps, others, nil
+}
+
+// dryConditions are conditions of one image of the kinds that the row's networks
+// take, so that guidances find fault with what they do not know.
+func (r *row) dryConditions() (cond, null sampling.Cond) {
+	of := conditioning(r.model)
+	if of.Text {
+		cond.Context = tensor.New(1, 1, 1)
+		null.Context = tensor.Of([]float32{1}, 1, 1, 1)
+	}
+	if of.Labels {
+		null.Labels = []int64{1}
+	}
+	for _, s := range r.networks() {
+		if conditioning(s).Labels {
+			cond.Labels = []int64{0}
+		}
+	}
+	if !of.Null {
+		null = sampling.Cond{}
+	}
+	return cond, null
+}
+
+// conditioning is what a network is conditioned on; everything where its family
+// does not tell.
+func conditioning(s netSpec) models.Conditioning {
+	if c, ok := s.Flags.(models.Conditional); ok {
+		return c.Conditioning()
+	}
+	return models.Conditioning{Labels: true, Null: true}
 }
 
 // total is the sum of all steps.

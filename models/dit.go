@@ -146,6 +146,11 @@ func (c *DiT) Parameters() (map[string][]int, error) {
 	return onnx.Parameters(func(m *onnx.Module) { c.build(m, newTaps(nil)) })
 }
 
+// Conditioning implements Conditional.
+func (c *DiT) Conditioning() Conditioning {
+	return Conditioning{Labels: true, Null: c.ClassDropoutProb > 0}
+}
+
 // rows is the length of the label table: the null class comes last.
 func (c *DiT) rows() int {
 	if c.ClassDropoutProb > 0 {

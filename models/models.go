@@ -63,6 +63,18 @@ type Composite interface {
 	Parts() []configs.Block
 }
 
+// A Conditional is a Family whose flags tell what its network is conditioned on.
+type Conditional interface {
+	Family
+	Conditioning() Conditioning
+}
+
+// A Conditioning is what a network is conditioned on.
+type Conditioning struct {
+	Labels, Text bool // class labels, a prompt
+	Null         bool // and it knows ∅
+}
+
 // A Model is a network that is ready to run.
 type Model interface {
 	// Forward maps inputs to outputs by the names that FORMAT.md of the

@@ -62,6 +62,9 @@ func (c *SD) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Conditioning implements Conditional: ∅ is the empty prompt.
+func (*SD) Conditioning() Conditioning { return Conditioning{Text: true, Null: true} }
+
 // Open implements Family.
 func (c *SD) Open(path string, opt Options) (Model, error) {
 	if err := errors.Join(c.Validate(), validTaps(opt.Taps)); err != nil {

@@ -130,6 +130,9 @@ func (f *UNetFlags) heads(_ int, decoder bool) int {
 	return f.NumHeads
 }
 
+// Conditioning implements Conditional: there is no null class.
+func (f *UNetFlags) Conditioning() Conditioning { return Conditioning{Labels: f.ClassCond} }
+
 func (f *UNetFlags) classes() int {
 	if f.ClassCond {
 		return f.NumClasses

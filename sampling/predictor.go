@@ -179,11 +179,20 @@ func (s *Step) Predict(ctx context.Context, c Cond) (Prediction, error) {
 // PredictAt is the network's prediction at another state, xHat [N,C,H,W], at
 // the same t. It is not remembered, and its tensors are the caller's.
 func (s *Step) PredictAt(ctx context.Context, xHat tensor.Tensor, c Cond) (Prediction, error) {
-	p, err := s.predictor.Denoiser.Denoise(ctx, xHat, s.T, c)
+	return s.predict(ctx, s.predictor.Denoiser, xHat, c)
+}
+
+// PredictBy is another network's prediction at (x_t, t). It is not remembered.
+func (s *Step) PredictBy(ctx context.Context, d Denoiser, c Cond) (Prediction, error) {
+	return s.predict(ctx, d, s.X, c)
+}
+
+func (s *Step) predict(ctx context.Context, d Denoiser, x tensor.Tensor, c Cond) (Prediction, error) {
+	p, err := d.Denoise(ctx, x, s.T, c)
 	if err != nil {
 		return Prediction{}, err
 	}
-	if err := p.check(xHat); err != nil {
+	if err := p.check(x); err != nil {
 		return Prediction{}, fmt.Errorf("sampling: step %d (t = %g): the network's prediction: %w", s.T.Index, s.T.Value, err)
 	}
 	return p, nil

@@ -33,18 +33,18 @@ var _ contrast = (*APG)(nil)
 // AdaptiveProjectedGuidance, of which scale and norm_threshold are the
 // defaults, and AdaptiveProjectedMixGuidance.
 type APG struct {
-	Scale         float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call"`
-	Eta           float64 `yaml:"eta" doc:"η, what is kept of the part along the conditional prediction: 0 nothing, 1 all"`
-	NormThreshold float64 `yaml:"norm_threshold" doc:"r: a longer difference is cut to this length; 0 for no bound (diffusers' adaptive_projected_guidance_rescale)"`
-	Momentum      float64 `yaml:"momentum" doc:"β: what is added of the sum of the differences of earlier steps; 0 for none"`
-	CFGSteps      int     `yaml:"cfg_steps" doc:"the first steps that are guided by plain CFG while the momentum gathers; 0 for none (diffusers' start_step plus 1)"`
-	CFGScale      float64 `yaml:"cfg_scale" doc:"s of these steps"`
-	Contrast      `yaml:",inline"`
+	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call"`
+	Eta            float64 `yaml:"eta" doc:"η, what is kept of the part along the conditional prediction: 0 nothing, 1 all"`
+	NormThreshold  float64 `yaml:"norm_threshold" doc:"r: a longer difference is cut to this length; 0 for no bound (diffusers' adaptive_projected_guidance_rescale)"`
+	Momentum       float64 `yaml:"momentum" doc:"β: what is added of the sum of the differences of earlier steps; 0 for none"`
+	CFGSteps       int     `yaml:"cfg_steps" doc:"the first steps that are guided by plain CFG while the momentum gathers; 0 for none (diffusers' start_step plus 1)"`
+	CFGScale       float64 `yaml:"cfg_scale" doc:"s of these steps"`
+	ClassifierFree `yaml:",inline"`
 }
 
 // NewAPG is APG on x̂0.
 func NewAPG() *APG {
-	return &APG{Scale: 7.5, NormThreshold: 15, Momentum: -0.5, CFGScale: 1, Contrast: Contrast{Space: string(sampling.XStart)}}
+	return &APG{Scale: 7.5, NormThreshold: 15, Momentum: -0.5, CFGScale: 1, ClassifierFree: inSpace(sampling.XStart)}
 }
 
 // Validate tells everything that is wrong with the options.
@@ -60,8 +60,8 @@ func (g *APG) Validate() error {
 	return f.join()
 }
 
-// Contrasts tells whether the guidance is on at the step.
-func (g *APG) Contrasts(s *sampling.Step) bool {
+// on implements contrast.
+func (g *APG) on(s *sampling.Step) bool {
 	return g.within(s) && (g.Scale != 1 || g.plain(s) && g.CFGScale != 1)
 }
 
@@ -77,7 +77,7 @@ func (g *APG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is (s − 1) times the projected difference; where the guidance is off,
 // nothing, without any network call.
 func (g *APG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.Contrasts(s) {
+	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
 	average := sampling.State[tensor.Tensor](s, g)

@@ -21,8 +21,8 @@ var _ contrast = (*CFG)(nil)
 // Sources: Ho and Salimans 2022 (arXiv:2207.12598), equation 6;
 // facebookresearch/DiT models.py forward_with_cfg, where Channels is 3.
 type CFG struct {
-	Scale    float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call; 0 is the unconditional prediction"`
-	Contrast `yaml:",inline"`
+	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call; 0 is the unconditional prediction"`
+	ClassifierFree `yaml:",inline"`
 }
 
 // NewCFG is CFG with the scale of DiT's official sample_ddp.py, on all channels.
@@ -40,8 +40,8 @@ func checkScale(f *faults, scale float64) {
 	f.when(!finite(scale), "scale is %g, expected a finite number (1 is off)", scale)
 }
 
-// Contrasts tells whether the guidance is on at the step.
-func (g *CFG) Contrasts(s *sampling.Step) bool { return g.Scale != 1 && g.within(s) }
+// on implements contrast.
+func (g *CFG) on(s *sampling.Step) bool { return g.Scale != 1 && g.within(s) }
 
 // Wants is ∅ where the guidance is on.
 func (g *CFG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
@@ -49,13 +49,8 @@ func (g *CFG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is (s − 1)(ε_c − ε_∅), rescaled; where the guidance is off, nothing,
 // without any network call.
 func (g *CFG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.Contrasts(s) {
+	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
-	scale := float32(g.Scale - 1)
-	return g.free(ctx, s, "cfg", func(_ int, d, c, u []float32) {
-		for j := range d {
-			d[j] = scale * (c[j] - u[j])
-		}
-	})
+	return g.free(ctx, s, "cfg", along(g.Scale))
 }

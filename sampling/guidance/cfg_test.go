@@ -52,7 +52,7 @@ func TestCFG(t *testing.T) {
 		guided   int
 	}{{4, 3, 3}, {4, 0, 4}, {1.5, 4, 4}, {0, 1, 1}, {7.5, 9, 4}, {-1, 2, 2}} {
 		d := &labelled{}
-		p := labelledPredictor(t, d, &CFG{c.scale, Contrast{Channels: c.channels}})
+		p := labelledPredictor(t, d, &CFG{c.scale, ClassifierFree{Contrast: Contrast{Channels: c.channels}}})
 		got, score, err := p.Predict(t.Context(), x, p.Schedule.Timestep(3))
 		if err != nil || !score.IsZero() {
 			t.Fatal(score, err)
@@ -93,10 +93,10 @@ func TestCFGOff(t *testing.T) {
 		passes    int
 	}{
 		{[]sampling.Guidance{&CFG{Scale: 1}}, 1, 1},
-		{[]sampling.Guidance{&CFG{2, Contrast{Start: f(at.Value - 1)}}}, 1, 1},
-		{[]sampling.Guidance{&CFG{2, Contrast{Stop: f(at.Value + 1)}}}, 1, 1},
-		{[]sampling.Guidance{&CFG{2, Contrast{Start: f(at.Value), Stop: f(at.Value)}}}, 1, 2},
-		{[]sampling.Guidance{&CFG{Scale: 2}, &CFG{3, Contrast{Channels: 1}}}, 1, 2},
+		{[]sampling.Guidance{&CFG{2, ClassifierFree{Contrast: Contrast{Start: f(at.Value - 1)}}}}, 1, 1},
+		{[]sampling.Guidance{&CFG{2, ClassifierFree{Contrast: Contrast{Stop: f(at.Value + 1)}}}}, 1, 1},
+		{[]sampling.Guidance{&CFG{2, ClassifierFree{Contrast: Contrast{Start: f(at.Value), Stop: f(at.Value)}}}}, 1, 2},
+		{[]sampling.Guidance{&CFG{Scale: 2}, &CFG{3, ClassifierFree{Contrast: Contrast{Channels: 1}}}}, 1, 2},
 		{[]sampling.Guidance{&CFG{Scale: 2}, sag}, 2, 3},
 		{[]sampling.Guidance{sag}, 2, 2},
 	} {
@@ -115,8 +115,8 @@ func TestCFGOff(t *testing.T) {
 
 func TestCFGFromYAML(t *testing.T) {
 	for _, c := range []struct{ yaml, want string }{
-		{"cfg", "{Scale:1.5 Contrast:{Space: Rescale:0 Channels:0 Start:<nil> Stop:<nil>}}"},
-		{"{cfg: {scale: 4, channels: 3, rescale: 0.7}}", "{Scale:4 Contrast:{Space: Rescale:0.7 Channels:3 Start:<nil> Stop:<nil>}}"},
+		{"cfg", "{Space: Rescale:0 Channels:0 Start:<nil> Stop:<nil>}"},
+		{"{cfg: {scale: 4, channels: 3, rescale: 0.7}}", "{Space: Rescale:0.7 Channels:3 Start:<nil> Stop:<nil>}"},
 		{"{cfg: {rescale: 1.1}}", "rescale is 1.1, expected 0 (off) to 1"},
 		{"{cfg: {scale: .inf}}", "guidance.cfg.scale: expected a finite number"},
 		{"{cfg: {channels: -1}}", "channels is -1"},
@@ -139,7 +139,7 @@ func TestCFGFromYAML(t *testing.T) {
 		}
 	}
 	nan := math.NaN()
-	err := (&CFG{nan, Contrast{Start: &nan}}).Validate()
+	err := (&CFG{nan, ClassifierFree{Contrast: Contrast{Start: &nan}}}).Validate()
 	for _, want := range []string{"scale is NaN", "expected timesteps"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %q", err, want)

@@ -28,14 +28,14 @@ var _ contrast = (*CFGZeroStar)(nil)
 // diffusers ClassifierFreeZeroStarGuidance, of which scale and
 // zero_init_steps are the defaults.
 type CFGZeroStar struct {
-	Scale         float64 `yaml:"scale" doc:"s: 1 switches the guidance off but for zero_init_steps, without a second network call"`
-	ZeroInitSteps int     `yaml:"zero_init_steps" doc:"the first steps whose velocity is 0; 0 for none (the paper: the first 4 %)"`
-	Contrast      `yaml:",inline"`
+	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off but for zero_init_steps, without a second network call"`
+	ZeroInitSteps  int     `yaml:"zero_init_steps" doc:"the first steps whose velocity is 0; 0 for none (the paper: the first 4 %)"`
+	ClassifierFree `yaml:",inline"`
 }
 
 // NewCFGZeroStar is CFG-Zero* of the velocity.
 func NewCFGZeroStar() *CFGZeroStar {
-	return &CFGZeroStar{Scale: 7.5, ZeroInitSteps: 1, Contrast: Contrast{Space: string(sampling.Velocity)}}
+	return &CFGZeroStar{Scale: 7.5, ZeroInitSteps: 1, ClassifierFree: inSpace(sampling.Velocity)}
 }
 
 // Validate tells everything that is wrong with the options.
@@ -50,8 +50,8 @@ func (g *CFGZeroStar) Validate() error {
 // still tells whether the step is one of the first, that stand still.
 func (g *CFGZeroStar) still(s *sampling.Step) bool { return taken(s) < g.ZeroInitSteps }
 
-// Contrasts tells whether the guidance asks for ∅ at the step.
-func (g *CFGZeroStar) Contrasts(s *sampling.Step) bool {
+// on implements contrast.
+func (g *CFGZeroStar) on(s *sampling.Step) bool {
 	return g.Scale != 1 && g.within(s) && !g.still(s)
 }
 
@@ -64,7 +64,7 @@ func (g *CFGZeroStar) Delta(ctx context.Context, s *sampling.Step) (sampling.Del
 	if g.still(s) {
 		return g.stop(ctx, s)
 	}
-	if !g.Contrasts(s) {
+	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
 	return g.free(ctx, s, "cfg_zero_star", func(_ int, d, c, u []float32) {

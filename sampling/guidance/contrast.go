@@ -1,7 +1,6 @@
 package guidance
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -69,21 +68,14 @@ func (g *Contrast) within(s *sampling.Step) bool {
 // worse u, all of the guided channels, in the space of the contrast.
 type rule func(n int, d, c, u []float32)
 
-// free is the correction of classifier-free guidance: c is the prediction under
-// the condition, u that under ∅.
-func (g *Contrast) free(ctx context.Context, s *sampling.Step, name string, r rule) (sampling.Delta, error) {
-	if s.Null().IsZero() {
-		return sampling.Delta{}, fmt.Errorf("guidance: %s: the network has no null condition: it was trained without one (DiT: class_dropout_prob 0), or it takes no condition at all", name)
+// along is the rule of a difference that is followed as it is.
+func along(s float64) rule {
+	scale := float32(s - 1)
+	return func(_ int, d, c, u []float32) {
+		for j := range d {
+			d[j] = scale * (c[j] - u[j])
+		}
 	}
-	conditional, err := s.Predict(ctx, s.Cond())
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	null, err := s.Predict(ctx, s.Null())
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	return g.between(s, conditional.Eps, null.Eps, r)
 }
 
 // between applies the rule to every image of two outputs, [N,C,H,W].

@@ -56,9 +56,9 @@ func wavesPredictor(t *testing.T, kind sampling.Parametrization, images int, g .
 	return p
 }
 
-// inSpace is c, u and the difference that a guidance made of them, of image n, in
+// spoken is c, u and the difference that a guidance made of them, of image n, in
 // a space, all from first principles.
-func inSpace(s *sampling.Schedule, i int, x []float32, label int64, delta []float32, space sampling.Parametrization) (c, u, d []float64) {
+func spoken(s *sampling.Schedule, i int, x []float32, label int64, delta []float32, space sampling.Parametrization) (c, u, d []float64) {
 	bar := s.AlphaBar(i)
 	of := func(x, eps float64) float64 {
 		x0 := (x - math.Sqrt(1-bar)*eps) / math.Sqrt(bar)
@@ -98,29 +98,28 @@ func TestContrastFormulas(t *testing.T) {
 	x := noise(t, 2, 2, 4, 4)
 	s := schedule(t)
 	spaces := []sampling.Parametrization{sampling.Epsilon, sampling.XStart, sampling.V, sampling.Velocity}
-	in := func(space sampling.Parametrization) Contrast { return Contrast{Space: string(space)} }
 	for _, space := range spaces {
 		for _, m := range []struct {
 			name string
 			g    sampling.Guidance
 			want func(c, u []float64) []float64
 		}{
-			{"cfg", &CFG{2.5, in(space)}, func(c, u []float64) []float64 { return combined(1.5, c, -1.5, u) }},
-			{"apg", &APG{Scale: 3, Eta: 0.25, NormThreshold: 0.5, Contrast: in(space)}, func(c, u []float64) []float64 {
+			{"cfg", &CFG{2.5, inSpace(space)}, func(c, u []float64) []float64 { return combined(1.5, c, -1.5, u) }},
+			{"apg", &APG{Scale: 3, Eta: 0.25, NormThreshold: 0.5, ClassifierFree: inSpace(space)}, func(c, u []float64) []float64 {
 				d := combined(1, c, -1, u)
 				if length := math.Sqrt(inner(d, d)); length > 0.5 {
 					d = combined(0.5/length, d, 0, d)
 				}
 				return combined(2, d, -2*0.75*inner(d, c)/inner(c, c), c)
 			}},
-			{"cfg_zero_star", &CFGZeroStar{Scale: 4, Contrast: in(space)}, func(c, u []float64) []float64 {
+			{"cfg_zero_star", &CFGZeroStar{Scale: 4, ClassifierFree: inSpace(space)}, func(c, u []float64) []float64 {
 				return combined(3, c, -3*inner(c, u)/inner(u, u), u)
 			}},
-			{"mambo_g", &MAMBOG{5, 2, in(space)}, func(c, u []float64) []float64 {
+			{"mambo_g", &MAMBOG{5, 2, inSpace(space)}, func(c, u []float64) []float64 {
 				d := combined(1, c, -1, u)
 				return combined(4*math.Exp(-2*math.Sqrt(inner(d, d)/inner(u, u))), d, 0, d)
 			}},
-			{"tcfg", &TCFG{2, in(space)}, func(c, u []float64) []float64 {
+			{"tcfg", &TCFG{2, inSpace(space)}, func(c, u []float64) []float64 {
 				var svd mat.SVD
 				if !svd.Factorize(mat.NewDense(2, len(c), slices.Concat(c, u)), mat.SVDThin) {
 					t.Fatal("no singular values")
@@ -130,7 +129,7 @@ func TestContrastFormulas(t *testing.T) {
 				first := mat.Col(nil, 0, &v)
 				return combined(1, c, -inner(u, first), first)
 			}},
-			{"fdg", &FDG{Scales: []float64{3, 3}, Contrast: in(space)}, func(c, u []float64) []float64 { return combined(2, c, -2, u) }},
+			{"fdg", &FDG{Scales: []float64{3, 3}, ClassifierFree: inSpace(space)}, func(c, u []float64) []float64 { return combined(2, c, -2, u) }},
 		} {
 			p := wavesPredictor(t, "", 2, m.g)
 			delta, err := m.g.Delta(t.Context(), p.Step(x, s.Timestep(5)))
@@ -138,7 +137,7 @@ func TestContrastFormulas(t *testing.T) {
 				t.Fatal(err)
 			}
 			for n := range 2 {
-				c, u, got := inSpace(s, 5, x.Row(n), p.Cond.Labels[n], delta.Eps.Row(n), space)
+				c, u, got := spoken(s, 5, x.Row(n), p.Cond.Labels[n], delta.Eps.Row(n), space)
 				want, worst := m.want(c, u), 0.0
 				for j := range want {
 					worst = max(worst, math.Abs(got[j]-want[j])/math.Sqrt(inner(want, want)))
@@ -174,7 +173,7 @@ func TestContrastParametrizations(t *testing.T) {
 // CFG-Zero* leaves the state of the straight path where it is in its first steps.
 func TestZeroVelocity(t *testing.T) {
 	x := noise(t, 2, 1, 4, 4)
-	p := wavesPredictor(t, "", 2, &CFGZeroStar{Scale: 3, ZeroInitSteps: 2, Contrast: Contrast{Space: "velocity"}})
+	p := wavesPredictor(t, "", 2, &CFGZeroStar{Scale: 3, ZeroInitSteps: 2, ClassifierFree: inSpace("velocity")})
 	for i := 9; i >= 7; i-- {
 		got, _, err := p.Predict(t.Context(), x, p.Schedule.Timestep(i))
 		if err != nil {
@@ -227,7 +226,7 @@ func TestFDGBands(t *testing.T) {
 // What APG remembers belongs to an image and a run: batches do not change it, nor
 // does what the predictor drew before.
 func TestMomentumOfImages(t *testing.T) {
-	g := &APG{Scale: 3, Momentum: -0.75, NormThreshold: 1, Contrast: Contrast{Space: "x_start"}}
+	g := &APG{Scale: 3, Momentum: -0.75, NormThreshold: 1, ClassifierFree: inSpace("x_start")}
 	x := noise(t, 4, 1, 4, 4)
 	draw := func(p *sampling.Predictor, x tensor.Tensor) tensor.Tensor {
 		out, err := (&sampling.DDIM{Steps: 10}).Sample(t.Context(), p, x, nil)
@@ -255,20 +254,20 @@ func TestMomentumOfImages(t *testing.T) {
 // Where a guidance is off, it makes no network call and no difference.
 func TestContrastSwitches(t *testing.T) {
 	late, x := 100.0, tensor.New(2, 1, 8, 8)
-	off := Contrast{Start: &late}
+	off := ClassifierFree{Contrast: Contrast{Start: &late}}
 	for _, c := range []struct {
 		name   string
 		g      contrast
 		passes int
 	}{
 		{"apg, s = 1", &APG{Scale: 1, CFGScale: 3}, 1},
-		{"apg, out of the interval", &APG{Scale: 3, Contrast: off}, 1},
+		{"apg, out of the interval", &APG{Scale: 3, ClassifierFree: off}, 1},
 		{"apg", NewAPG(), 2},
 		{"cfg_zero_star, s = 1", &CFGZeroStar{Scale: 1}, 1},
 		{"cfg_zero_star, first step", NewCFGZeroStar(), 1},
 		{"cfg_zero_star", &CFGZeroStar{Scale: 3}, 2},
 		{"fdg, all 1", &FDG{Scales: []float64{1, 1}}, 1},
-		{"fdg, out of the interval", &FDG{Scales: []float64{3, 1}, Contrast: off}, 1},
+		{"fdg, out of the interval", &FDG{Scales: []float64{3, 1}, ClassifierFree: off}, 1},
 		{"fdg", &FDG{Scales: []float64{1, 3}}, 2},
 		{"mambo_g, s = 1", &MAMBOG{Scale: 1, Alpha: 8}, 1},
 		{"mambo_g", NewMAMBOG(), 2},
@@ -281,7 +280,7 @@ func TestContrastSwitches(t *testing.T) {
 		if _, _, err := p.Predict(t.Context(), x, step); err != nil {
 			t.Fatal(err)
 		}
-		if d.images != 2*c.passes || c.g.Contrasts(p.Step(x, step)) != (c.passes == 2) {
+		if d.images != 2*c.passes || c.g.on(p.Step(x, step)) != (c.passes == 2) {
 			t.Errorf("%s: %d images through the network, want %d", c.name, d.images, 2*c.passes)
 		}
 		p.Null = sampling.Cond{}
@@ -293,21 +292,24 @@ func TestContrastSwitches(t *testing.T) {
 
 func TestContrastsFromYAML(t *testing.T) {
 	for _, c := range []struct{ yaml, want string }{
-		{"apg", "{Scale:7.5 Eta:0 NormThreshold:15 Momentum:-0.5 CFGSteps:0 CFGScale:1 Contrast:{Space:x_start"},
-		{"{apg: {eta: 1, norm_threshold: 0, momentum: 0, space: output}}", "{Scale:7.5 Eta:1 NormThreshold:0 Momentum:0 CFGSteps:0 CFGScale:1 Contrast:{Space:output"},
+		{"apg", "{Scale:7.5 Eta:0 NormThreshold:15 Momentum:-0.5 CFGSteps:0 CFGScale:1 ClassifierFree:{Model:null Contrast:{Space:x_start"},
+		{"{apg: {eta: 1, norm_threshold: 0, momentum: 0, space: output}}", "{Scale:7.5 Eta:1 NormThreshold:0 Momentum:0 CFGSteps:0 CFGScale:1 ClassifierFree:{Model:null Contrast:{Space:output"},
 		{"{apg: {momentum: -1, norm_threshold: -2, cfg_steps: -1, cfg_scale: .inf}}", "guidance.apg.cfg_scale: expected a finite number"},
 		{"{apg: {momentum: -1}}", "momentum is -1, expected more than -1"},
 		{"{apg: {norm_threshold: -2}}", "norm_threshold is -2, expected a length"},
 		{"{apg: {cfg_steps: -1}}", "cfg_steps is -1"},
 		{"{apg: {space: pixels}}", `apg: space is "pixels", expected one of [output epsilon x_start v velocity]`},
-		{"cfg_zero_star", "{Scale:7.5 ZeroInitSteps:1 Contrast:{Space:velocity"},
+		{"cfg_zero_star", "{Scale:7.5 ZeroInitSteps:1 ClassifierFree:{Model:null Contrast:{Space:velocity"},
 		{"{cfg_zero_star: {zero_init_steps: -1, rescale: 2}}", "zero_init_steps is -1"},
-		{"fdg", "{Scales:[10 5] ParallelWeights:[] Contrast:{Space: "},
+		{"fdg", "{Scales:[10 5] ParallelWeights:[] ClassifierFree:{Model:null Contrast:{Space: "},
 		{"{fdg: {scales: [4, 3, 2]}}", "{Scales:[4 3 2] ParallelWeights:[]"},
 		{"{fdg: {scales: []}}", "scales is empty"},
 		{"{fdg: {parallel_weights: [1]}}", "parallel_weights has 1 numbers, expected 2"},
-		{"tcfg", "{Scale:7.5 Contrast:{Space:epsilon"},
-		{"mambo_g", "{Scale:10 Alpha:8 Contrast:{Space:velocity"},
+		{"autoguidance", "autoguidance: model is missing: name the worse network"},
+		{"{autoguidance: {model: {family: adm}}}", "{Scale:2 Model:{family: adm} Contrast:{Space: "},
+		{"{autoguidance: {scale: .nan, model: {}}}", "guidance.autoguidance.scale: expected a finite number"},
+		{"tcfg", "{Scale:7.5 ClassifierFree:{Model:null Contrast:{Space:epsilon"},
+		{"mambo_g", "{Scale:10 Alpha:8 ClassifierFree:{Model:null Contrast:{Space:velocity"},
 		{"{mambo_g: {alpha: -1}}", "alpha is -1"},
 	} {
 		b, err := configs.Parse("test.yaml", []byte("guidance: "+c.yaml))

@@ -37,19 +37,19 @@ func eighths(a, b, m int) tensor.Tensor {
 // values 0, 77, 130 and 255; where they know use_original_formulation, with it,
 // and a guidance_scale that is lower by 1.
 func TestDiffusersGuiders(t *testing.T) {
-	as := Contrast{Space: output}
+	as := inSpace(output)
 	for _, c := range []struct {
 		name string
 		g    sampling.Guidance
 		want [2][4]float64
 	}{
-		{"ClassifierFreeGuidance", &CFG{3, Contrast{Rescale: 0.7}},
+		{"ClassifierFreeGuidance", &CFG{3, ClassifierFree{Contrast: Contrast{Rescale: 0.7}}},
 			[2][4]float64{{-0.257794, -0.257794, -0.575501, 0.063945}, {-1.082983, 0.191115, -0.829324, -1.275882}}},
-		{"AdaptiveProjectedGuidance", &APG{Scale: 3.5, Eta: 0.25, NormThreshold: 2, Momentum: -0.5, Contrast: as},
+		{"AdaptiveProjectedGuidance", &APG{Scale: 3.5, Eta: 0.25, NormThreshold: 2, Momentum: -0.5, ClassifierFree: as},
 			[2][4]float64{{-0.191438, -0.191438, -0.409429, 0.035562}, {-0.771061, 0.215765, -0.561176, -0.953057}}},
-		{"AdaptiveProjectedGuidance, no bound", &APG{Scale: 3.5, Contrast: Contrast{Space: output, Rescale: 0.5}},
+		{"AdaptiveProjectedGuidance, no bound", &APG{Scale: 3.5, ClassifierFree: ClassifierFree{Contrast: Contrast{Space: output, Rescale: 0.5}}},
 			[2][4]float64{{0.04612, 0.04612, 0.275638, -0.151122}, {-0.679585, -0.437372, -0.219266, -1.300453}}},
-		{"AdaptiveProjectedMixGuidance", &APG{Scale: 3.5, NormThreshold: 3, Momentum: -0.5, CFGSteps: 1, CFGScale: 2.5, Contrast: as},
+		{"AdaptiveProjectedMixGuidance", &APG{Scale: 3.5, NormThreshold: 3, Momentum: -0.5, CFGSteps: 1, CFGScale: 2.5, ClassifierFree: as},
 			[2][4]float64{{-0.4375, -0.4375, -1.0, 0.125}, {-0.674659, 0.034489, -0.362322, -1.046031}}},
 		{"ClassifierFreeZeroStarGuidance", &CFGZeroStar{3.5, 1, as},
 			[2][4]float64{{0, 0, 0, 0}, {-2.173644, 1.354069, -2.195897, -1.716413}}},

@@ -28,7 +28,7 @@ var _ contrast = (*FDG)(nil)
 type FDG struct {
 	Scales          []float64 `yaml:"scales" doc:"s of each band, the highest frequencies first; 1 leaves a band as the condition has it"`
 	ParallelWeights []float64 `yaml:"parallel_weights" doc:"w of each band: what is kept of the part along the conditional prediction; absent for all of it"`
-	Contrast        `yaml:",inline"`
+	ClassifierFree  `yaml:",inline"`
 }
 
 // NewFDG is FDG of two bands, with more guidance of the higher frequencies.
@@ -50,8 +50,8 @@ func (g *FDG) Validate() error {
 	return f.join()
 }
 
-// Contrasts tells whether the guidance is on at the step.
-func (g *FDG) Contrasts(s *sampling.Step) bool {
+// on implements contrast.
+func (g *FDG) on(s *sampling.Step) bool {
 	for _, v := range g.Scales {
 		if v != 1 {
 			return g.within(s)
@@ -66,7 +66,7 @@ func (g *FDG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is the image of the bands' corrections; where the guidance is off,
 // nothing, without any network call.
 func (g *FDG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.Contrasts(s) {
+	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
 	height, width := s.X.Shape[2], s.X.Shape[3]

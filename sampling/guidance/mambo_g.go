@@ -23,14 +23,14 @@ var _ contrast = (*MAMBOG)(nil)
 // and alpha are the defaults and which works on the network's output (space:
 // output).
 type MAMBOG struct {
-	Scale    float64 `yaml:"scale" doc:"s, the largest scale: 1 switches the guidance off, without a second network call"`
-	Alpha    float64 `yaml:"alpha" doc:"α: how fast the scale sinks with the relative difference; 0 is CFG"`
-	Contrast `yaml:",inline"`
+	Scale          float64 `yaml:"scale" doc:"s, the largest scale: 1 switches the guidance off, without a second network call"`
+	Alpha          float64 `yaml:"alpha" doc:"α: how fast the scale sinks with the relative difference; 0 is CFG"`
+	ClassifierFree `yaml:",inline"`
 }
 
 // NewMAMBOG is MAMBO-G of the velocity.
 func NewMAMBOG() *MAMBOG {
-	return &MAMBOG{Scale: 10, Alpha: 8, Contrast: Contrast{Space: string(sampling.Velocity)}}
+	return &MAMBOG{Scale: 10, Alpha: 8, ClassifierFree: inSpace(sampling.Velocity)}
 }
 
 // Validate tells everything that is wrong with the options.
@@ -42,8 +42,8 @@ func (g *MAMBOG) Validate() error {
 	return f.join()
 }
 
-// Contrasts tells whether the guidance is on at the step.
-func (g *MAMBOG) Contrasts(s *sampling.Step) bool { return g.Scale != 1 && g.within(s) }
+// on implements contrast.
+func (g *MAMBOG) on(s *sampling.Step) bool { return g.Scale != 1 && g.within(s) }
 
 // Wants is ∅ where the guidance is on.
 func (g *MAMBOG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
@@ -51,7 +51,7 @@ func (g *MAMBOG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is the damped (s − 1)(c − u); where the guidance is off, nothing,
 // without any network call.
 func (g *MAMBOG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.Contrasts(s) {
+	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
 	return g.free(ctx, s, "mambo_g", func(_ int, d, c, u []float32) {

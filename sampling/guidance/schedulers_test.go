@@ -120,7 +120,7 @@ func TestSAGSameFlow(t *testing.T) {
 		guided := &conditioned{toy{rows: 4, columns: 4}} // its closed form, bounded, is ε or v
 		p := &sampling.Predictor{
 			Denoiser: guided, Schedule: s, Predicts: predicts,
-			Guidances: []sampling.Guidance{&CFG{3, Contrast{Rescale: 0.7}}, &SAG{Scale: 0.75, BlurSigma: 1, BlurKernel: 9, MaskThreshold: 1, Layer: "mid"}},
+			Guidances: []sampling.Guidance{&CFG{3, ClassifierFree{Contrast: Contrast{Rescale: 0.7}}}, &SAG{Scale: 0.75, BlurSigma: 1, BlurKernel: 9, MaskThreshold: 1, Layer: "mid"}},
 			Cond:      sampling.Cond{Labels: []int64{1, 2}}, Null: sampling.Cond{Labels: []int64{0, 0}},
 		}
 		xT := x.Clone()
@@ -192,7 +192,7 @@ func TestSAGCondition(t *testing.T) {
 		{"", nil, []int64{3, 3}},
 		{"", &CFG{Scale: 2}, []int64{3, 10, 10}},
 		{"", &CFG{Scale: 1}, []int64{3, 3}},
-		{"", &CFG{2, Contrast{Start: &late}}, []int64{3, 3}},
+		{"", &CFG{2, ClassifierFree{Contrast: Contrast{Start: &late}}}, []int64{3, 3}},
 		{conditional, &CFG{Scale: 2}, []int64{3, 10, 3}},
 		{unconditional, nil, []int64{3, 10, 10}},
 		{unconditional, &CFG{Scale: 2}, []int64{3, 10, 10}},
@@ -239,7 +239,7 @@ func TestCFGRescale(t *testing.T) {
 	}
 	x := noise(t, 2, 4, 5, 3)
 	for _, phi := range []float64{0, 0.3, 1} {
-		p := labelledPredictor(t, &labelled{}, &CFG{7.5, Contrast{Rescale: phi, Channels: 3}})
+		p := labelledPredictor(t, &labelled{}, &CFG{7.5, ClassifierFree{Contrast: Contrast{Rescale: phi, Channels: 3}}})
 		got, _, err := p.Predict(t.Context(), x, p.Schedule.Timestep(3))
 		if err != nil {
 			t.Fatal(err)
@@ -268,7 +268,7 @@ func TestCFGRescale(t *testing.T) {
 	}
 	// a guided output without contrast stays as it is
 	flat := tensor.New(2, 1, 2, 2)
-	p := labelledPredictor(t, &labelled{}, &CFG{3, Contrast{Rescale: 1}})
+	p := labelledPredictor(t, &labelled{}, &CFG{3, ClassifierFree{Contrast: Contrast{Rescale: 1}}})
 	got, _, err := p.Predict(t.Context(), flat, p.Schedule.Timestep(3))
 	if err != nil || math.IsNaN(float64(got.Eps.Data[0])) {
 		t.Error(got.Eps.Data, err)

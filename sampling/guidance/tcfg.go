@@ -28,13 +28,13 @@ var _ contrast = (*TCFG)(nil)
 // TangentialClassifierFreeGuidance, of which scale is the default and which
 // works on the network's output (space: output).
 type TCFG struct {
-	Scale    float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call"`
-	Contrast `yaml:",inline"`
+	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call"`
+	ClassifierFree `yaml:",inline"`
 }
 
 // NewTCFG is TCFG of ε, which is the score but for a factor.
 func NewTCFG() *TCFG {
-	return &TCFG{Scale: 7.5, Contrast: Contrast{Space: string(sampling.Epsilon)}}
+	return &TCFG{Scale: 7.5, ClassifierFree: inSpace(sampling.Epsilon)}
 }
 
 // Validate tells everything that is wrong with the options.
@@ -45,8 +45,8 @@ func (g *TCFG) Validate() error {
 	return f.join()
 }
 
-// Contrasts tells whether the guidance is on at the step.
-func (g *TCFG) Contrasts(s *sampling.Step) bool { return g.Scale != 1 && g.within(s) }
+// on implements contrast.
+func (g *TCFG) on(s *sampling.Step) bool { return g.Scale != 1 && g.within(s) }
 
 // Wants is ∅ where the guidance is on.
 func (g *TCFG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
@@ -54,7 +54,7 @@ func (g *TCFG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is (s − 1)(c − u'); where the guidance is off, nothing, without any
 // network call.
 func (g *TCFG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.Contrasts(s) {
+	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
 	return g.free(ctx, s, "tcfg", func(_ int, d, c, u []float32) {
