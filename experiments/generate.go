@@ -84,9 +84,6 @@ func (r *row) assemble(opened []models.Model) (*network, error) {
 	if !ok {
 		return nil, r.Model.Errorf("family %s draws no images; it can be used for evaluation only", r.model.Family)
 	}
-	if p, ok := g.(models.Incomplete); ok && p.Lacks() != nil {
-		return nil, fmt.Errorf("row %q: %w", r.title(), p.Lacks())
-	}
 	n := &network{Generator: g}
 	for i, m := range opened[1:] {
 		if err := r.agrees(i, g, m); err != nil {

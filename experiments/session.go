@@ -165,6 +165,9 @@ func (s *session) prepare(r *run) error {
 		}
 		opened[i] = s.open[key]
 	}
+	if p, ok := opened[0].(models.Incomplete); ok && p.Lacks() != nil {
+		return fmt.Errorf("row %q: %w", r.title(), p.Lacks())
+	}
 	s.network, err = r.assemble(opened)
 	return err
 }
