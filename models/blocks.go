@@ -105,12 +105,16 @@ func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *
 	h = m.In("qkv").Conv(h, onnx.Conv{Out: 3 * c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
 	qkv := m.Reshape(h, n, 3*c, height*width)
 	q, k, v := splitQKV(m, qkv, heads, order)
+	q = t.perturbed(m, sampling.BlurredQueries, q, func(p sampling.Perturbation) onnx.Value {
+		return blurredImage(m, q, size{height, width}, p.Sigma)
+	})
 	w := attentionWeights(m, q, k)
 	a := m.MatMul(v, m.Transpose(w, 0, 1, 3, 2)) // [N, heads, c, T]
+	a = t.perturbed(m, sampling.IdentityAttention, a, func(sampling.Perturbation) onnx.Value { return v })
 	h = m.In("proj_out").Conv(m.Reshape(a, n, c, height, width), onnx.Conv{Out: c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
 
 	t.mass(m, heads, order, w, func() onnx.Value { return qkv })
-	return m.Add(x, h)
+	return t.skippable(m, x, m.Add(x, h))
 }
 
 // mass makes the map of an attention layer an output, for every tap of it: own

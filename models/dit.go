@@ -135,7 +135,7 @@ func (c *DiT) Open(path string, opt Options) (Model, error) {
 		}
 		return nil, err
 	}
-	return &ditNet{network{graph: g, labels: c.rows(), tapped: len(opt.Taps) > 0}, c, vae}, nil
+	return &ditNet{network{graph: g, labels: c.rows(), tapped: len(opt.Taps) > 0, perturbations: opt.Perturbations}, c, vae}, nil
 }
 
 // Parameters lists the parameters of the network by key with their shapes.
@@ -192,13 +192,13 @@ func (c *DiT) build(m *onnx.Module, t *taps) error {
 	return t.output(m)
 }
 
-// block is DiTBlock with adaLN-Zero: h [N,T,D], cond [N,D] → [N,T,D].
-func (c *DiT) block(m *onnx.Module, h, cond onnx.Value, t *taps) onnx.Value {
+// block is DiTBlock with adaLN-Zero: in [N,T,D], cond [N,D] → [N,T,D].
+func (c *DiT) block(m *onnx.Module, in, cond onnx.Value, t *taps) onnx.Value {
 	s := adaLN(m, cond, c.HiddenSize, 6) // shift, scale and gate of the attention, then of the MLP
-	h = m.Add(h, m.Mul(s[2], c.attention(m.In("attn"), modulate(m, h, s[0], s[1]), t)))
+	h := m.Add(in, m.Mul(s[2], c.attention(m.In("attn"), modulate(m, in, s[0], s[1]), t)))
 	mlp := m.In("mlp").In("fc1").Linear(modulate(m, h, s[3], s[4]), int(float64(c.HiddenSize)*c.MLPRatio))
 	mlp = m.In("mlp").In("fc2").Linear(m.TanhGELU(mlp), c.HiddenSize)
-	return m.Add(h, m.Mul(s[5], mlp))
+	return t.skippable(m, in, m.Add(h, m.Mul(s[5], mlp)))
 }
 
 // attention is timm's vision_transformer.py Attention: h [N,T,D] → [N,T,D].
@@ -206,7 +206,8 @@ func (c *DiT) attention(m *onnx.Module, h onnx.Value, t *taps) onnx.Value {
 	qkv := m.In("qkv").Linear(h, 3*c.HiddenSize)
 	s := m.Split(qkv, 2, 3)
 	t.mass(m, c.NumHeads, newOrder, onnx.Value{}, func() onnx.Value { return m.Transpose(qkv, 0, 2, 1) })
-	return m.In("proj").Linear(m.Attention(s[0], s[1], s[2], c.NumHeads), c.HiddenSize)
+	grid := c.InputSize / c.PatchSize
+	return m.In("proj").Linear(t.attention(m, s[0], s[1], s[2], c.NumHeads, size{grid, grid}), c.HiddenSize)
 }
 
 // adaLN is n vectors [N,1,D] of adaLN_modulation, whose SiLU cond has behind it.

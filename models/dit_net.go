@@ -73,7 +73,7 @@ func (c *DiT) openVAE(opt Options) (Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt.Taps = nil
+	opt.Taps, opt.Perturbations = nil, nil
 	m, err := s.Flags.Open(path, opt)
 	if err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ type Sized interface {
 type Options struct {
 	ort.Options
 	Taps []sampling.Tap // attention layers whose map the network returns as well
+	// Perturbations are those that an image's prediction can be under
+	// (sampling.Cond). Without any the graph is that of the network as it is.
+	Perturbations []sampling.Perturbation
 	// Find is the path of the file or folder that a value of the flags names;
 	// nil takes it as it is written.
 	Find func(configs.Block) (string, error)

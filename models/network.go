@@ -15,8 +15,9 @@ import (
 // and y go in, ε, the learned variance and the tapped map come out.
 type network struct {
 	*graph
-	labels int // rows of the label table; 0 = it takes no label
-	tapped bool
+	labels        int // rows of the label table; 0 = it takes no label
+	tapped        bool
+	perturbations []sampling.Perturbation
 }
 
 // openTapped prepares the network that build describes, with the taps of opt.
@@ -25,7 +26,7 @@ func openTapped(path string, opt Options, build func(*onnx.Module, *taps) error,
 		return nil, fmt.Errorf("models: %w", err)
 	}
 	var tapErr error
-	g, err := openGraph(path, opt, func(m *onnx.Module) { tapErr = build(m, newTaps(opt.Taps)) }, hint)
+	g, err := openGraph(path, opt, func(m *onnx.Module) { tapErr = build(m, newTaps(opt.Taps, opt.Perturbations...)) }, hint)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +75,9 @@ func (n *network) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Times
 			return sampling.Prediction{}, err
 		}
 		in["y"] = ort.Array{Shape: []int{images}, Data: c.Labels}
+	}
+	if err := perturbation(in, n.perturbations, c.Perturbed, images); err != nil {
+		return sampling.Prediction{}, err
 	}
 	out, err := n.Run(ctx, in)
 	if err != nil {

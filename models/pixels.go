@@ -25,7 +25,7 @@ func (u *unet) open(path string, opt Options, p Process, hint func(checkpoint.St
 	if err != nil {
 		return nil, err
 	}
-	return &pixelUNet{network{graph: g, labels: u.classes, tapped: len(opt.Taps) > 0}, p, u.size}, nil
+	return &pixelUNet{network{graph: g, labels: u.classes, tapped: len(opt.Taps) > 0, perturbations: opt.Perturbations}, p, u.size}, nil
 }
 
 // Process implements Generator.

@@ -186,13 +186,13 @@ func (c *SD) loadUNet(folder string, opt Options) (*sdUNet, error) {
 }
 
 func newSDUNet(c *sdUNetConfig, w *weights, opt Options) (*sdUNet, error) {
-	build := func(m *onnx.Module, s sdSize) error { return c.build(m, s, newTaps(opt.Taps)) }
+	build := func(m *onnx.Module, s sdSize) error { return c.build(m, s, newTaps(opt.Taps, opt.Perturbations...)) }
 	var tapErr error
 	_, err := onnx.Build(w.tensors, func(m *onnx.Module) { tapErr = build(m, sdSize{size{1, 1}, 1}) })
 	if err = errors.Join(err, tapErr); err != nil {
 		return nil, w.fault(err)
 	}
 	opt.Content = w.SHA256
-	return &sdUNet{config: c, weights: w, tapped: len(opt.Taps) > 0,
+	return &sdUNet{config: c, weights: w, tapped: len(opt.Taps) > 0, perturbations: opt.Perturbations,
 		net: &sizedNet[sdSize]{path: w.path, tensors: w.tensors, opt: opt.Options, build: build}}, nil
 }

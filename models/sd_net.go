@@ -18,6 +18,8 @@ type sdUNet struct {
 	weights *weights
 	net     *sizedNet[sdSize]
 	tapped  bool
+
+	perturbations []sampling.Perturbation
 }
 
 var _ Model = (*sdUNet)(nil)
@@ -127,7 +129,11 @@ func (n *SDNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timeste
 	for i := range steps.Data {
 		steps.Data[i] = float32(t.Value)
 	}
-	out, err := n.unet.Forward(ctx, map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps), "context": ort.Floats(c.Context)})
+	in := map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps), "context": ort.Floats(c.Context)}
+	if err := perturbation(in, n.unet.perturbations, c.Perturbed, x.Rows()); err != nil {
+		return sampling.Prediction{}, err
+	}
+	out, err := n.unet.Forward(ctx, in)
 	if err != nil {
 		return sampling.Prediction{}, err
 	}

@@ -177,7 +177,7 @@ func (c *sdUNetConfig) transformer(m *onnx.Module, x, context onnx.Value, heads,
 		h = pixelsToTokens(m, m.In("proj_in").Conv2D(h, width, 1, 1, 0))
 	}
 	for i := range depth {
-		h = transformerBlock(m.In("transformer_blocks.%d", i), h, context, heads, t) // [N, H·W, C]
+		h = transformerBlock(m.In("transformer_blocks.%d", i), h, context, heads, size{height, wide}, t) // [N, H·W, C]
 	}
 	if c.UseLinearProjection {
 		h = tokensToPixels(m, m.In("proj_out").Linear(h, width), height, wide)
@@ -187,30 +187,30 @@ func (c *sdUNetConfig) transformer(m *onnx.Module, x, context onnx.Value, heads,
 	return m.Add(x, h)
 }
 
-// transformerBlock is attention.py BasicTransformerBlock: h [N,T,C] and the
-// prompt's embedding [N,L,D] → [N,T,C].
-func transformerBlock(m *onnx.Module, h, context onnx.Value, heads int, t *taps) onnx.Value {
-	width := h.Dim(2)
-	x := m.In("norm1").LayerNorm(h, 1e-5)
-	h = m.Add(h, crossAttention(m.In("attn1"), x, x, heads, t))
+// transformerBlock is attention.py BasicTransformerBlock: in [N,T,C], tokens of
+// an image of the given size, and the prompt's embedding [N,L,D] → [N,T,C].
+func transformerBlock(m *onnx.Module, in, context onnx.Value, heads int, s size, t *taps) onnx.Value {
+	width := in.Dim(2)
+	x := m.In("norm1").LayerNorm(in, 1e-5)
+	h := m.Add(in, crossAttention(m.In("attn1"), x, x, heads, s, t))
 	x = m.In("norm2").LayerNorm(h, 1e-5)
-	h = m.Add(h, crossAttention(m.In("attn2"), x, context, heads, nil))
+	h = m.Add(h, crossAttention(m.In("attn2"), x, context, heads, s, nil))
 	x = m.In("norm3").LayerNorm(h, 1e-5)
 	g := m.Split(m.In("ff.net.0.proj").Linear(x, 8*width), 2, 2) // GEGLU: value and gate
-	return m.Add(h, m.In("ff.net.2").Linear(m.Mul(g[0], m.GELU(g[1])), width))
+	return t.skippable(m, in, m.Add(h, m.In("ff.net.2").Linear(m.Mul(g[0], m.GELU(g[1])), width)))
 }
 
 // crossAttention is attention_processor.py Attention: queries from x [N,T,C],
 // keys and values from the context [N,L,D]. For each tap of this layer its map
 // is made an output, computed beside the fused operator: a tap changes no bit
 // of the prediction, and layers without one never hold their weights.
-func crossAttention(m *onnx.Module, x, context onnx.Value, heads int, t *taps) onnx.Value {
+func crossAttention(m *onnx.Module, x, context onnx.Value, heads int, s size, t *taps) onnx.Value {
 	width := x.Dim(2)
 	q, k, v := m.In("to_q").LinearNoBias(x, width), m.In("to_k").LinearNoBias(context, width), m.In("to_v").LinearNoBias(context, width)
 	if t != nil {
 		t.visit(m, func(tap sampling.Tap) onnx.Value { return tokenMass(m, q, k, tap, heads, t) })
 	}
-	return m.In("to_out.0").Linear(m.Attention(q, k, v, heads), width)
+	return m.In("to_out.0").Linear(t.attention(m, q, k, v, heads, s), width)
 }
 
 // latentSize is sample_size as height and width, 0 where config.json does not say.

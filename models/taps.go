@@ -10,17 +10,22 @@ import (
 	"sagbench/sampling"
 )
 
-// taps collects the attention maps that were asked for while a network is
-// built, and the names of the layers that could have been asked for.
+// taps is where a network that is built is tapped and perturbed: it collects the
+// attention maps that were asked for, puts in the perturbations, and knows the
+// names of the layers that could have been asked for.
 type taps struct {
 	want   []sampling.Tap
 	maps   []onnx.Value
 	layers []string
 	errs   []error
+
+	perturbations []sampling.Perturbation
+	perturbable   map[sampling.Kind][]string // layers
+	which         onnx.Value                 // the switch; the zero Value until it is needed
 }
 
-func newTaps(want []sampling.Tap) *taps {
-	return &taps{want: want, maps: make([]onnx.Value, len(want))}
+func newTaps(want []sampling.Tap, perturbations ...sampling.Perturbation) *taps {
+	return &taps{want: want, maps: make([]onnx.Value, len(want)), perturbations: perturbations, perturbable: map[sampling.Kind][]string{}}
 }
 
 // visit is called by an attention layer with the scope it lives in.
@@ -47,6 +52,7 @@ func (t *taps) output(m *onnx.Module) error {
 		}
 		m.Output(tapName(i), v)
 	}
+	t.missingLayers()
 	return errors.Join(t.errs...)
 }
 

@@ -29,16 +29,18 @@ type Timestep struct {
 
 // Cond is what a prediction is conditioned on; the zero Cond is ∅.
 type Cond struct {
-	Labels  []int64       // [N] class labels; nil where there are none
-	Context tensor.Tensor // [N,L,D] text embeddings; zero where there are none
+	Labels    []int64        // [N] class labels; nil where there are none
+	Context   tensor.Tensor  // [N,L,D] text embeddings; zero where there are none
+	Perturbed []Perturbation // [N] what is wrong with the network; nil where nothing is
 }
 
 // IsZero reports whether c is ∅.
 func (c Cond) IsZero() bool { return c.Labels == nil && c.Context.IsZero() }
 
-// Equal reports whether both conditions hold the same labels and context.
+// Equal reports whether both conditions hold the same labels and context, for
+// the same network.
 func (c Cond) Equal(d Cond) bool {
-	return slices.Equal(c.Labels, d.Labels) &&
+	return slices.Equal(c.Labels, d.Labels) && slices.Equal(c.Perturbed, d.Perturbed) &&
 		slices.Equal(c.Context.Shape, d.Context.Shape) &&
 		(sameMemory(c.Context.Data, d.Context.Data) || slices.Equal(c.Context.Data, d.Context.Data))
 }

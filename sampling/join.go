@@ -57,7 +57,7 @@ func (s *Step) predictTogether(ctx context.Context, conds []Cond) error {
 		return err
 	}
 	n := s.X.Rows()
-	p, err := s.PredictAt(ctx, repeated(s.X, len(conds)), join(conds))
+	p, err := s.PredictAt(ctx, repeated(s.X, len(conds)), join(conds, n))
 	if err != nil {
 		return err
 	}
@@ -83,9 +83,12 @@ func (s *Step) PredictRows(ctx context.Context, xHat tensor.Tensor, c Cond, rows
 // pick is the condition of the images with the given numbers.
 func (c Cond) pick(rows []int) Cond {
 	picked := Cond{Context: pick(c.Context, rows)}
-	if c.Labels != nil {
-		for _, n := range rows {
+	for _, n := range rows {
+		if c.Labels != nil {
 			picked.Labels = append(picked.Labels, c.Labels[n])
+		}
+		if c.Perturbed != nil {
+			picked.Perturbed = append(picked.Perturbed, c.Perturbed[n])
 		}
 	}
 	return picked
@@ -108,13 +111,18 @@ func (c Cond) joins(d Cond) bool {
 	return (c.Labels == nil) == (d.Labels == nil) && slices.Equal(c.Context.Shape, d.Context.Shape)
 }
 
-// join is the conditions after one another, [k·N] labels and [k·N,L,D] context.
-func join(conds []Cond) Cond {
+// join is the conditions of as many images each after one another: [k·N] labels
+// and perturbations, [k·N,L,D] context.
+func join(conds []Cond, images int) Cond {
 	var joined Cond
 	contexts := make([]tensor.Tensor, len(conds))
+	perturbed := slices.ContainsFunc(conds, func(c Cond) bool { return c.Perturbed != nil })
 	for i, c := range conds {
 		joined.Labels = append(joined.Labels, c.Labels...)
 		contexts[i] = c.Context
+		if perturbed {
+			joined.Perturbed = append(joined.Perturbed, c.perturbations(images)...)
+		}
 	}
 	if !contexts[0].IsZero() {
 		joined.Context = concatenated(contexts)

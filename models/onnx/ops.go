@@ -128,6 +128,19 @@ func (m *Module) MatMul(a, b Value) Value {
 	return m.op("MatMul", a.DType, append(lead, a.Dim(-2), b.Dim(-1)), nil, a, b)
 }
 
+// Equal tells where a and b, int64, are equal, broadcast.
+func (m *Module) Equal(a, b Value) Value {
+	return m.op("Equal", checkpoint.Bool, broadcast(a.Shape, b.Shape), nil, a, b)
+}
+
+// Where is a where the condition, BOOL, holds and b elsewhere, broadcast.
+func (m *Module) Where(condition, a, b Value) Value {
+	if a.DType != b.DType {
+		fail("%sWhere of %s and %s", m.prefix, a.DType, b.DType)
+	}
+	return m.op("Where", a.DType, broadcast(condition.Shape, broadcast(a.Shape, b.Shape)), nil, condition, a, b)
+}
+
 // Transpose permutes the axes; axis i of the result is axis perm[i] of x.
 func (m *Module) Transpose(x Value, perm ...int) Value {
 	shape := make([]int, len(perm))
