@@ -81,7 +81,7 @@ func checkSample(ctx context.Context, c *referenceCase) (map[string]ort.Array, e
 	}
 	var opened []models.Model
 	for i, s := range r.networks() {
-		m, cleanup, err := c.open(s.Spec, models.Options{Options: c.options, Taps: r.tapsOf(i)})
+		m, cleanup, err := c.open(s.Spec, r.optionsOf(i, c.options))
 		if err != nil {
 			return nil, err
 		}

@@ -52,7 +52,7 @@ func (r *row) networks() []netSpec {
 func (r *row) networkKeys(contents []string) ([]string, error) {
 	var keys []string
 	for i, s := range r.networks() {
-		key, err := s.key(contents[i], r.tapsOf(i))
+		key, err := s.key(contents[i], r.optionsOf(i, ort.Options{}))
 		if err != nil {
 			return nil, err
 		}
@@ -61,17 +61,19 @@ func (r *row) networkKeys(contents []string) ([]string, error) {
 	return keys, nil
 }
 
-// tapsOf are the attention maps that network i of the row returns.
-func (r *row) tapsOf(i int) []sampling.Tap {
+// optionsOf say how network i of the row is prepared: what the guidances look at
+// and perturb is the generator.
+func (r *row) optionsOf(i int, opt ort.Options) models.Options {
+	o := models.Options{Options: opt}
 	if i == 0 {
-		return r.taps
+		o.Taps, o.Perturbations = r.taps, r.perturbations
 	}
-	return nil
+	return o
 }
 
 // openNetwork prepares network i of the row.
 func (r *row) openNetwork(i int, opt ort.Options) (models.Model, error) {
-	m, err := r.networks()[i].open(models.Options{Options: opt, Taps: r.tapsOf(i)})
+	m, err := r.networks()[i].open(r.optionsOf(i, opt))
 	if err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}

@@ -8,7 +8,6 @@ import (
 
 	"sagbench/configs"
 	"sagbench/models"
-	"sagbench/sampling"
 )
 
 // A netSpec is a model block, decoded: a network and the place of its
@@ -53,9 +52,9 @@ func (s *netSpec) open(opt models.Options) (models.Model, error) {
 }
 
 // key tells open networks apart; content is the hash of the checkpoint.
-func (s *netSpec) key(content string, taps []sampling.Tap) (string, error) {
+func (s *netSpec) key(content string, opt models.Options) (string, error) {
 	flags, err := configs.Canonical(s.Flags)
-	return fmt.Sprintf("%s %s %s %v", s.Family, content, flags, taps), err
+	return fmt.Sprintf("%s %s %s %v %v", s.Family, content, flags, opt.Taps, opt.Perturbations), err
 }
 
 // settings are all flags by their names, with the family and the checkpoint as

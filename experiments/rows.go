@@ -31,18 +31,19 @@ type row struct {
 	label    string
 	settings []configs.Setting
 
-	model       netSpec
-	reference   inputPath
-	inception   inputPath
-	sampler     configs.Named[sampling.Sampler]
-	schedule    sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with, if it is one
-	guidances   []configs.Named[sampling.Guidance]
-	attachments []attachment // the networks of the guidances that have one
-	taps        []sampling.Tap
-	metrics     []configs.Named[eval.Metric]
-	prompts     []string                 // those of the list or of the file
-	encoded     map[string]tensor.Tensor // [1,L,D] by prompt, made by the row's network
-	published   map[string]float64
+	model         netSpec
+	reference     inputPath
+	inception     inputPath
+	sampler       configs.Named[sampling.Sampler]
+	schedule      sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with, if it is one
+	guidances     []configs.Named[sampling.Guidance]
+	attachments   []attachment // the networks of the guidances that have one
+	taps          []sampling.Tap
+	perturbations []sampling.Perturbation
+	metrics       []configs.Named[eval.Metric]
+	prompts       []string                 // those of the list or of the file
+	encoded       map[string]tensor.Tensor // [1,L,D] by prompt, made by the row's network
+	published     map[string]float64
 }
 
 // title names the row among the others.
@@ -118,7 +119,7 @@ func (r *row) space() error {
 	return nil
 }
 
-// tap is the attention layer that the guidances look at.
+// tap is the attention layer that the guidances look at, and what they perturb.
 func (r *row) tap() error {
 	var all []sampling.Guidance
 	for _, g := range r.guidances {
@@ -131,6 +132,7 @@ func (r *row) tap() error {
 	if needed {
 		r.taps = []sampling.Tap{t}
 	}
+	r.perturbations = sampling.PerturbationsOf(all)
 	return nil
 }
 

@@ -18,6 +18,9 @@ var Registry = configs.Registry[sampling.Guidance]{
 	"cfg_zero_star": func() sampling.Guidance { return NewCFGZeroStar() },
 	"fdg":           func() sampling.Guidance { return NewFDG() },
 	"mambo_g":       func() sampling.Guidance { return NewMAMBOG() },
+	"pag":           func() sampling.Guidance { return NewPAG() },
 	"sag":           func() sampling.Guidance { return NewSAG() },
+	"seg":           func() sampling.Guidance { return NewSEG() },
+	"slg":           func() sampling.Guidance { return NewSLG() },
 	"tcfg":          func() sampling.Guidance { return NewTCFG() },
 }
