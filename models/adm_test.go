@@ -280,14 +280,14 @@ func TestInceptionOpens(t *testing.T) {
 	}
 	defer n.Close()
 	im := Images{N: 2, Height: 32, Width: 32, Pixels: make([]uint8, 2*32*32*3)}
-	out, err := n.Features(context.Background(), TF, im, Pool, Spatial)
+	out, err := Features(context.Background(), n, TF, im, Pool, Spatial)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := [][]int{out[Pool].Shape, out[Spatial].Shape}; !slices.Equal(got[0], []int{2, 256}) || !slices.Equal(got[1], []int{2, 175}) {
 		t.Errorf("features have shapes %v, want [2 256] and [2 175]", got)
 	}
-	if _, err := n.Features(context.Background(), "nearest", im, Pool); err == nil {
+	if _, err := Features(context.Background(), n, "nearest", im, Pool); err == nil {
 		t.Error("an unknown resize was accepted")
 	}
 }

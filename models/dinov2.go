@@ -299,6 +299,9 @@ func (n *DINOv2Net) Run(ctx context.Context, x tensor.Tensor, outputs ...string)
 	return n.graph.Run(ctx, map[string]ort.Array{"x": ort.Floats(x)})
 }
 
+// Rest implements Extractor.
+func (n *DINOv2Net) Rest() { n.graph.Rest() }
+
 // Forward implements Model: images uint8 [N,H,W,3] → pil.pool [N,D].
 func (n *DINOv2Net) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
 	return forward(ctx, n, in, PIL)

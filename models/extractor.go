@@ -27,6 +27,9 @@ type Extractor interface {
 	Input(r Resize, images Images) (tensor.Tensor, error)
 	// Run computes outputs of what Input gives.
 	Run(ctx context.Context, x tensor.Tensor, outputs ...string) (map[string]ort.Array, error)
+	// Rest gives the memory of the network's graphs back until the next Run, half
+	// a gigabyte and more at full size.
+	Rest()
 }
 
 // A Classifying Extractor ends in a linear layer over its pool features.
@@ -54,6 +57,15 @@ var Extractors = configs.Registry[ExtractorFamily]{
 	"onnx":   func() ExtractorFamily { return newONNXFile() },
 }
 
+// Features are outputs of a network for images, one size for all.
+func Features(ctx context.Context, x Extractor, r Resize, images Images, outputs ...string) (map[string]ort.Array, error) {
+	in, err := x.Input(r, images)
+	if err != nil {
+		return nil, err
+	}
+	return x.Run(ctx, in, outputs...)
+}
+
 // hasOutputs is an error where a network lacks one of the outputs.
 func hasOutputs(network string, has, wanted []string) error {
 	for _, o := range wanted {
@@ -73,11 +85,7 @@ func forward(ctx context.Context, x Extractor, in map[string]ort.Array, resizes 
 	}
 	out := map[string]ort.Array{}
 	for _, r := range resizes {
-		input, err := x.Input(r, images)
-		if err != nil {
-			return nil, err
-		}
-		o, err := x.Run(ctx, input, x.Outputs()...)
+		o, err := Features(ctx, x, r, images, x.Outputs()...)
 		if err != nil {
 			return nil, err
 		}

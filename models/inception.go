@@ -3,8 +3,6 @@ package models
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 
@@ -24,10 +22,17 @@ type Inception struct {
 
 func newInception() *Inception { return &Inception{InputSize: 299} }
 
+// Resize implements ExtractorFamily: that of the network's own graph.
+func (c *Inception) Resize() Resize { return TF }
+
+// Side implements ExtractorFamily.
+func (c *Inception) Side() int { return c.InputSize }
+
 // Open implements Family.
-func (c *Inception) Open(path string, opt Options) (Model, error) {
-	return c.Load(path, opt)
-}
+func (c *Inception) Open(path string, opt Options) (Model, error) { return c.Load(path, opt) }
+
+// Extractor implements ExtractorFamily.
+func (c *Inception) Extractor(path string, opt Options) (Extractor, error) { return c.Load(path, opt) }
 
 // Load opens the network's weights; graphs are made for the outputs that are asked for.
 func (c *Inception) Load(path string, opt Options) (*InceptionNet, error) {
@@ -91,16 +96,26 @@ type InceptionNet struct {
 	sessions map[string]*ort.Session // by their outputs
 }
 
-// Width is the number of features of pool_3.
+var _ Classifying = (*InceptionNet)(nil)
+
+// Width implements Extractor: the number of features of pool_3.
 func (n *InceptionNet) Width() int { return n.width }
 
-// Classes is the number of rows of fc.weight.
-func (n *InceptionNet) Classes() int { return n.classes }
+// ClassWeight implements Classifying: fc.weight.
+func (n *InceptionNet) ClassWeight() ([]float32, error) {
+	return n.file.Tensors["fc.weight"].Float32()
+}
 
-// Checkpoint is the file that the weights lie in.
-func (n *InceptionNet) Checkpoint() *checkpoint.File { return n.file }
+// Rest implements Extractor.
+func (n *InceptionNet) Rest() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.sessions {
+		s.Rest()
+	}
+}
 
-// Close frees all sessions.
+// Close implements Model.
 func (n *InceptionNet) Close() {
 	for _, s := range n.sessions {
 		s.Close()
@@ -119,42 +134,28 @@ const (
 	Features768    = "features_768" // Mixed_6e
 )
 
-// InputSize is the height and width of what the network looks at.
-func (n *InceptionNet) InputSize() int { return n.inputSize }
+// Outputs implements Extractor.
+func (n *InceptionNet) Outputs() []string {
+	return []string{Pool, Spatial, LogitsUnbiased, Logits, Features64, Features192, Features768}
+}
 
-// Input brings images, one size for all, to the network's size and range:
-// [N,3,S,S]. It may be called from several goroutines.
+// InputShape implements Extractor.
+func (n *InceptionNet) InputShape() []int { return []int{3, n.inputSize, n.inputSize} }
+
+// Input implements Extractor.
 func (n *InceptionNet) Input(r Resize, images Images) (tensor.Tensor, error) {
-	resize, err := n.resizer(r, images)
+	resize, err := resizerOf(r, images)
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
 	return tensor.Of(resize.input(images, n.inputSize), images.N, 3, n.inputSize, n.inputSize), nil
 }
 
-func (n *InceptionNet) resizer(r Resize, images Images) (resizer, error) {
-	resize, ok := Resizes[r]
-	if !ok {
-		return resizer{}, fmt.Errorf("models: resize %q: known are %v", r, slices.Sorted(maps.Keys(Resizes)))
-	}
-	if images.Height < 1 || images.Width < 1 {
-		return resizer{}, fmt.Errorf("models: images of %d×%d pixels", images.Height, images.Width)
-	}
-	return resize, nil
-}
-
-// Features runs the network on uint8 images [N,H,W,3], one size for all, and
-// returns the outputs asked for.
-func (n *InceptionNet) Features(ctx context.Context, r Resize, images Images, outputs ...string) (map[string]ort.Array, error) {
-	x, err := n.Input(r, images)
-	if err != nil {
+// Run implements Extractor.
+func (n *InceptionNet) Run(ctx context.Context, x tensor.Tensor, outputs ...string) (map[string]ort.Array, error) {
+	if err := hasOutputs(n.file.Path, n.Outputs(), outputs); err != nil {
 		return nil, err
 	}
-	return n.Run(ctx, x, outputs...)
-}
-
-// Run runs the network on what Input gives and returns the outputs asked for.
-func (n *InceptionNet) Run(ctx context.Context, x tensor.Tensor, outputs ...string) (map[string]ort.Array, error) {
 	s, err := n.session(outputs)
 	if err != nil {
 		return nil, err
@@ -185,35 +186,18 @@ func (n *InceptionNet) session(outputs []string) (*ort.Session, error) {
 // name of its preprocessing, tf.pool, torch.pool, clean.pool, …, and the resized
 // images [N,S,S,3] in the range before the network's, tf.resized, ….
 func (n *InceptionNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
+	resizes := []Resize{TF, Torch, Clean}
+	out, err := forward(ctx, n, in, resizes...)
+	if err != nil {
+		return nil, err
+	}
 	images, err := imagesIn(in)
 	if err != nil {
 		return nil, err
 	}
-	all := []string{Pool, Spatial, LogitsUnbiased, Logits, Features64, Features192, Features768}
-	out := map[string]ort.Array{}
-	for _, r := range []Resize{TF, Torch, Clean} {
-		x, err := n.Input(r, images)
-		if err != nil {
-			return nil, err
-		}
-		o, err := n.Run(ctx, x, all...)
-		if err != nil {
-			return nil, err
-		}
-		for k, v := range o {
-			out[string(r)+"."+k] = v
-		}
-		out[string(r)+".resized"] = channelsLast(Resizes[r].resized(images, n.inputSize), images.N, n.inputSize)
+	for _, r := range resizes {
+		x := tensor.Of(Resizes[r].resized(images, n.inputSize), images.N, 3, n.inputSize, n.inputSize)
+		out[string(r)+".resized"] = ort.Floats(channelsLast(x))
 	}
 	return out, nil
-}
-
-// channelsLast turns [N,3,S,S] into [N,S,S,3].
-func channelsLast(x []float32, n, size int) ort.Array {
-	out := tensor.New(n, size, size, 3)
-	for i, v := range x {
-		plane, at := i/(size*size), i%(size*size)
-		out.Data[(plane/3*size*size+at)*3+plane%3] = v
-	}
-	return ort.Floats(out)
 }

@@ -256,15 +256,10 @@ func (n *onnxExtractor) Input(r Resize, images Images) (tensor.Tensor, error) {
 		return x, err
 	}
 	n.pixels.apply(x)
-	if !n.channelsLast {
-		return x, nil
+	if n.channelsLast {
+		x = channelsLast(x)
 	}
-	last, plane := tensor.New(images.N, n.size, n.size, 3), n.size*n.size
-	for i, v := range x.Data {
-		image, channel, pixel := i/(3*plane), i/plane%3, i%plane
-		last.Data[(image*plane+pixel)*3+channel] = v
-	}
-	return last, nil
+	return x, nil
 }
 
 // Run implements Extractor.
@@ -330,6 +325,13 @@ func (n *onnxExtractor) rows(key string, t tensor.Tensor, images int) (tensor.Te
 // of the resize, pil.pool.
 func (n *onnxExtractor) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
 	return forward(ctx, n, in, PIL)
+}
+
+// Rest implements Extractor.
+func (n *onnxExtractor) Rest() {
+	for _, s := range n.sessions {
+		s.Rest()
+	}
 }
 
 // Close implements Model.

@@ -1,6 +1,13 @@
 package models
 
-import "math"
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"sagbench/models/tensor"
+)
 
 // A Resize names how an evaluator brings images to the network's input size
 // and range.
@@ -10,6 +17,7 @@ const (
 	TF    Resize = "tf"    // TensorFlow 1 bilinear, (x−128)/128: ADM's evaluator, torch-fidelity
 	Torch Resize = "torch" // torch bilinear, 2x−1 for x in [0,1]: pytorch-fid
 	Clean Resize = "clean" // PIL bicubic with antialiasing, (x−128)/128: clean-fid
+	PIL   Resize = "pil"   // the same rounded to bytes, as images in files are resized: dgm-eval
 )
 
 // Resizes holds the preprocessings by name.
@@ -17,6 +25,41 @@ var Resizes = map[Resize]resizer{
 	TF:    {resample: bilinear{asymmetric, lerp}, divisor: 1, scale: 1.0 / 128, shift: -1},
 	Torch: {resample: bilinear{halfPixel, weigh}, divisor: 255, scale: 2, shift: -1},
 	Clean: {resample: bicubicPIL{}, divisor: 1, scale: 1.0 / 128, shift: -1},
+	PIL:   {resample: bytesPIL{}, divisor: 1, scale: 1.0 / 128, shift: -1},
+}
+
+// resizerOf is what brings images to a network.
+func resizerOf(r Resize, images Images) (resizer, error) {
+	resize, ok := Resizes[r]
+	if !ok {
+		return resizer{}, fmt.Errorf("models: resize %q: known are %v", r, slices.Sorted(maps.Keys(Resizes)))
+	}
+	if images.Height < 1 || images.Width < 1 {
+		return resizer{}, fmt.Errorf("models: images of %d×%d pixels", images.Height, images.Width)
+	}
+	return resize, nil
+}
+
+// resizedPixels are images as [N,3,size,size] in [0,255], for networks with a
+// range of their own.
+func resizedPixels(r Resize, images Images, size int) (tensor.Tensor, error) {
+	resize, err := resizerOf(r, images)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	resize.divisor = 1
+	return tensor.Of(resize.resized(images, size), images.N, 3, size, size), nil
+}
+
+// channelsLast turns [N,3,S,S] into [N,S,S,3].
+func channelsLast(x tensor.Tensor) tensor.Tensor {
+	n, size := x.Shape[0], x.Shape[2]
+	out, pixels := tensor.New(n, size, size, 3), size*size
+	for i, v := range x.Data {
+		plane, at := i/pixels, i%pixels
+		out.Data[(plane/3*pixels+at)*3+plane%3] = v
+	}
+	return out
 }
 
 // A resizer divides images by divisor, resamples them, and maps them to the

@@ -246,6 +246,17 @@ func sized(shape []int, lengths map[int]int) (filled []int, known bool) {
 // Model is the graph that the session runs.
 func (s *Session) Model() *onnx.Model { return s.model }
 
+// Rest gives the session's memory back until the next Run, which prepares it
+// again. No Run may be under way.
+func (s *Session) Rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != nil {
+		s.session.Destroy()
+		s.session = nil
+	}
+}
+
 // Close frees the session's memory. No Run may be under way.
 func (s *Session) Close() {
 	s.mu.Lock()
