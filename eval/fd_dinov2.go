@@ -25,7 +25,7 @@ func (*FDDINOv2) Network() string { return "dinov2" }
 
 // Score implements Metric.
 func (m *FDDINOv2) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
-	return frechetOfPools(m.Column(), ref, gen, FID(*m))
+	return (*FID)(m).scoreOfPools(m.Column(), ref, gen)
 }
 
 // Replicates implements Resampler; see FID.

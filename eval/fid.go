@@ -56,6 +56,11 @@ func (*FID) Column() Column { return Column{"fid", "FID", Lower, 2} }
 
 // Score implements Metric.
 func (m *FID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
+	return m.scoreOfPools(m.Column(), ref, gen)
+}
+
+// scoreOfPools is the score of pool features under a metric's name.
+func (m *FID) scoreOfPools(c Column, ref, gen *Features) ([]Score, error) {
 	r, err := ref.poolStats()
 	if err != nil {
 		return nil, err
@@ -64,7 +69,7 @@ func (m *FID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
 	if err != nil {
 		return nil, err
 	}
-	return frechetScore(m.Column(), r, g, *m, products(gen, ref))
+	return frechetScore(c, r, g, *m, products(gen, ref))
 }
 
 // Replicates implements Resampler; each takes a covariance and a trace.

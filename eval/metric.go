@@ -16,6 +16,22 @@ type Metric interface {
 	Score(ctx context.Context, ref, gen *Features) ([]Score, error)
 }
 
+// An OnNetwork is a Metric of the features of one network, by its name in a
+// table of networks. All other metrics take the features of any.
+type OnNetwork interface {
+	Metric
+	Network() string
+}
+
+// NetworkOf is the network that a metric's features have to come from, "" for
+// any.
+func NetworkOf(m Metric) string {
+	if on, ok := m.(OnNetwork); ok {
+		return on.Network()
+	}
+	return ""
+}
+
 // Direction says which way a score gets better.
 type Direction string
 
@@ -59,6 +75,7 @@ var Metrics = map[string]func() Metric{
 	"density":        func() Metric { return &Density{K: 5} },
 	"coverage":       func() Metric { return &Coverage{K: 5} },
 	"kid":            func() Metric { return &KID{Subsets: 100, SubsetSize: 1000, Seed: 2020} },
+	"fd_dinov2":      func() Metric { return &FDDINOv2{Mean: MeanFloat64} },
 	"fid_infinity":   func() Metric { return &FIDInfinity{Points: 15, Smallest: 5000, Seed: 2020} },
 }
 
