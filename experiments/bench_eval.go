@@ -39,7 +39,7 @@ func (b *bench) inception() error {
 		for _, batch := range []int{1, 8, 32} {
 			im := randomImages(batch, size)
 			best, median, err := measure(func() error {
-				_, err := n.Features(b.ctx, models.TF, im, models.Pool, models.Spatial, models.LogitsUnbiased)
+				_, err := models.Features(b.ctx, n, models.TF, im, models.Pool, models.Spatial, models.LogitsUnbiased)
 				return err
 			})
 			if err != nil {

@@ -39,7 +39,7 @@ func (b *bench) evaluate() error {
 	if err != nil {
 		return err
 	}
-	_, err = n.Features(b.ctx, models.TF, randomImages(16, 256), models.Pool, models.Spatial, models.LogitsUnbiased)
+	_, err = models.Features(b.ctx, n, models.TF, randomImages(16, 256), models.Pool, models.Spatial, models.LogitsUnbiased)
 	n.Close() // as an evaluation does, before the metrics
 	if err != nil {
 		return err

@@ -135,7 +135,7 @@ func evaluateFiles(ctx context.Context, runtime ort.Options, p *progress, c Ince
 	if err != nil {
 		return nil, err
 	}
-	x, err := newExtractor(c, c.Checkpoint, runtime)
+	x, err := newExtractor(c.network(c.Checkpoint), h, runtime)
 	if err != nil {
 		return nil, err
 	}
@@ -149,9 +149,7 @@ func evaluateFiles(ctx context.Context, runtime ort.Options, p *progress, c Ince
 		return nil, err
 	}
 	p.end()
-	if err := x.rest(); err != nil {
-		return nil, err
-	}
+	x.net.Rest()
 	out := &evaluation{Samples: gen.N, Inputs: map[string]evaluatedInput{
 		"reference": {files["reference"], readAs(refImages)},
 		"samples":   {files["samples"], readAs(genImages)},

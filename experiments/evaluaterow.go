@@ -39,9 +39,7 @@ func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.extractor.rest(); err != nil {
-		return nil, err
-	}
+	s.extractor.net.Rest()
 	scores, err := score(ctx, ref.features, gen, r.metrics, s.progress)
 	if err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
@@ -79,17 +77,17 @@ func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error)
 // had the same.
 func (s *session) inception(ctx context.Context, r *run) (*referenceOf, error) {
 	s.closeNetworks() // it would take memory beside Inception
-	sum, err := s.hashes.of(r.inception.Path)
+	n := r.Inception.network(r.inception.Path)
+	sum, err := n.hash(s.hashes)
 	if err != nil {
-		return nil, fmt.Errorf("inception: %w", err)
+		return nil, err
 	}
-	key := inceptionKey(sum, r.Inception)
-	if s.extractor == nil || s.extractor.key() != key {
+	if s.extractor == nil || s.extractor.key() != n.key(sum) {
 		if s.extractor != nil {
 			s.extractor.close()
 		}
 		s.extractor, s.reference = nil, nil
-		if s.extractor, err = newExtractor(r.Inception, r.inception.Path, s.options); err != nil {
+		if s.extractor, err = newExtractor(n, s.hashes, s.options); err != nil {
 			return nil, err
 		}
 	}
@@ -97,7 +95,7 @@ func (s *session) inception(ctx context.Context, r *run) (*referenceOf, error) {
 		return nil, fmt.Errorf("reference: %w", err)
 	}
 	want := referenceParts(r.metrics)
-	key = fmt.Sprintf("%s %v", sum, want)
+	key := fmt.Sprintf("%s %v", sum, want)
 	if s.reference == nil || s.reference.key != key {
 		f, _, err := s.extractor.reference(ctx, r.reference.Path, sum, images.Options{}, want, true, s.progress)
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 	"sagbench/models/tensor"
 )
 
-// featureBatch is how many images Inception looks at in one call. It is fixed,
+// featureBatch is how many images the network looks at in one call. It is fixed,
 // so that features do not depend on the batch of the experiment.
 const featureBatch = 64
 
@@ -25,28 +25,29 @@ type source struct {
 	images iter.Seq2[images.Pending, error]
 }
 
-// An extractor turns images into features with one Inception.
+// An extractor turns images into features with one network.
 type extractor struct {
-	block       Inception
-	path        string
-	options     models.Options
-	net         *models.InceptionNet // its graphs are made when images come
+	featureNetwork
+	net         models.Extractor
 	sha256      string
 	products    *ort.Products
-	classWeight []float32 // [classes,width]
+	classWeight []float32 // [classes,width], where the network classifies
 }
 
-// newExtractor opens the Inception of a block, whose file is at path.
-func newExtractor(c Inception, path string, opt ort.Options) (*extractor, error) {
-	sum, err := images.Hash(path)
-	if err != nil {
-		return nil, fmt.Errorf("inception: %w", err)
-	}
-	x := &extractor{block: c, path: path, options: models.Options{Options: opt}, sha256: sum}
-	if x.net, err = c.Load(path, x.options); err != nil {
+// newExtractor opens a network.
+func newExtractor(n featureNetwork, h hashes, opt ort.Options) (*extractor, error) {
+	x := &extractor{featureNetwork: n}
+	var err error
+	if x.sha256, err = n.hash(h); err != nil {
 		return nil, err
 	}
-	if x.classWeight, err = x.net.Checkpoint().Tensors["fc.weight"].Float32(); err == nil {
+	if x.net, err = n.flags.Extractor(n.path, models.Options{Options: opt}); err != nil {
+		return nil, err
+	}
+	if c, ok := x.net.(models.Classifying); ok {
+		x.classWeight, err = c.ClassWeight()
+	}
+	if err == nil {
 		x.products, err = ort.NewProducts(opt.Threads)
 	}
 	if err != nil {
@@ -61,30 +62,15 @@ func (x *extractor) close() {
 	x.products.Close()
 }
 
-// rest gives back the memory of the network's graphs, which the metrics can do
-// with: half a gigabyte at full size. They are made again when images come.
-func (x *extractor) rest() error {
-	fresh, err := x.block.Load(x.path, x.options)
-	if err != nil {
-		return err
-	}
-	x.net.Close()
-	x.net = fresh
-	return nil
-}
-
 // key tells which features the extractor computes.
-func (x *extractor) key() string { return inceptionKey(x.sha256, x.block) }
-
-func inceptionKey(sha256 string, c Inception) string {
-	return fmt.Sprintf("%s %s %d", sha256, c.Resize, c.InputSize)
-}
+func (x *extractor) key() string { return x.featureNetwork.key(x.sha256) }
 
 // parts says which features are wanted.
 type parts struct {
 	pool    bool // rows of pool features, which take N·width·4 bytes
 	stats   bool // mean and covariance of pool features
 	spatial bool // mean and covariance of spatial features
+	logits  bool // of single images
 }
 
 // generatedParts is what the metrics need of the generated images.
@@ -92,9 +78,11 @@ func generatedParts(metrics []configs.Named[eval.Metric]) parts {
 	p := parts{stats: true}
 	for _, m := range metrics {
 		switch m.Value.(type) {
-		case *eval.FID:
+		case *eval.FID, *eval.FDDINOv2:
 		case *eval.SpatialFID:
 			p.spatial = true
+		case *eval.InceptionScore:
+			p.pool, p.logits = true, true
 		default:
 			p.pool = true
 		}
@@ -112,12 +100,12 @@ func referenceParts(metrics []configs.Named[eval.Metric]) parts {
 	return generatedParts(without)
 }
 
-// features streams the images through Inception: they are decoded and resized
+// features streams the images through the network: they are decoded and resized
 // ahead of it. Rows of pool features are kept only where they are wanted; of
 // everything else statistics are accumulated.
 func (x *extractor) features(ctx context.Context, from source, opt images.Options, want parts, tick func(int)) (*eval.Features, images.Report, error) {
 	c := newCollector(x, want, from.n)
-	batch := tensor.New(featureBatch, 3, x.net.InputSize(), x.net.InputSize())
+	batch := tensor.New(append([]int{featureBatch}, x.net.InputShape()...)...)
 	filled := 0
 	flush := func() error {
 		if filled == 0 {
@@ -133,7 +121,7 @@ func (x *extractor) features(ctx context.Context, from source, opt images.Option
 		return c.add(out)
 	}
 	load := images.Loader[[]float32]{Ahead: featureBatch, SkipBroken: opt.SkipBroken, Prepare: func(im images.Image) ([]float32, error) {
-		in, err := x.net.Input(x.block.Resize, models.Images{N: 1, Height: im.Height, Width: im.Width, Pixels: im.Pixels})
+		in, err := x.net.Input(x.resize, models.Images{N: 1, Height: im.Height, Width: im.Width, Pixels: im.Pixels})
 		return in.Data, err
 	}}
 	report, err := load.Run(ctx, from.images, func(in []float32) error {
@@ -161,6 +149,7 @@ type collector struct {
 	want     parts
 	outputs  []string
 	pool     []float32
+	logits   []float32
 	n, width int
 	stats    *eval.Accumulator // of pool
 	spatial  *eval.Accumulator // made when the first ones tell how many there are
@@ -176,6 +165,9 @@ func newCollector(x *extractor, want parts, n int) *collector {
 	if want.spatial {
 		c.outputs = append(c.outputs, models.Spatial)
 	}
+	if want.logits && x.classWeight == nil { // else they are pool·classWeightᵀ
+		c.outputs = append(c.outputs, models.Logits)
+	}
 	return c
 }
 
@@ -190,6 +182,9 @@ func (c *collector) add(out map[string]ort.Array) error {
 			return err
 		}
 	}
+	if l, ok := out[models.Logits]; ok {
+		c.logits = append(c.logits, l.Tensor().Data...)
+	}
 	if !c.want.spatial {
 		return nil
 	}
@@ -201,7 +196,7 @@ func (c *collector) add(out map[string]ort.Array) error {
 }
 
 func (c *collector) features() (f *eval.Features, err error) {
-	f = &eval.Features{N: c.n, D: c.width, Pool: c.pool}
+	f = &eval.Features{N: c.n, D: c.width, Pool: c.pool, Logits: c.logits}
 	if c.want.stats {
 		f.Stats, err = c.stats.Stats()
 	}

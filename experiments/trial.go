@@ -105,7 +105,7 @@ func (r *row) tryInception(ctx context.Context, opt ort.Options) (time.Duration,
 	images := models.Images{N: r.trialBatch(), Height: side, Width: side}
 	images.Pixels = make([]uint8, images.N*side*side*3)
 	return second(images.N, func() error {
-		_, err := net.Features(ctx, r.Inception.Resize, images, models.Pool, models.Spatial)
+		_, err := models.Features(ctx, net, r.Inception.Resize, images, models.Pool, models.Spatial)
 		return err
 	})
 }
