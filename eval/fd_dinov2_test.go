@@ -26,6 +26,13 @@ func TestFDDINOv2(t *testing.T) {
 	if NetworkOf(m) != "dinov2" || NetworkOf(Metrics["fid"]()) != "" {
 		t.Errorf("networks %q and %q", NetworkOf(m), NetworkOf(Metrics["fid"]()))
 	}
+	if _, err := Evaluate(t.Context(), ref, gen, m); err == nil || !strings.Contains(err.Error(), "features of dinov2") {
+		t.Errorf("features of an unknown network: %v", err)
+	}
+	ref.Network, gen.Network = "dinov2", "dinov2"
+	if report, err := Evaluate(t.Context(), ref, gen, m); err != nil || report.Scores[0].Value != fd[0].Value {
+		t.Errorf("%+v, %v", report, err)
+	}
 	few := gaussians(r, 10, 12, 0)
 	if fd, err = m.Score(t.Context(), ref, few); err != nil || len(fd[0].Warnings) != 1 || !strings.Contains(fd[0].Warnings[0], "FD-DINOv2 is biased") {
 		t.Errorf("10 images of 12 dimensions: %+v, %v", fd, err)

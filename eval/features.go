@@ -10,6 +10,7 @@ import (
 // a metric that needs it says so and names what would supply it.
 type Features struct {
 	Source      string    // file, folder or run, for messages
+	Network     string    // that the features come from, by its name in a table of networks; "" = unknown
 	N           int       // images with pool features
 	D           int       // pool features of an image
 	Pool        []float32 // [N,D] pool features in file order; nil where only statistics are known

@@ -32,6 +32,14 @@ func NetworkOf(m Metric) string {
 	return ""
 }
 
+// scoreOn is the metric's score where the features come from its network.
+func scoreOn(ctx context.Context, m Metric, ref, gen *Features) ([]Score, error) {
+	if n := NetworkOf(m); n != "" && (ref.Network != n || gen.Network != n) {
+		return nil, fmt.Errorf("it compares features of %s; those of %s come from %q, those of %s from %q", n, ref.name(), ref.Network, gen.name(), gen.Network)
+	}
+	return m.Score(ctx, ref, gen)
+}
+
 // Direction says which way a score gets better.
 type Direction string
 
@@ -94,7 +102,7 @@ func Evaluate(ctx context.Context, ref, gen *Features, metrics ...Metric) (Repor
 	}
 	var faults []error
 	for _, m := range metrics {
-		scores, err := m.Score(ctx, ref, gen)
+		scores, err := scoreOn(ctx, m, ref, gen)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("eval: %s: %w", m.Column().Name, err))
 			if ctx.Err() != nil {

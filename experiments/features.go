@@ -209,7 +209,7 @@ func (c *collector) features() (f *eval.Features, err error) {
 // complete adds to features, computed or read, what the metrics need beside
 // them; source is what messages call them.
 func (x *extractor) complete(f *eval.Features, source string) {
-	f.Source, f.ClassWeight, f.Products = source, x.classWeight, x.products
+	f.Source, f.Network, f.ClassWeight, f.Products = source, x.name, x.classWeight, x.products
 	for _, s := range []*eval.Stats{f.Stats, f.Spatial} {
 		if s != nil {
 			s.Source = source
