@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -20,8 +21,8 @@ func inspectCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect CHECKPOINT...",
 		Short: "tell what a checkpoint holds: family, flags, tensors",
-		Long: `Reads a checkpoint (.pt, .pth, .ckpt or .safetensors) without loading it and tells its
-format, the family that its keys speak for with the evidence, the flags that its
+		Long: `Reads a checkpoint (.pt, .pth, .ckpt or .safetensors, or a folder of diffusers) without
+loading it and tells its format, the family that its keys speak for with the evidence, the flags that its
 shapes imply, its parameters and element types. For a file that nearly fits a
 family it names the first keys that do not.
 
@@ -30,14 +31,15 @@ no trace in the shapes (image_size, the number of heads, the noise schedule) hav
 to come from the authors' README.`,
 		Example: `  sagbench inspect models/pretrained/adm-uncond.pt
   sagbench inspect --tensors 256x256_diffusion_uncond.pt | less
-  sagbench inspect --json model.safetensors`,
+  sagbench inspect --json model.safetensors
+  sagbench inspect stable-diffusion-v1-5`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for i, path := range args {
 				if i > 0 && !asJSON {
 					fmt.Fprintln(cmd.OutOrStdout())
 				}
-				if err := inspectFile(cmd.OutOrStdout(), path, asJSON, all); err != nil {
+				if err := inspect(cmd.OutOrStdout(), path, asJSON, all); err != nil {
 					return err
 				}
 			}
@@ -54,6 +56,7 @@ type inspection struct {
 	File       string            `json:"file"`
 	Format     string            `json:"format"`
 	Wrapper    string            `json:"wrapper,omitempty"` // the key that the weights lie under
+	Prefix     string            `json:"prefix,omitempty"`  // what every key began with: "module."
 	SHA256     string            `json:"sha256"`
 	Tensors    int               `json:"tensors"`
 	Parameters int               `json:"parameters"`
@@ -62,15 +65,39 @@ type inspection struct {
 	Shapes     map[string]string `json:"shapes,omitempty"`
 }
 
-func inspectFile(w io.Writer, path string, asJSON, all bool) error {
-	f, err := checkpoint.Open(path)
+// inspect prints what a file or folder holds.
+func inspect(w io.Writer, path string, asJSON, all bool) error {
+	var in interface{ print(io.Writer) }
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("inspect: %w", err)
+	case info.IsDir():
+		in, err = inspectFolder(path, all)
+	default:
+		in, err = inspectFile(path, all)
+	}
 	if err != nil {
 		return err
 	}
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(in)
+	}
+	in.print(w)
+	return nil
+}
+
+func inspectFile(path string, all bool) (in inspection, err error) {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return in, err
+	}
 	defer f.Close()
-	in := inspection{File: path, Format: f.Format, Wrapper: f.Wrapper, Tensors: len(f.Tensors), DTypes: map[string]int{}}
+	in = inspection{File: path, Format: f.Format, Wrapper: f.Wrapper, Prefix: f.Prefix, Tensors: len(f.Tensors), DTypes: map[string]int{}}
 	if in.SHA256, err = f.SHA256(); err != nil {
-		return err
+		return in, err
 	}
 	for _, t := range f.Tensors {
 		in.Parameters += tensor.Size(t.Shape)
@@ -83,13 +110,7 @@ func inspectFile(w io.Writer, path string, asJSON, all bool) error {
 			in.Shapes[k] = fmt.Sprintf("%s %v", t.DType, t.Shape)
 		}
 	}
-	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(in)
-	}
-	in.print(w)
-	return nil
+	return in, nil
 }
 
 func (in inspection) print(w io.Writer) {
@@ -97,21 +118,44 @@ func (in inspection) print(w io.Writer) {
 	if in.Wrapper != "" {
 		fmt.Fprintf(w, ", weights under %q", in.Wrapper)
 	}
+	if in.Prefix != "" {
+		fmt.Fprintf(w, ", keys without their %q", in.Prefix)
+	}
+	fmt.Fprintf(w, "\n  sha256      %s\n  tensors     %d of %s\n  parameters  %s\n",
+		in.SHA256, in.Tensors, in.types(), thousands(in.Parameters))
+	printGuesses(w, in.File, in.Guesses)
+	in.printShapes(w)
+}
+
+// types are the element types with the number of tensors of each.
+func (in inspection) types() string {
 	var types []string
 	for _, t := range slices.Sorted(maps.Keys(in.DTypes)) {
 		types = append(types, fmt.Sprintf("%s (%d)", t, in.DTypes[t]))
 	}
-	fmt.Fprintf(w, "\n  sha256      %s\n  tensors     %d of %s\n  parameters  %s\n",
-		in.SHA256, in.Tensors, strings.Join(types, ", "), thousands(in.Parameters))
-	if len(in.Guesses) == 0 {
-		fmt.Fprintf(w, "  family      none of %s: its keys speak for none of them\n", strings.Join(models.Families.Names(), ", "))
+	return strings.Join(types, ", ")
+}
+
+func (in inspection) printShapes(w io.Writer) {
+	for _, k := range slices.Sorted(maps.Keys(in.Shapes)) {
+		fmt.Fprintf(w, "  %-60s %s\n", k, in.Shapes[k])
 	}
-	for _, g := range in.Guesses {
+}
+
+// printGuesses prints a model block for each guess, with its evidence.
+func printGuesses(w io.Writer, path string, guesses []models.Guess) {
+	if len(guesses) == 0 {
+		fmt.Fprintf(w, "  family      none of %s: it speaks for none of them\n", strings.Join(models.Families.Names(), ", "))
+	}
+	for i, g := range guesses {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
 		fmt.Fprintf(w, "  family      %s: %s\n", g.Family, g.Evidence)
 		for _, m := range g.Mismatches {
 			fmt.Fprintf(w, "    but       %s\n", m)
 		}
-		fmt.Fprintf(w, "\nmodel:\n  family: %s\n  checkpoint: %s\n", g.Family, in.File)
+		fmt.Fprintf(w, "\nmodel:\n  family: %s\n  checkpoint: %s\n", g.Family, path)
 		for _, flag := range g.Flags {
 			line := fmt.Sprintf("  %s: %s", flag.Name, flag.Value)
 			if flag.Note != "" {
@@ -119,9 +163,6 @@ func (in inspection) print(w io.Writer) {
 			}
 			fmt.Fprintln(w, line)
 		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(in.Shapes)) {
-		fmt.Fprintf(w, "  %-60s %s\n", k, in.Shapes[k])
 	}
 }
 

@@ -107,7 +107,9 @@ func (c *ADM) Guess(sd checkpoint.StateDict) (Guess, bool) {
 		return Guess{}, false
 	}
 	g := u.guess(sd, admChannelMult, "time_embed, input_blocks, middle_block and output_blocks of guided-diffusion's UNetModel")
-	g.Flags = append(g.Flags, flag("resblock_updown", u.updown))
+	order := flag("use_new_attention_order", "?")
+	order.Note = "not in the shapes; nor is num_head_channels, which some give in place of num_heads"
+	g.Flags = append(g.Flags, flag("resblock_updown", u.updown), order)
 	return g, true
 }
 

@@ -71,8 +71,13 @@ func mismatches(sd checkpoint.StateDict, build func(*onnx.Module)) []string {
 	for _, m := range e.Misshaped {
 		all = append(all, fmt.Sprintf("%s has shape %v, expected %v", m.Key, m.Have, m.Want))
 	}
+	return firstFew(all)
+}
+
+// firstFew are the first of the mismatches, and how many more there are.
+func firstFew(all []string) []string {
 	if len(all) > maxMismatches {
-		all = append(all[:maxMismatches], fmt.Sprintf("and %d more", len(all)-maxMismatches))
+		all = append(all[:maxMismatches:maxMismatches], fmt.Sprintf("and %d more", len(all)-maxMismatches))
 	}
 	return all
 }

@@ -10,10 +10,10 @@ import (
 
 func TestGuessFamily(t *testing.T) {
 	for path, want := range map[string]string{
-		"pretrained/adm-uncond.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? use_scale_shift_norm=true resblock_updown=true`,
-		"pretrained/adm-cond.pt":   `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=true num_classes=10 attention_resolutions=? use_scale_shift_norm=true resblock_updown=true`,
-		"pretrained/iddpm.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? use_scale_shift_norm=true resblock_updown=false ` +
-			`iddpm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? use_scale_shift_norm=true`,
+		"pretrained/adm-uncond.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? num_heads=? use_scale_shift_norm=true resblock_updown=true use_new_attention_order=?`,
+		"pretrained/adm-cond.pt":   `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=true num_classes=10 attention_resolutions=? num_heads=? use_scale_shift_norm=true resblock_updown=true use_new_attention_order=?`,
+		"pretrained/iddpm.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? num_heads=? use_scale_shift_norm=true resblock_updown=false use_new_attention_order=? ` +
+			`iddpm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? num_heads=? use_scale_shift_norm=true`,
 		"pretrained/inception.pt": "inception width=256",
 	} {
 		f, err := checkpoint.Open(path)

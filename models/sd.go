@@ -115,22 +115,6 @@ func partFolder(path, part string) string {
 	return filepath.Join(path, part)
 }
 
-// partClass is the class of the part of a diffusers folder whose own folder
-// path is, "" where it is none.
-func partClass(path string) string {
-	b, err := readJSON(filepath.Join(path, "config.json"))
-	if err != nil {
-		return ""
-	}
-	for _, key := range []string{"_class_name", "architectures.0"} {
-		if at, ok := b.At(key); ok {
-			name, _ := at.Text()
-			return name
-		}
-	}
-	return ""
-}
-
 // checkPipeline looks at model_index.json, where there is one, and for the
 // folders of all parts.
 func checkPipeline(path string) error {

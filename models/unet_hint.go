@@ -115,7 +115,9 @@ func (u *unet) guess(sd checkpoint.StateDict, mults map[int]string, evidence str
 	if u.classes > 0 {
 		guess.Flags = append(guess.Flags, flag("num_classes", u.classes))
 	}
-	guess.Flags = append(guess.Flags, attention, flag("use_scale_shift_norm", u.scaleShift))
+	heads := flag("num_heads", "?")
+	heads.Note = "not in the shapes; nor is the noise schedule"
+	guess.Flags = append(guess.Flags, attention, heads, flag("use_scale_shift_norm", u.scaleShift))
 	if err := u.check(); err != nil {
 		guess.Mismatches = []string{err.Error()}
 		return guess
