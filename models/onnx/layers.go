@@ -158,10 +158,13 @@ func (m *Module) BatchNorm(x Value, eps float64) Value {
 }
 
 // UpsampleNearest doubles height and width by repetition.
-func (m *Module) UpsampleNearest(x Value) Value {
-	shape := []int{x.Shape[0], x.Shape[1], 2 * x.Shape[2], 2 * x.Shape[3]}
+func (m *Module) UpsampleNearest(x Value) Value { return m.repeat(x, 2) }
+
+// repeat is k times the height and width, by repetition.
+func (m *Module) repeat(x Value, k int) Value {
+	shape := []int{x.Shape[0], x.Shape[1], k * x.Shape[2], k * x.Shape[3]}
 	at := attrs{"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-	return m.op("Resize", x.DType, shape, at, x, Value{}, m.Const([]float32{1, 1, 2, 2}, 4))
+	return m.op("Resize", x.DType, shape, at, x, Value{}, m.Const([]float32{1, 1, float32(k), float32(k)}, 4))
 }
 
 // A Pool describes a pooling window, square, padded on all sides alike.

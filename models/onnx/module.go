@@ -62,6 +62,8 @@ type graph struct {
 	sd        checkpoint.StateDict
 	params    map[string]Value
 	consts    map[string]Value
+	ints      map[string][]int // values of the int64 constants
+	nodes     []node
 	proto     *pb.GraphProto
 	files     map[string]bool
 	contrib   bool // uses com.microsoft operators
@@ -100,6 +102,7 @@ func Build(sd checkpoint.StateDict, f func(*Module)) (model *Model, err error) {
 		sd:     sd,
 		params: map[string]Value{},
 		consts: map[string]Value{},
+		ints:   map[string][]int{},
 		proto:  &pb.GraphProto{Name: proto.String("sagbench")},
 		files:  map[string]bool{},
 	}
@@ -191,6 +194,7 @@ func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at
 		out = append(out, v)
 	}
 	m.g.proto.Node = append(m.g.proto.Node, n)
+	m.g.nodes = append(m.g.nodes, node{m, kind, at, in, out})
 	return out
 }
 

@@ -106,6 +106,23 @@ func (m *Module) QuickGELU(x Value) Value {
 	return m.Mul(x, m.Sigmoid(m.Mul(x, m.Scalar(1.702))))
 }
 
+// Exp is eˣ.
+func (m *Module) Exp(x Value) Value { return m.unary("Exp", x, nil) }
+
+// Sqrt is √x.
+func (m *Module) Sqrt(x Value) Value { return m.unary("Sqrt", x, nil) }
+
+// Neg is −x.
+func (m *Module) Neg(x Value) Value { return m.unary("Neg", x, nil) }
+
+// LogSoftmax is log Softmax along the last axis.
+func (m *Module) LogSoftmax(x Value) Value { return m.unary("LogSoftmax", x, attrs{"axis": -1}) }
+
+// OneHot is 1 at the place of each label [N] int64 and 0 elsewhere: [N,count].
+func (m *Module) OneHot(y Value, count int) Value {
+	return m.op("OneHot", checkpoint.F32, []int{y.Shape[0], count}, nil, y, m.Ints(count), m.Const([]float32{0, 1}, 2))
+}
+
 // Softmax normalizes along the last axis.
 func (m *Module) Softmax(x Value) Value { return m.unary("Softmax", x, attrs{"axis": -1}) }
 

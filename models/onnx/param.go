@@ -164,7 +164,9 @@ func (m *Module) Ints(xs ...int) Value {
 	for _, x := range xs {
 		b = binary.LittleEndian.AppendUint64(b, uint64(x))
 	}
-	return m.constant(checkpoint.I64, b, []int{len(xs)})
+	v := m.constant(checkpoint.I64, b, []int{len(xs)})
+	m.g.ints[v.Name] = slices.Clone(xs)
+	return v
 }
 
 func (m *Module) constant(t checkpoint.DType, raw []byte, shape []int) Value {
