@@ -21,15 +21,16 @@ import (
 // Families maps a family's name in a model block to its defaults. The fields
 // of the value are the family's flags, spelled as its authors spell them.
 var Families = configs.Registry[Family]{
-	"adm":       func() Family { return newADM() },
-	"clip_text": func() Family { return &CLIPText{} },
-	"dinov2":    func() Family { return newDINOv2() },
-	"dit":       func() Family { return newDiT() },
-	"iddpm":     func() Family { return newIDDPM() },
-	"inception": func() Family { return newInception() },
-	"onnx":      func() Family { return newONNXFile() },
-	"sd":        func() Family { return &SD{} },
-	"vae":       func() Family { return &VAE{} },
+	"adm":        func() Family { return newADM() },
+	"classifier": func() Family { return newClassifier() },
+	"clip_text":  func() Family { return &CLIPText{} },
+	"dinov2":     func() Family { return newDINOv2() },
+	"dit":        func() Family { return newDiT() },
+	"iddpm":      func() Family { return newIDDPM() },
+	"inception":  func() Family { return newInception() },
+	"onnx":       func() Family { return newONNXFile() },
+	"sd":         func() Family { return &SD{} },
+	"vae":        func() Family { return &VAE{} },
 }
 
 // A Family is a kind of network with its flags.

@@ -17,6 +17,15 @@ func (u *unet) hint(sd checkpoint.StateDict) string {
 	if !ok {
 		return "its keys are not those of a guided-diffusion or improved-diffusion U-Net (no time_embed.0.weight or input_blocks.0.0.weight)"
 	}
+	diffs := u.differences(g)
+	if len(diffs) == 0 {
+		return "its shapes agree with the flags, its keys do not: is it a file of another family?"
+	}
+	return "its shapes suggest " + strings.Join(diffs, ", ")
+}
+
+// differences are the flags in which u is not the network g.
+func (u *unet) differences(g *unet) []string {
 	var diffs []string
 	differ := func(flag string, have, want any) {
 		if fmt.Sprint(have) != fmt.Sprint(want) {
@@ -34,10 +43,7 @@ func (u *unet) hint(sd checkpoint.StateDict) string {
 	differ("use_scale_shift_norm", u.scaleShift, g.scaleShift)
 	differ("resblock_updown", u.updown, g.updown)
 	differ("attention_resolutions", strconv.Quote(resolutions(u.attention, len(g.widths), u.size)), strconv.Quote(resolutions(g.attention, len(g.widths), u.size)))
-	if len(diffs) == 0 {
-		return "its shapes agree with the flags, its keys do not: is it a file of another family?"
-	}
-	return "its shapes suggest " + strings.Join(diffs, ", ")
+	return diffs
 }
 
 // guessUNet reads the sizes of a U-Net off a checkpoint's shapes; ok is false

@@ -16,6 +16,7 @@ var Registry = configs.Registry[sampling.Guidance]{
 	"autoguidance":  func() sampling.Guidance { return NewAutoguidance() },
 	"cfg":           func() sampling.Guidance { return NewCFG() },
 	"cfg_zero_star": func() sampling.Guidance { return NewCFGZeroStar() },
+	"classifier":    func() sampling.Guidance { return NewClassifier() },
 	"fdg":           func() sampling.Guidance { return NewFDG() },
 	"mambo_g":       func() sampling.Guidance { return NewMAMBOG() },
 	"pag":           func() sampling.Guidance { return NewPAG() },

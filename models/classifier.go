@@ -1,0 +1,224 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+	"sagbench/models/ort"
+	"sagbench/models/tensor"
+	"sagbench/sampling"
+)
+
+// Classifier is the classifier of noisy images of "Diffusion Models Beat GANs on
+// Image Synthesis" (arXiv 2105.05233), guided_diffusion/unet.py EncoderUNetModel:
+// the encoder half of ADM's U-Net and a pooling head, with the flags of
+// guided_diffusion/script_util.py classifier_defaults. What create_classifier
+// fixes are flags as well: channel_mult, num_head_channels and num_classes.
+type Classifier struct {
+	ImageSize            int    `yaml:"image_size" doc:"height and width in pixels"`
+	Width                int    `yaml:"classifier_width" doc:"base width of the network"`
+	Depth                int    `yaml:"classifier_depth" doc:"residual blocks a level"`
+	AttentionResolutions string `yaml:"classifier_attention_resolutions" doc:"resolutions in pixels that have attention layers, comma-separated"`
+	UseScaleShiftNorm    bool   `yaml:"classifier_use_scale_shift_norm" doc:"the embedding scales and shifts the norm"`
+	ResblockUpdown       bool   `yaml:"classifier_resblock_updown" doc:"residual blocks change the resolution"`
+	Pool                 string `yaml:"classifier_pool" doc:"how the last features become logits: attention, adaptive, spatial or spatial_v2"`
+	UseFP16              bool   `yaml:"classifier_use_fp16" doc:"of the official code on GPUs; here all arithmetic is float32"`
+	ChannelMult          string `yaml:"channel_mult" doc:"width of each level over classifier_width, comma-separated; empty = the authors' choice for the image size"`
+	NumHeadChannels      int    `yaml:"num_head_channels" doc:"channels of an attention head; -1 = one head a layer (not with attention pooling)"`
+	NumClasses           int    `yaml:"num_classes" doc:"number of labels"`
+}
+
+func newClassifier() *Classifier {
+	return &Classifier{
+		ImageSize: 64, Width: 128, Depth: 2, AttentionResolutions: "32,16,8", UseScaleShiftNorm: true, ResblockUpdown: true,
+		Pool: "attention", NumHeadChannels: 64, NumClasses: 1000,
+	}
+}
+
+// IdleFlags are the flags that change no pixel.
+func (c *Classifier) IdleFlags() []string { return []string{"classifier_use_fp16"} }
+
+// A head turns the features of the network's blocks, those of the middle block
+// last, into logits [N,K].
+type head func(m *onnx.Module, features []onnx.Value, c *Classifier) onnx.Value
+
+// heads are those of EncoderUNetModel's out, by the flag classifier_pool.
+var heads = map[string]head{
+	"attention":  attentionHead,
+	"adaptive":   adaptiveHead,
+	"spatial":    spatialHead,
+	"spatial_v2": spatialV2Head,
+}
+
+// classifierFlags spells the flags of a U-Net as those of a classifier.
+var classifierFlags = strings.NewReplacer("num_channels", "classifier_width", "num_res_blocks", "classifier_depth",
+	"attention_resolutions", "classifier_attention_resolutions", "use_scale_shift_norm", "classifier_use_scale_shift_norm",
+	"resblock_updown", "classifier_resblock_updown")
+
+// network is the encoder that the flags describe.
+func (c *Classifier) network() (*unet, error) {
+	if _, ok := heads[c.Pool]; !ok {
+		return nil, fmt.Errorf("classifier_pool is %q, expected %s", c.Pool, strings.Join(slices.Sorted(maps.Keys(heads)), ", "))
+	}
+	if c.NumClasses < 1 || c.NumClasses > maxWidth {
+		return nil, fmt.Errorf("num_classes is %d, expected 1 to %d", c.NumClasses, maxWidth)
+	}
+	f := UNetFlags{
+		ImageSize: c.ImageSize, NumChannels: c.Width, NumResBlocks: c.Depth, ChannelMult: c.ChannelMult,
+		AttentionResolutions: c.AttentionResolutions, UseScaleShiftNorm: c.UseScaleShiftNorm,
+	}
+	u, err := f.unet(admChannelMult)
+	if err != nil {
+		return nil, fmt.Errorf("%s", classifierFlags.Replace(err.Error()))
+	}
+	u.updown, u.heads = c.ResblockUpdown, c.heads
+	if c.Pool == "attention" && c.NumHeadChannels == -1 {
+		return nil, fmt.Errorf("num_head_channels is -1, which attention pooling cannot do with; give the channels of a head")
+	}
+	for _, ch := range u.attending() {
+		if c.NumHeadChannels != -1 && !divides(c.NumHeadChannels, ch) {
+			return nil, fmt.Errorf("num_head_channels %d does not divide %d channels", c.NumHeadChannels, ch)
+		}
+	}
+	return u, nil
+}
+
+func (c *Classifier) heads(channels int, _ bool) int {
+	if c.NumHeadChannels == -1 {
+		return 1
+	}
+	return channels / c.NumHeadChannels
+}
+
+// build is EncoderUNetModel.forward and cond_fn of classifier_sample.py: x
+// [N,3,S,S], t [N], y [N] → logits [N,K], and gradient = ∇ₓ Σₙ log p(yₙ | xₙ, t),
+// [N,3,S,S].
+func (c *Classifier) build(m *onnx.Module, u *unet) {
+	x := m.Input("x", checkpoint.F32, onnx.Batch, 3, u.size, u.size)
+	steps := m.Input("t", checkpoint.F32, onnx.Batch)
+	y := m.Input("y", checkpoint.I64, onnx.Batch)
+	none := newTaps(nil)
+	emb := timeEmbed(m.In("time_embed"), steps, u.base)
+	h, features := u.encode(m, x, emb, none)
+	features = append(features, u.middle(m.In("middle_block"), h, emb, none))
+	logits := heads[c.Pool](m.In("out"), features, c)
+	m.Output("logits", logits)
+	m.Output("gradient", m.Grad(m.LogSoftmax(logits), m.OneHot(y, c.NumClasses), x))
+}
+
+// adaptiveHead averages the last features over all places.
+func adaptiveHead(m *onnx.Module, features []onnx.Value, c *Classifier) onnx.Value {
+	h := features[len(features)-1]
+	h = m.Mean(m.SiLU(m.In("0").GroupNorm(h, groups)), 2, 3)
+	h = m.Reshape(h, h.Dim(0), h.Dim(1), 1, 1)
+	return m.Reshape(m.In("3").Conv2D(h, c.NumClasses, 1, 1, 0), h.Dim(0), c.NumClasses)
+}
+
+// attentionHead is guided_diffusion/unet.py AttentionPool2d: the last features
+// and their mean are tokens, and the mean's is what attention returns.
+func attentionHead(m *onnx.Module, features []onnx.Value, c *Classifier) onnx.Value {
+	h := m.SiLU(m.In("0").GroupNorm(features[len(features)-1], groups))
+	n, ch, tokens := h.Dim(0), h.Dim(1), h.Dim(2)*h.Dim(3)
+	m = m.In("2")
+	h = m.Reshape(h, n, ch, tokens)
+	h = m.Concat(2, m.Reshape(m.Mean(h, 2), n, ch, 1), h) // [N, C, T]
+	h = m.Add(h, m.Param("positional_embedding", ch, tokens+1))
+	project := func(name string, x onnx.Value, out int) onnx.Value { // nn.Conv1d of width 1
+		x = m.Reshape(x, n, x.Dim(1), x.Dim(2), 1)
+		x = m.In("%s", name).Conv(x, onnx.Conv{Out: out, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
+		return m.Reshape(x, n, out, x.Dim(2))
+	}
+	q, k, v := splitQKV(m, project("qkv_proj", h, 3*ch), ch/c.NumHeadChannels, newOrder) // [N, heads, C/heads, T]
+	q = m.Slice(q, 3, 0, 1)                                                              // of the mean alone
+	a := m.MatMul(v, m.Transpose(attentionWeights(m, q, k), 0, 1, 3, 2))                 // [N, heads, C/heads, 1]
+	return m.Reshape(project("c_proj", m.Reshape(a, n, ch, 1), c.NumClasses), n, c.NumClasses)
+}
+
+// averages are the features of all blocks, averaged over their places: [N,F].
+func averages(m *onnx.Module, features []onnx.Value) onnx.Value {
+	means := make([]onnx.Value, len(features))
+	for i, f := range features {
+		means[i] = m.Mean(f, 2, 3)
+	}
+	return m.Concat(1, means...)
+}
+
+// spatialWidth is the width of the hidden layer of the spatial heads.
+const spatialWidth = 2048
+
+func spatialHead(m *onnx.Module, features []onnx.Value, c *Classifier) onnx.Value {
+	h := m.ReLU(m.In("0").Linear(averages(m, features), spatialWidth))
+	return m.In("2").Linear(h, c.NumClasses)
+}
+
+func spatialV2Head(m *onnx.Module, features []onnx.Value, c *Classifier) onnx.Value {
+	h := m.In("0").Linear(averages(m, features), spatialWidth)
+	h = m.SiLU(m.In("1").GroupNorm(h, groups))
+	return m.In("3").Linear(h, c.NumClasses)
+}
+
+// Open implements Family.
+func (c *Classifier) Open(path string, opt Options) (Model, error) {
+	u, err := c.network()
+	if err != nil {
+		return nil, fmt.Errorf("models: classifier: %w", err)
+	}
+	if len(opt.Taps) > 0 {
+		return nil, fmt.Errorf("models: classifier: its attention layers cannot be tapped")
+	}
+	g, err := openGraph(path, opt, func(m *onnx.Module) { c.build(m, u) }, c.hint)
+	if err != nil {
+		return nil, err
+	}
+	return &ClassifierNet{g, c.NumClasses}, nil
+}
+
+// Parameters lists the parameters of the network by key with their shapes.
+func (c *Classifier) Parameters() (map[string][]int, error) {
+	u, err := c.network()
+	if err != nil {
+		return nil, fmt.Errorf("models: classifier: %w", err)
+	}
+	return onnx.Parameters(func(m *onnx.Module) { c.build(m, u) })
+}
+
+var (
+	_ Model               = (*ClassifierNet)(nil)
+	_ sampling.Classifier = (*ClassifierNet)(nil)
+)
+
+// A ClassifierNet is a prepared classifier of noisy images.
+type ClassifierNet struct {
+	*graph
+	classes int
+}
+
+// Classes is the number of labels.
+func (n *ClassifierNet) Classes() int { return n.classes }
+
+// Forward implements Model: x [N,3,S,S], t [N] (int64 or float32), y [N] →
+// logits [N,K], gradient [N,3,S,S].
+func (n *ClassifierNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
+	return n.Run(ctx, floatTimesteps(in))
+}
+
+// Gradient implements sampling.Classifier.
+func (n *ClassifierNet) Gradient(ctx context.Context, x tensor.Tensor, t sampling.Timestep, y []int64) (tensor.Tensor, error) {
+	if err := checkLabels(y, x.Rows(), n.classes); err != nil {
+		return tensor.Tensor{}, err
+	}
+	steps := tensor.New(x.Rows())
+	for i := range steps.Data {
+		steps.Data[i] = float32(t.Value)
+	}
+	out, err := n.Run(ctx, map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps), "y": {Shape: []int{x.Rows()}, Data: y}})
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	return out["gradient"].Tensor(), nil
+}
