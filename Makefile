@@ -11,12 +11,14 @@ runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 
-.PHONY: help build onnxruntime reproduce-table1 reproduce-families ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench fuzz docs clean
+.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench fuzz docs clean
 
 help:
-	@echo 'make reproduce-table1                 Table 1 in miniature on the embedded models (minutes, CPU)'
+	@echo 'make reproduce-table1 | reproduce-table2'
+	@echo '                                      Table 1 (SAG), Table 2 (SAG and classifier guidance) in miniature, on the'
+	@echo '                                      embedded models (minutes, CPU)'
 	@echo 'make reproduce-table1 SCALE=paper MODELS=DIR REFERENCES=DIR'
-	@echo '                                      Table 1 itself: official checkpoints, 50,000 images a row'
+	@echo '                                      Table 1 itself: official checkpoints, 50,000 images a row; 2 likewise'
 	@echo 'make reproduce-families               every family with and without SAG, on the embedded models'
 	@echo 'make ablation-scale | ablation-blur | ablation-threshold | ablation-mask'
 	@echo '                                      a setting of SAG swept over every family'
@@ -30,15 +32,15 @@ onnxruntime:
 	@sh models/ort/install.sh $(runtime)
 
 ifeq ($(SCALE),paper)
-reproduce-table1: build
-	@MODELS='$(MODELS)' REFERENCES='$(REFERENCES)' $(sagbench) plan configs/table1.yaml --trial
-	@MODELS='$(MODELS)' REFERENCES='$(REFERENCES)' $(sagbench) run configs/table1.yaml
+reproduce-table1 reproduce-table2: build
+	@MODELS='$(MODELS)' REFERENCES='$(REFERENCES)' $(sagbench) plan configs/$(@:reproduce-%=%).yaml --trial
+	@MODELS='$(MODELS)' REFERENCES='$(REFERENCES)' $(sagbench) run configs/$(@:reproduce-%=%).yaml
 else
-reproduce-table1: build
-	@$(sagbench) run configs/table1-fashion.yaml
+reproduce-table1 reproduce-table2: build
+	@$(sagbench) run configs/$(@:reproduce-%=%)-fashion.yaml
 	@echo
-	@echo 'This is Table 1 in miniature: small networks trained on Fashion-MNIST, few images and steps.'
-	@echo "The paper's scale: make reproduce-table1 SCALE=paper MODELS=DIR REFERENCES=DIR"
+	@echo 'This is $(@:reproduce-table%=Table %) in miniature: small networks trained on Fashion-MNIST, few images and steps.'
+	@echo "The paper's scale: make $@ SCALE=paper MODELS=DIR REFERENCES=DIR"
 	@echo '(it lists the files it needs and where their authors publish them before it computes anything)'
 endif
 
