@@ -23,7 +23,7 @@ import (
 
 func evalCommand(g *globals) *cobra.Command {
 	c := Inception{Resize: models.TF, Inception: models.Inception{InputSize: 299}}
-	metrics, output := "fid, sfid, is, precision, recall", ""
+	protocol, metrics, output := eval.DefaultProtocol, "fid, sfid, is, precision, recall", ""
 	var opt images.Options
 	cmd := &cobra.Command{
 		Use:   "eval REF SAMPLES",
@@ -51,7 +51,11 @@ content. --metrics takes options as an experiment does: --metrics "fid, is: {spl
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			chosen, err := parseMetrics(metrics)
+			p, err := eval.ProtocolOf(protocol)
+			if err != nil {
+				return fmt.Errorf("--%w", err)
+			}
+			chosen, err := parseMetrics(p, metrics)
 			if err != nil {
 				return err
 			}
@@ -82,13 +86,13 @@ content. --metrics takes options as an experiment does: --metrics "fid, is: {spl
 }
 
 // parseMetrics reads the list of metrics of the command line.
-func parseMetrics(list string) ([]configs.Named[eval.Metric], error) {
+func parseMetrics(p eval.Protocol, list string) ([]configs.Named[eval.Metric], error) {
 	b, err := configs.Parse("--metrics", []byte("metrics: ["+list+"]"))
 	if err != nil {
 		return nil, err
 	}
 	at, _ := b.At("metrics")
-	chosen, err := metricsRegistry.Many(at)
+	chosen, err := registry(p).Many(at)
 	if err == nil && len(chosen) == 0 {
 		err = errors.New("--metrics names no metric")
 	}
@@ -208,11 +212,7 @@ func versions() (map[string]string, error) {
 // print writes a line a score.
 func (e *evaluation) print(w io.Writer) error {
 	for _, s := range e.Scores {
-		arrow := "↓"
-		if s.Direction == higherIsBetter {
-			arrow = "↑"
-		}
-		text := fmt.Sprintf("%-12s %s %.*f", s.Title, arrow, s.Decimals+2, s.Value)
+		text := fmt.Sprintf("%-12s %s %.*f", s.Title, arrowOf(s.Direction), s.Decimals+2, s.Value)
 		if s.Std > 0 {
 			text += fmt.Sprintf(" ± %.*f", s.Decimals+2, s.Std)
 		}

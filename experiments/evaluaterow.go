@@ -25,6 +25,11 @@ func (s *session) known(r *run) (m *Metrics, scored bool, err error) {
 	if err != nil || old.Run != m.Run || old.Samples != m.Samples || old.Evaluation != m.Evaluation {
 		return m, false, nil
 	}
+	if r.Bootstrap > 0 {
+		if _, err := readReplicates(r.folder, r.Bootstrap); err != nil {
+			return m, false, nil
+		}
+	}
 	m.Scores = old.Scores
 	return m, true, nil
 }
@@ -44,6 +49,15 @@ func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
 	if err != nil {
 		return nil, fmt.Errorf("row %q: %w", r.title(), err)
 	}
+	if r.Bootstrap > 0 {
+		drawn, err := addIntervals(ctx, ref.features, gen, r.metrics, scores, r.Bootstrap, s.progress)
+		if err != nil {
+			return nil, fmt.Errorf("row %q: %w", r.title(), err)
+		}
+		if err := drawn.write(r.folder); err != nil {
+			return nil, err
+		}
+	}
 	return scores, nil
 }
 
@@ -54,6 +68,9 @@ const featuresFile = "features.npz"
 // generated are the features of a run's images.
 func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error) {
 	path, want := filepath.Join(r.folder, featuresFile), generatedParts(r.metrics)
+	if r.Bootstrap > 0 {
+		want = want.drawn()
+	}
 	key, err := s.extractor.featuresKey(fmt.Sprintf("run %s, %d images", r.id, r.Samples))
 	if err != nil {
 		return nil, err
@@ -110,7 +127,7 @@ func (s *session) inception(ctx context.Context, r *run) (*referenceOf, error) {
 func (s *session) unscored(r *run) (*Metrics, error) {
 	m := &Metrics{
 		Format: metricsFormat, Experiment: s.name, Run: r.id, Row: r.index, Label: r.label, Settings: []Setting{},
-		Samples: r.Samples, Published: r.published,
+		Samples: r.Samples, Bootstrap: r.Bootstrap, Published: r.published,
 	}
 	for _, c := range r.settings {
 		m.Settings = append(m.Settings, Setting{c.Path, c.Value})
@@ -137,6 +154,9 @@ func (s *session) unscored(r *run) (*Metrics, error) {
 	if m.Config, err = r.config(); err != nil {
 		return nil, err
 	}
+	if m.Protocol, err = describeProtocol(r.protocol, r.Inception.Resize, r.metrics); err != nil {
+		return nil, err
+	}
 	m.Evaluation, err = r.evaluationID(m)
 	return m, err
 }
@@ -147,11 +167,15 @@ func (r *run) evaluationID(m *Metrics) (string, error) {
 	for _, c := range r.metrics {
 		metrics = append(metrics, map[string]any{c.Name: c.Value})
 	}
-	data, err := configs.Canonical(map[string]any{
+	all := map[string]any{
 		"reference": m.Inputs.Reference.SHA256, "inception": m.Inputs.Inception.SHA256, "metrics": metrics,
 		"resize": r.Inception.Resize, "input_size": r.Inception.InputSize,
 		"versions": m.Versions,
-	})
+	}
+	if r.Bootstrap > 0 {
+		all["bootstrap"] = []int{r.Bootstrap, bootstrapSeed}
+	}
+	data, err := configs.Canonical(all)
 	return fmt.Sprintf("%x", sha256.Sum256(data))[:idDigits], err
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sagbench/configs"
+	"sagbench/eval"
 	"sagbench/models"
 )
 
@@ -25,6 +26,8 @@ type Experiment struct {
 	Guidance  configs.Block     `yaml:"guidance" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
 	Reference string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s)"`
 	Inception Inception         `yaml:"inception" doc:"the network that images are compared with"`
+	Protocol  string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
+	Bootstrap int               `yaml:"bootstrap" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare; 0: none"`
 	Metrics   configs.Block     `yaml:"metrics" doc:"list of metrics; none: images are drawn and not evaluated"`
 	Published Published         `yaml:"published" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
 	Sources   map[string]Source `yaml:"sources" doc:"where the authors publish the files, by file name; shown when one is missing"`
@@ -32,7 +35,7 @@ type Experiment struct {
 
 // defaults is an experiment before its file is read.
 func defaults() Experiment {
-	return Experiment{Samples: 50_000, Batch: 16, Inception: Inception{Resize: models.TF, Inception: models.Inception{InputSize: 299}}}
+	return Experiment{Samples: 50_000, Batch: 16, Protocol: eval.DefaultProtocol, Inception: Inception{Resize: models.TF, Inception: models.Inception{InputSize: 299}}}
 }
 
 // An Inception is the block of the network that images are compared with.
@@ -63,8 +66,10 @@ func (e *Experiment) Validate() error {
 	}
 	fault(!folderName.MatchString(e.Name), "name is %q, expected letters, digits, '.', '_' and '-': it names the folder of the results", e.Name)
 	fault(e.Samples < 1, "samples is %d, expected at least 1", e.Samples)
+	fault(e.Bootstrap != 0 && e.Bootstrap < eval.MinReplicates, "bootstrap is %d, expected 0 or at least %d", e.Bootstrap, eval.MinReplicates)
 	fault(e.Batch < 1 || e.Batch > maxBatch, "batch is %d, expected 1 to %d", e.Batch, maxBatch)
-	return configs.Join(faults...)
+	_, err := eval.ProtocolOf(e.Protocol)
+	return configs.Join(append(faults, err)...)
 }
 
 // Validate implements configs.Validator.

@@ -71,6 +71,14 @@ type parts struct {
 	stats   bool // mean and covariance of pool features
 	spatial bool // mean and covariance of spatial features
 	logits  bool // of single images
+
+	spatialRows bool // rows of spatial features, N·2023·4 bytes
+}
+
+// drawn are the parts that drawing the images again takes.
+func (p parts) drawn() parts {
+	p.pool, p.spatialRows = true, p.spatial
+	return p
 }
 
 // generatedParts is what the metrics need of the generated images.
@@ -150,6 +158,7 @@ type collector struct {
 	outputs  []string
 	pool     []float32
 	logits   []float32
+	rows     []float32 // spatial
 	n, width int
 	stats    *eval.Accumulator // of pool
 	spatial  *eval.Accumulator // made when the first ones tell how many there are
@@ -192,11 +201,14 @@ func (c *collector) add(out map[string]ort.Array) error {
 	if c.spatial == nil {
 		c.spatial = eval.NewAccumulator(t.RowLen(), c.products)
 	}
+	if c.want.spatialRows {
+		c.rows = append(c.rows, t.Data...)
+	}
 	return c.spatial.Add(t.Data)
 }
 
 func (c *collector) features() (f *eval.Features, err error) {
-	f = &eval.Features{N: c.n, D: c.width, Pool: c.pool, Logits: c.logits}
+	f = &eval.Features{N: c.n, D: c.width, Pool: c.pool, Logits: c.logits, SpatialRows: c.rows}
 	if c.want.stats {
 		f.Stats, err = c.stats.Stats()
 	}

@@ -23,6 +23,8 @@ type resolvedRow struct {
 	Guidance  map[string]any     `yaml:"guidance"`
 	Reference string             `yaml:"reference"`
 	Inception Inception          `yaml:"inception"`
+	Protocol  string             `yaml:"protocol"`
+	Bootstrap int                `yaml:"bootstrap"`
 	Metrics   []map[string]any   `yaml:"metrics"`
 	Published map[string]float64 `yaml:"published"`
 }
@@ -32,7 +34,7 @@ func (r *row) config() (json.RawMessage, error) {
 	out := resolvedRow{
 		Name: r.Name, Label: r.label, Samples: r.Samples, Seed: r.Seed, Batch: r.Batch,
 		Sampler: map[string]any{r.sampler.Name: r.sampler.Value}, Guidance: map[string]any{},
-		Reference: r.Reference, Inception: r.Inception, Metrics: []map[string]any{}, Published: r.published,
+		Reference: r.Reference, Inception: r.Inception, Protocol: r.Protocol, Bootstrap: r.Bootstrap, Metrics: []map[string]any{}, Published: r.published,
 	}
 	var err error
 	if out.Model, err = r.model.settings(); err != nil {

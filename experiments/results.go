@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"sagbench/eval"
 )
 
 // metricsFile is what a run's results are called in its folder.
@@ -24,14 +26,16 @@ const metricsFormat = 1
 // or the folder, so that a run that was interrupted gives the same bytes as one
 // that was not. Tables are rendered from these files alone.
 type Metrics struct {
-	Format     int       `json:"format"`          // metricsFormat
-	Experiment string    `json:"experiment"`      // its name
-	Run        string    `json:"run"`             // the run id
-	Row        int       `json:"row"`             // place in the experiment's table, from 0
-	Label      string    `json:"label,omitempty"` // of the entry of rows:
-	Settings   []Setting `json:"settings"`        // what the sweep chose, slowest path first
-	Samples    int       `json:"samples"`         // images that the scores are over
-	Evaluation string    `json:"evaluation"`      // hash of what the scores depend on beside the images
+	Format     int       `json:"format"`              // metricsFormat
+	Experiment string    `json:"experiment"`          // its name
+	Run        string    `json:"run"`                 // the run id
+	Row        int       `json:"row"`                 // place in the experiment's table, from 0
+	Label      string    `json:"label,omitempty"`     // of the entry of rows:
+	Settings   []Setting `json:"settings"`            // what the sweep chose, slowest path first
+	Samples    int       `json:"samples"`             // images that the scores are over
+	Evaluation string    `json:"evaluation"`          // hash of what the scores depend on beside the images
+	Protocol   string    `json:"protocol,omitempty"`  // whose reading of the metrics, and what was set otherwise; "" in older files: adm
+	Bootstrap  int       `json:"bootstrap,omitempty"` // draws of the images, whose scores bootstrap.csv holds
 
 	Scores    []Score            `json:"scores"`
 	Published map[string]float64 `json:"published,omitempty"` // metric's name → the authors' value
@@ -58,6 +62,8 @@ type Score struct {
 	Decimals  int     `json:"decimals"`       // that a table shows
 	Std       float64 `json:"std,omitempty"`  // over splits or subsets; 0 where there is none
 	Note      string  `json:"note,omitempty"` // how it was computed
+
+	Interval *eval.Interval `json:"interval,omitempty"` // of 95 %, from a bootstrap; nil where there was none
 
 	Warnings []string `json:"warnings,omitempty"` // why it may mislead
 }

@@ -40,6 +40,7 @@ type row struct {
 	attachments   []attachment // the networks of the guidances that have one
 	taps          []sampling.Tap
 	perturbations []sampling.Perturbation
+	protocol      eval.Protocol
 	metrics       []configs.Named[eval.Metric]
 	prompts       []string                 // those of the list or of the file
 	encoded       map[string]tensor.Tensor // [1,L,D] by prompt, made by the row's network
@@ -91,9 +92,15 @@ func decodeRow(from configs.Row) (*row, error) {
 	r.model, errModel = decodeNet(r.Model)
 	r.sampler.Name, r.sampler.Value, errSampler = sampling.Samplers.One(r.Sampler)
 	r.guidances, errGuidance = guidance.Registry.Many(r.Guidance)
-	r.metrics, errMetrics = metricsRegistry.Many(r.Metrics)
+	if p, unknown := eval.ProtocolOf(r.Protocol); unknown == nil { // else err tells
+		r.protocol = p
+		r.metrics, errMetrics = registry(p).Many(r.Metrics)
+	}
 	if err := configs.Join(err, errModel, errSampler, errGuidance, errMetrics); err != nil {
 		return r, err
+	}
+	if !b.Has("inception.resize") {
+		r.Inception.Resize = models.Resize(r.protocol.Resize)
 	}
 	r.reference = pathAt(b, "reference")
 	r.inception = pathAt(b, "inception.checkpoint")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sagbench/configs"
+	"sagbench/eval"
 )
 
 // A resultTable is a table before it has a form.
@@ -14,7 +15,7 @@ type resultTable struct {
 	columns []tableColumn
 	groups  []tableGroup // rows of one experiment and label, in the order of the experiment
 	notes   []string     // footnote i+1
-	legend  string       // what the columns "paper" are; "" without them
+	legend  []string     // what holds for the whole table
 }
 
 type tableGroup struct {
@@ -30,6 +31,7 @@ type tableColumn struct {
 	direction string // of a metric
 	decimals  int    // of a metric: the most that a row asks for; of a published one: the most that the authors give
 	spread    bool   // a row gives a standard deviation as well
+	interval  bool   // a row gives an interval as well
 	notes     []int  // footnotes that hold for every row
 }
 
@@ -52,7 +54,9 @@ type tableCell struct {
 	notes []int   // footnotes
 	best  bool    // of its column in its group
 
-	std, exactStd string // standard deviation over splits or subsets, "" where there is none
+	margin          string // behind ±: half of the interval, or else the standard deviation; "" where there is neither
+	std             string // for machines: over splits or subsets, "" where there is none
+	lowest, highest string // for machines: the ends of the interval, "" where there is none
 }
 
 // nothing stands where there is no value.
@@ -87,11 +91,34 @@ func newTable(rows []*Metrics) *resultTable {
 	for j := range t.columns {
 		t.liftNotes(j)
 		t.markBest(j)
-		if t.columns[j].kind == publishedColumn {
-			t.legend = "paper: the value that the authors published; " + nothing + " where they give none"
+	}
+	t.legend = legendOf(rows, t.columns)
+	return t
+}
+
+// legendOf are the lines below a table: its protocol unless that is ADM's, and
+// what ± and the columns "paper" are.
+func legendOf(rows []*Metrics, columns []tableColumn) []string {
+	var lines []string
+	add := func(line string) {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
 		}
 	}
-	return t
+	for _, m := range rows {
+		if m.Protocol != "" && m.Protocol != eval.DefaultProtocol {
+			add("protocol: " + m.Protocol)
+		}
+	}
+	for _, m := range rows {
+		if m.Bootstrap > 0 {
+			add(fmt.Sprintf("±: half the width of the 95 %% interval from %d draws of the images", m.Bootstrap))
+		}
+	}
+	if slices.ContainsFunc(columns, func(c tableColumn) bool { return c.kind == publishedColumn }) {
+		add("paper: the value that the authors published; " + nothing + " where they give none")
+	}
+	return lines
 }
 
 // columnsOf lists the columns that the rows have something for.
@@ -148,6 +175,7 @@ func metricColumns(rows []*Metrics) []tableColumn {
 			}
 			columns[i].decimals = max(columns[i].decimals, s.Decimals)
 			columns[i].spread = columns[i].spread || s.Std > 0
+			columns[i].interval = columns[i].interval || s.Interval != nil
 		}
 	}
 	for i := len(columns) - 1; i >= 0; i-- {
@@ -167,13 +195,18 @@ func metricColumns(rows []*Metrics) []tableColumn {
 
 // arrow says which way is better.
 func (c tableColumn) arrow() string {
-	switch {
-	case c.kind != metricColumn:
+	if c.kind != metricColumn {
 		return ""
-	case c.direction == higherIsBetter:
-		return "↑"
 	}
-	return "↓"
+	return arrowOf(c.direction)
+}
+
+// arrowOf is the arrow of a Score.Direction.
+func arrowOf(direction string) string {
+	if direction == higherIsBetter {
+		return string(eval.Higher)
+	}
+	return string(eval.Lower)
 }
 
 // isNumber tells columns that are aligned to the right.

@@ -31,7 +31,11 @@ func (c tableColumn) cell(m *Metrics) tableCell {
 			cell := c.number(s.Value)
 			if s.Std > 0 {
 				std := c.number(s.Std)
-				cell.std, cell.exactStd = std.text, std.exact
+				cell.margin, cell.std = std.text, std.exact
+			}
+			if i := s.Interval; i != nil {
+				cell.margin = c.number(i.Half()).text
+				cell.lowest, cell.highest = c.number(i.Low).exact, c.number(i.High).exact
 			}
 			return cell
 		}

@@ -12,7 +12,7 @@ var latexEscapes = strings.NewReplacer(
 	`[`, `{[}`, `*`, `{*}`, `|`, `\textbar{}`,
 	`\`, `\textbackslash{}`, `{`, `\{`, `}`, `\}`, `&`, `\&`, `%`, `\%`, `$`, `\$`, `#`, `\#`, `_`, `\_`,
 	`~`, `\textasciitilde{}`, `^`, `\textasciicircum{}`, `<`, `\textless{}`, `>`, `\textgreater{}`,
-	`—`, `---`, `–`, `--`, `×`, `$\times$`, `≤`, `$\le$`, `≥`, `$\ge$`, `σ`, `$\sigma$`, `η`, `$\eta$`, `√`, `$\surd$`, `Σ`, `$\Sigma$`)
+	`—`, `---`, `–`, `--`, `×`, `$\times$`, `≤`, `$\le$`, `≥`, `$\ge$`, `±`, `$\pm$`, `σ`, `$\sigma$`, `η`, `$\eta$`, `√`, `$\surd$`, `Σ`, `$\Sigma$`)
 
 func latexText(s string) string { return latexEscapes.Replace(oneLine(s)) }
 
@@ -53,8 +53,8 @@ func renderLaTeX(w io.Writer, t *resultTable) error {
 	for i, note := range t.notes {
 		fmt.Fprintf(&out, "\n{\\footnotesize %s %s\\par}\n", latexMarks([]int{i + 1}), latexText(note))
 	}
-	if t.legend != "" {
-		fmt.Fprintf(&out, "\n{\\footnotesize %s\\par}\n", latexText(t.legend))
+	for _, line := range t.legend {
+		fmt.Fprintf(&out, "\n{\\footnotesize %s\\par}\n", latexText(line))
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
@@ -82,8 +82,8 @@ func (c tableColumn) latexCell(cell tableCell, row int) string {
 	if cell.best {
 		text = `\textbf{` + text + "}"
 	}
-	if cell.std != "" {
-		text += ` $\pm$ ` + cell.std
+	if cell.margin != "" {
+		text += ` $\pm$ ` + cell.margin
 	}
 	return text + latexMarks(cell.notes)
 }

@@ -34,8 +34,8 @@ func (c tableColumn) written(cell tableCell, row int, once bool) string {
 		return ""
 	}
 	text := cell.String()
-	if cell.std != "" {
-		text += " ± " + cell.std
+	if cell.margin != "" {
+		text += " ± " + cell.margin
 	}
 	return text + superscript(cell.notes)
 }
@@ -46,10 +46,7 @@ func (t *resultTable) footer() []string {
 	for i, note := range t.notes {
 		lines = append(lines, superscript([]int{i + 1})+" "+note)
 	}
-	if t.legend != "" {
-		lines = append(lines, t.legend)
-	}
-	return lines
+	return append(lines, t.legend...)
 }
 
 // renderTerminal draws a table for people at a terminal.
@@ -172,6 +169,9 @@ func renderCSV(w io.Writer, rows []*Metrics, order string) error {
 		if c.spread {
 			head = append(head, key+"_std")
 		}
+		if c.interval {
+			head = append(head, key+"_low", key+"_high")
+		}
 	}
 	if err := out.Write(head); err != nil {
 		return fmt.Errorf("table: %w", err)
@@ -182,7 +182,10 @@ func renderCSV(w io.Writer, rows []*Metrics, order string) error {
 			for j, cell := range row {
 				line = append(line, cell.exact)
 				if t.columns[j].spread {
-					line = append(line, cell.exactStd)
+					line = append(line, cell.std)
+				}
+				if t.columns[j].interval {
+					line = append(line, cell.lowest, cell.highest)
 				}
 			}
 			if err := out.Write(line); err != nil {
