@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sagbench/internal/fuzzing"
 )
 
 var seeds = []string{
@@ -14,8 +16,13 @@ var seeds = []string{
 	"a: &x {b: [1, *y]}\nc: {<<: *x}\n", "a: &y [1]\nc: [*y, *y]\n<<: {d: 1}", "a: &a [*a]",
 	"include: [t.yaml, other.yaml]\n", "include: other.yaml\na: !replace {b: 1}",
 	"t: [\"\", '250', yes, !!str 1, 1e3, 010, 0x1F, .inf, ~, 2024-01-01, |\n  x\n  y\n]", "\"a b\": >\n  folded\n  text\n\n? x\n: y\n",
+	"a: &a [1,1,1,1]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d]\nf: [*e,*e,*e,*e]\n",
 	"a: [1, 2\nb: 3", "a:\n\tb: 1", "a: 1\n---\nb: 2", "\xef\xbb\xbfa: 1", "a: \xff", "# c\n", "{}", "a.b: {c.d: 1}\n'': 2\n",
 }
+
+// memoryFactor bounds the bytes that parsing allocates for each of the input,
+// and for each of the 2048 values that aliases may add.
+const memoryFactor = 2048
 
 // Whatever the bytes: no panic, errors name the file, and what parses is read
 // back from its own YAML as the same document.
@@ -24,7 +31,9 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := Parse("fuzz.yaml", data)
+		var b Block
+		var err error
+		fuzzing.Bounded(t, len(data)+2048, memoryFactor, func() { b, err = Parse("fuzz.yaml", data) })
 		if err != nil {
 			for line := range strings.SplitSeq(err.Error(), "\n") {
 				if !strings.HasPrefix(line, "fuzz.yaml") {

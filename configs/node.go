@@ -7,8 +7,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxNodes bounds a document after its aliases are written out, so that a few
-// lines of nested aliases cannot fill the memory.
+// maxNodes bounds a document after its aliases are written out, and so do its
+// bytes and 2048: a few lines of nested aliases cannot fill the memory.
 const maxNodes = 100_000
 
 type kind uint8

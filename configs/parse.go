@@ -52,7 +52,7 @@ func (s source) parse() (*node, error) {
 	if doc == nil || len(doc.Content) == 0 {
 		return nil, nil
 	}
-	c := converter{src: s, inside: map[*yaml.Node]bool{}}
+	c := converter{src: s, inside: map[*yaml.Node]bool{}, most: min(maxNodes, 2048+len(s.data))}
 	n := c.convert(doc.Content[0], "")
 	return n, Join(c.faults...)
 }
@@ -161,6 +161,7 @@ func (s source) syntaxError(err error) error {
 type converter struct {
 	src    source
 	inside map[*yaml.Node]bool // anchors being converted, to see an alias inside its own anchor
+	most   int                 // nodes
 	count  int
 	faults []error
 }
@@ -172,9 +173,9 @@ func (c *converter) fault(at position, format string, args ...any) {
 func (c *converter) convert(y *yaml.Node, path string) *node {
 	at := c.src.position(y.Line)
 	null := &node{at: at, tag: tagNull}
-	if c.count++; c.count >= maxNodes {
-		if c.count == maxNodes {
-			c.fault(at, "the document has more than %d values once its aliases are written out", maxNodes)
+	if c.count++; c.count >= c.most {
+		if c.count == c.most {
+			c.fault(at, "the document has more than %d values once its aliases are written out", c.most)
 		}
 		return null
 	}

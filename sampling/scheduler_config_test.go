@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sagbench/internal/fuzzing"
 	"sagbench/models/tensor"
 )
 
@@ -171,7 +172,9 @@ func FuzzParseSchedulerConfig(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := ParseSchedulerConfig(data)
+		var c *SchedulerConfig
+		var err error
+		fuzzing.Bounded(t, len(data), 512, func() { c, err = ParseSchedulerConfig(data) })
 		if err != nil || or(c.NumTrainTimesteps, 1000) > 5000 {
 			return
 		}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/nlpodyssey/gopickle/types"
+
+	"sagbench/internal/fuzzing"
 )
 
 // examine checks what holds of every file that opens: each tensor has the
@@ -28,13 +30,19 @@ func examine(t *testing.T, f *File) {
 	}
 }
 
+// memoryFactor bounds the bytes that reading allocates for each of the input:
+// a pickle makes an object of 64 bytes out of one opcode.
+const memoryFactor = 256
+
 // fuzzBytes opens data. No input may panic: parse would turn that into an
 // error, which only a fault of the disk should need.
 func fuzzBytes(t *testing.T, data []byte) {
 	if len(data) > 1<<20 {
 		return
 	}
-	f, err := parseBytes(data)
+	var f *File
+	var err error
+	fuzzing.Bounded(t, len(data), memoryFactor, func() { f, err = parseBytes(data) })
 	if err != nil {
 		if strings.Contains(err.Error(), "the content is broken") {
 			t.Fatal(err)
@@ -80,7 +88,10 @@ func FuzzPickle(f *testing.F) {
 		m := &mapping{path: "memory.pt", data: rampBytes(24)}
 		b := newBudget(int64(len(data)))
 		u := &unpickler{b: b, persistent: func(id types.Tuple) (any, error) { return parseStorage(id) }}
-		root, n, err := u.load(data)
+		var root any
+		var n int
+		var err error
+		fuzzing.Bounded(t, len(data), memoryFactor, func() { root, n, err = u.load(data) })
 		if err != nil {
 			return
 		}

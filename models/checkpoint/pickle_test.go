@@ -90,7 +90,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
 		}
-		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(256<<20+4*len(data)); got > most {
+		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(newBudget(int64(len(data))).most); got > most {
 			t.Errorf("%s: a file of %d bytes allocates %d", name, len(data), got)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sagbench/internal/fuzzing"
 	"sagbench/models/checkpoint"
 )
 
@@ -271,7 +272,9 @@ func FuzzLoad(f *testing.F) {
 		for name, data := range map[string][]byte{vocabJSON: vocab, mergesTXT: merges, configJSON: config} {
 			must(t, os.WriteFile(filepath.Join(folder, name), data, 0o644))
 		}
-		tok, err := Load(folder)
+		var tok *Tokenizer
+		var err error
+		fuzzing.Bounded(t, len(vocab)+len(merges)+len(config), 512, func() { tok, err = Load(folder) })
 		if err != nil {
 			return
 		}
