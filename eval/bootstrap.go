@@ -116,7 +116,10 @@ func (i Interval) Half() float64 { return (i.High - i.Low) / 2 }
 // is the same in both, is gone from it.
 func NewInterval(value float64, replicates []float64) Interval {
 	sorted := slices.Sorted(slices.Values(replicates))
-	mean, _ := meanStd(sorted)
+	mean := sorted[0] // exact where all are equal
+	for _, v := range sorted {
+		mean += (v - sorted[0]) / float64(len(sorted))
+	}
 	return Interval{value - (quantile(sorted, 0.975) - mean), value - (quantile(sorted, 0.025) - mean)}
 }
 

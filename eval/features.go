@@ -20,6 +20,7 @@ type Features struct {
 	Logits      []float32 // [N,K] class logits in file order; nil: Pool·ClassWeightᵀ
 	ClassWeight []float32 // [K,D] last layer of the classifier, without bias
 	Products    Products  // nil: Gonum
+	Notes       []string  // what was assumed, converted or left out on the way here, for people
 
 	mu   sync.Mutex
 	memo map[any]any // radii, statistics: what a sweep computes once for its reference

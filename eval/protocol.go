@@ -67,6 +67,17 @@ func defaults(others map[string]func() Metric) map[string]func() Metric {
 	return all
 }
 
+// Mean is the arithmetic of the mean of pool features.
+func (p Protocol) Mean() MeanType { return p.Metrics["fid"]().(*FID).Mean }
+
+// Choice are the images that stand for n in a reference batch: count of them,
+// in order (numpy.random.RandomState(0).permutation(n)[:count], sorted).
+func Choice(n, count int) []int {
+	chosen := newRandomState(0).permutation(n)[:count]
+	slices.Sort(chosen)
+	return chosen
+}
+
 // ProtocolOf is the protocol of that name.
 func ProtocolOf(name string) (Protocol, error) {
 	p, ok := Protocols[name]

@@ -17,6 +17,8 @@ type Reference struct {
 	Spatial  *Stats      // mu_s, sigma_s; nil where the file has none
 	Images   *images.Set // nil where there are none
 	Warnings []string    // what the file cannot supply, or what is suspicious about it
+
+	Provenance *Provenance // how the statistics were made; nil where the file does not say
 }
 
 // ReadReference reads a set of images, whatever package images opens, or an
@@ -76,6 +78,15 @@ func (r *Reference) read(f *npz.File) error {
 	if has("mu_s", "sigma_s") {
 		r.Spatial, err = readStats(f, "mu_s", "sigma_s")
 		faults = append(faults, err)
+	}
+	if r.Provenance, err = readProvenance(f); err != nil {
+		faults = append(faults, err)
+	} else if p := r.Provenance; p != nil {
+		for _, s := range []*Stats{r.Pool, r.Spatial} {
+			if s != nil {
+				s.N = p.Images
+			}
+		}
 	}
 	if has("arr_0") && errors.Join(faults...) == nil {
 		r.Images, err = images.OfArray(r.Path, func() (*npz.Array, error) { return f.Array("arr_0") }, f)

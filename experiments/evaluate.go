@@ -1,15 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+
 	"errors"
 	"fmt"
-	"io"
+
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,10 +21,20 @@ import (
 	"sagbench/models/ort"
 )
 
+// An evalJob is what the command eval is asked for.
+type evalJob struct {
+	protocol           eval.Protocol
+	network            Inception
+	reference, samples string
+	metrics            []configs.Named[eval.Metric]
+	bootstrap          int
+	read               images.Options
+}
+
 func evalCommand(g *globals) *cobra.Command {
-	c := Inception{Resize: models.TF, Inception: models.Inception{InputSize: 299}}
-	protocol, metrics, output := eval.DefaultProtocol, "fid, sfid, is, precision, recall", ""
-	var opt images.Options
+	job := evalJob{network: Inception{Inception: models.Inception{InputSize: 299}}}
+	protocol, metrics := eval.DefaultProtocol, "fid, sfid, is, precision, recall"
+	var out outputs
 	cmd := &cobra.Command{
 		Use:   "eval REF SAMPLES",
 		Short: "score samples against a reference batch, as ADM's evaluator.py does",
@@ -38,50 +48,51 @@ func evalCommand(g *globals) *cobra.Command {
 Images of one set may differ in size. Their pixels are those that Pillow's
 convert("RGB") gives: grey is repeated over three channels, transparency is dropped.
 
-The features of REF are kept in the user's cache folder under the hash of their
-content. --metrics takes options as an experiment does: --metrics "fid, is: {splits: 10}".`,
+--protocol says whose numbers are wanted: it sets the resize and the options of the
+metrics, any of which --resize and --metrics set otherwise, --metrics as an experiment
+does: --metrics "fid, is: {splits: 10}". docs/evaluation.md compares the protocols.
+
+Features are kept in the user's cache folder under the hash of the images' content. The
+exit status is 1 where a metric could not be computed; the others are printed.`,
 		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
-  sagbench eval ref.npz folder-of-images --inception FILE --skip-broken
-  sagbench eval REF SAMPLES --inception FILE --metrics fid,is --json scores.json`,
+  sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
+  sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return fmt.Errorf("eval: %d files given, expected two: the reference batch and the samples", len(args))
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := eval.ProtocolOf(protocol)
-			if err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			job.reference, job.samples = args[0], args[1]
+			if job.protocol, err = eval.ProtocolOf(protocol); err != nil {
 				return fmt.Errorf("--%w", err)
 			}
-			chosen, err := parseMetrics(p, metrics)
-			if err != nil {
+			if job.metrics, err = parseMetrics(job.protocol, metrics); err != nil {
 				return err
 			}
-			if c.Checkpoint == "" {
-				return fmt.Errorf("--inception is missing: the FID Inception's weights, published as pt_inception-2015-12-05-6726825d.pth at %s", inceptionPage)
+			if job.bootstrap != 0 && job.bootstrap < eval.MinReplicates {
+				return fmt.Errorf("--bootstrap is %d, expected 0 or at least %d", job.bootstrap, eval.MinReplicates)
 			}
-			if err := c.Validate(); err != nil {
-				return fmt.Errorf("--%w", err)
-			}
-			result, err := evaluateFiles(cmd.Context(), g.runtime(), newProgress(os.Stderr), c, args[0], args[1], opt, chosen)
-			if err != nil {
+			if err := errors.Join(job.network.settle(job.protocol), out.check()); err != nil {
 				return err
 			}
-			if err := result.print(cmd.OutOrStdout()); err != nil || output == "" {
+			result, err := job.run(cmd.Context(), g.runtime(), newProgress(os.Stderr))
+			if result == nil {
 				return err
 			}
-			return result.write(output)
+			return errors.Join(out.write(cmd.OutOrStdout(), result), err)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.Checkpoint, "inception", "", "weights of the FID Inception, with pytorch-fid's names")
-	f.IntVar(&c.InputSize, "input-size", c.InputSize, "height and width that images are resized to")
-	f.StringVar((*string)(&c.Resize), "resize", string(c.Resize), "how: tf (ADM's evaluator), torch (pytorch-fid) or clean (clean-fid)")
+	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
+	job.network.flags(cmd)
 	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas: "+fmt.Sprint(metricsRegistry.Names()))
-	f.BoolVar(&opt.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
-	f.StringVar(&output, "json", "", "file to write the scores to, with every digit and the hashes of all inputs")
+	f.IntVar(&job.bootstrap, "bootstrap", 0, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
+	f.BoolVar(&job.read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
+	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them; - for standard output")
+	f.StringVar(&out.csv, "csv", "", "file for the scores with every digit; - for standard output")
 	return cmd
 }
 
@@ -99,74 +110,58 @@ func parseMetrics(p eval.Protocol, list string) ([]configs.Named[eval.Metric], e
 	return chosen, err
 }
 
-// An evaluation is what the command eval found.
-type evaluation struct {
-	Samples  int                       `json:"samples"`
-	Scores   []Score                   `json:"scores"`
-	Inputs   map[string]evaluatedInput `json:"inputs"`
-	Versions map[string]string         `json:"versions"`
-}
-
-// An evaluatedInput is a file or a folder, and what was met in reading its
-// images, where they were read.
-type evaluatedInput struct {
-	InputFile
-	Images *imagesRead `json:"images,omitempty"`
-}
-
-type imagesRead struct {
-	Count     int                       `json:"count"`               // that were looked at
-	Converted map[images.Conversion]int `json:"converted,omitempty"` // of them, by what was done to make them RGB of 8 bits
-	Broken    []string                  `json:"broken,omitempty"`    // left out
-}
-
-func readAs(r images.Report) *imagesRead {
-	if r.Decoded == 0 {
-		return nil
-	}
-	out := &imagesRead{Count: r.Decoded, Converted: r.Converted}
-	for _, b := range r.Broken {
-		out.Broken = append(out.Broken, b.Name)
-	}
-	return out
-}
-
-// evaluateFiles scores samples against a reference.
-func evaluateFiles(ctx context.Context, runtime ort.Options, p *progress, c Inception, reference, samples string, opt images.Options, metrics []configs.Named[eval.Metric]) (*evaluation, error) {
+// run scores the samples against the reference. Where a metric fails, the
+// evaluation holds the others beside the error.
+func (j *evalJob) run(ctx context.Context, runtime ort.Options, p *progress) (*evaluation, error) {
 	defer p.end()
 	h := hashes{}
-	files, err := h.inputs(map[string]string{"reference": reference, "samples": samples, "inception": c.Checkpoint})
-	if err != nil {
-		return nil, err
-	}
-	x, err := newExtractor(c.network(c.Checkpoint), h, runtime)
+	x, err := newExtractor(j.network.network(j.network.Checkpoint), h, runtime)
 	if err != nil {
 		return nil, err
 	}
 	defer x.close()
-	ref, refImages, err := x.reference(ctx, reference, files["reference"].SHA256, opt, referenceParts(metrics), true, p)
+	files, err := h.inputs(map[string]string{"reference": j.reference, "samples": j.samples, "network": j.network.Checkpoint})
 	if err != nil {
 		return nil, err
 	}
-	gen, genImages, err := x.reference(ctx, samples, files["samples"].SHA256, opt, generatedParts(metrics), false, p)
+	want := generatedParts(j.metrics)
+	if j.bootstrap > 0 {
+		want = want.drawn()
+	}
+	ref, refImages, err := x.reference(ctx, j.reference, files["reference"].SHA256, j.read, referenceParts(j.metrics), true, p)
+	if err != nil {
+		return nil, err
+	}
+	gen, genImages, err := x.reference(ctx, j.samples, files["samples"].SHA256, j.read, want, true, p)
 	if err != nil {
 		return nil, err
 	}
 	p.end()
 	x.net.Rest()
-	out := &evaluation{Samples: gen.N, Inputs: map[string]evaluatedInput{
-		"reference": {files["reference"], readAs(refImages)},
-		"samples":   {files["samples"], readAs(genImages)},
-		"inception": {InputFile: files["inception"]},
+	out := &evaluation{Format: evaluationFormat, Samples: gen.N, Inputs: map[string]evaluatedInput{
+		"reference": inputOf(files["reference"], ref, refImages),
+		"samples":   inputOf(files["samples"], gen, genImages),
+		"network":   {InputFile: files["network"]},
 	}}
-	if out.Scores, err = score(ctx, ref, gen, metrics, p); err != nil {
+	if err := out.describe(j, x); err != nil {
 		return nil, err
 	}
-	out.Versions, err = versions()
-	return out, err
+	notes := append(foreign(j.protocol, j.metrics), unusualNumbers(gen)...)
+	for _, n := range notes {
+		p.note("note: " + n)
+	}
+	out.Notes = slices.Concat(ref.Notes, gen.Notes, notes)
+	var failed error
+	if out.Scores, failed = score(ctx, ref, gen, j.metrics, p); len(out.Scores) == 0 {
+		return nil, failed
+	}
+	if j.bootstrap > 0 && failed == nil {
+		_, failed = addIntervals(ctx, ref, gen, j.metrics, out.Scores, j.bootstrap, p)
+	}
+	return out, failed
 }
 
-// score computes the metrics.
+// score computes the metrics: those that can be, beside the error about the others.
 func score(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named[eval.Metric], p *progress) ([]Score, error) {
 	var all []eval.Metric
 	for _, m := range metrics {
@@ -176,13 +171,12 @@ func score(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named
 	for _, w := range report.Warnings {
 		p.warn(relative(w, ref, gen))
 	}
-	if err != nil {
-		return nil, err
-	}
+	faults := []error{err}
 	var out []Score
 	for _, s := range report.Scores {
 		if math.IsNaN(s.Value) || math.IsInf(s.Value, 0) {
-			return nil, fmt.Errorf("%s of %s is %g; look at the images and at the statistics of %s", s.Title, gen.Source, s.Value, ref.Source)
+			faults = append(faults, fmt.Errorf("%s of %s is %g; look at the images and at the statistics of %s", s.Title, gen.Source, s.Value, ref.Source))
+			continue
 		}
 		direction := lowerIsBetter
 		if s.Direction == eval.Higher {
@@ -194,7 +188,7 @@ func score(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named
 		}
 		out = append(out, own)
 	}
-	return out, nil
+	return out, errors.Join(faults...)
 }
 
 // relative is a warning without the folders of this machine.
@@ -207,34 +201,6 @@ func relative(warning string, ref, gen *eval.Features) string {
 func versions() (map[string]string, error) {
 	runtime, err := ort.RuntimeVersion()
 	return map[string]string{"sagbench": version, "sampling": fmt.Sprint(samplingVersion), "onnxruntime": runtime}, err
-}
-
-// print writes a line a score.
-func (e *evaluation) print(w io.Writer) error {
-	for _, s := range e.Scores {
-		text := fmt.Sprintf("%-12s %s %.*f", s.Title, arrowOf(s.Direction), s.Decimals+2, s.Value)
-		if s.Std > 0 {
-			text += fmt.Sprintf(" ± %.*f", s.Decimals+2, s.Std)
-		}
-		if s.Note != "" {
-			text += "   (" + s.Note + ")"
-		}
-		if _, err := fmt.Fprintln(w, text); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (e *evaluation) write(path string) error {
-	var out bytes.Buffer
-	j := json.NewEncoder(&out)
-	j.SetIndent("", "  ")
-	j.SetEscapeHTML(false)
-	if err := j.Encode(e); err != nil {
-		return err
-	}
-	return writeWhole(path, out.Bytes())
 }
 
 // hashes remembers the sha256 of files and folders by path, for the time of one command.

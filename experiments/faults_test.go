@@ -209,7 +209,7 @@ func TestEval(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range rows[0].Scores {
-		if line := fmt.Sprintf("%-12s", s.Title); !strings.Contains(p.stdout.String(), line) {
+		if line := "│ " + s.Title + " " + arrowOf(s.Direction); !strings.Contains(p.stdout.String(), line) {
 			t.Errorf("no %q in\n%s", line, &p.stdout)
 		}
 		if value := fmt.Sprintf(`"value": %v`, s.Value); !strings.Contains(string(scores), value) {

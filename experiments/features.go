@@ -62,6 +62,12 @@ func (x *extractor) close() {
 	x.products.Close()
 }
 
+// side is the height and width of the images that the network looks at.
+func (x *extractor) side() int {
+	shape := x.net.InputShape()
+	return shape[len(shape)-1]
+}
+
 // key tells which features the extractor computes.
 func (x *extractor) key() string { return x.featureNetwork.key(x.sha256) }
 

@@ -2,14 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
+	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"sagbench/eval"
 	"sagbench/eval/images"
-	"sagbench/models/ort"
 )
 
 // reference is what the metrics need of a reference batch or of samples:
@@ -23,11 +23,12 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, o
 		return nil, report, err
 	}
 	defer ref.Close()
-	for _, w := range ref.Warnings {
-		p.warn(w)
-	}
 	if ref.Pool != nil && ref.Pool.D() != x.net.Width() {
 		return nil, report, fmt.Errorf("%s: its statistics are of %d features, the Inception network has %d: they were made with another network", path, ref.Pool.D(), x.net.Width())
+	}
+	notes, err := ref.Agree(x.name, x.sha256, string(x.resize), x.side())
+	if err != nil {
+		return nil, report, err
 	}
 	compute := want
 	compute.stats = want.stats && ref.Pool == nil
@@ -45,6 +46,14 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, o
 		f.Spatial = ref.Spatial
 	}
 	x.complete(f, path)
+	f.Notes = slices.Concat(ref.Warnings, notes)
+	for _, line := range report.Notes() {
+		f.Notes = append(f.Notes, path+": "+line)
+	}
+	for i, n := range f.Notes {
+		p.note("note: " + n)
+		f.Notes[i] = strings.ReplaceAll(n, path, filepath.Base(path))
+	}
 	return f, report, nil
 }
 
@@ -60,7 +69,7 @@ func (x *extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if keep {
 		cached = cachePath(key, want)
 	}
-	if f, ok := readFeatures(cached, key, want); ok {
+	if f, ok := cachedFeatures(cached, key, want); ok {
 		return f, images.Report{Decoded: f.N}, nil
 	}
 	p.stage("features of "+filepath.Base(ref.Path), "images", 0, ref.Images.N)
@@ -69,32 +78,14 @@ func (x *extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if err != nil {
 		return nil, report, err
 	}
-	for _, line := range report.Notes() {
-		p.note(fmt.Sprintf("%s: %s", ref.Path, line))
+	if cached == "" || len(report.Broken) > 0 {
+		return f, report, nil
 	}
-	if cached != "" && len(report.Broken) == 0 && os.MkdirAll(filepath.Dir(cached), 0o755) == nil {
-		if err := writeFeatures(cached, key, f); err != nil {
-			p.note(fmt.Sprintf("the features of %s are not kept for the next time: %v", ref.Path, err))
-		}
+	if now, err := images.Hash(ref.Path); err != nil || now != contentSHA256 {
+		return nil, report, errors.Join(err, fmt.Errorf("%s: changed while it was read", ref.Path))
+	}
+	if err := keepFeatures(cached, key, f); err != nil {
+		p.note(fmt.Sprintf("the features of %s are not kept for the next time: %v", ref.Path, err))
 	}
 	return f, report, nil
-}
-
-// featuresKey is a hash of what features of images depend on, the images being
-// given by a hash or an id of theirs.
-func (x *extractor) featuresKey(images string) ([]byte, error) {
-	runtime, err := ort.RuntimeVersion()
-	key := sha256.Sum256(fmt.Appendf(nil, "features 2 %s %s %s", images, x.key(), runtime))
-	return key[:], err
-}
-
-// cachePath names the file that keeps features; "" if the user has no cache
-// folder.
-func cachePath(key []byte, want parts) string {
-	folder, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	name := sha256.Sum256(fmt.Appendf(nil, "%x %v", key, want))
-	return filepath.Join(folder, "sagbench", "features", fmt.Sprintf("%x.npz", name[:16]))
 }
