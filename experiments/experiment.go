@@ -24,7 +24,7 @@ type Experiment struct {
 	Prompting `yaml:",inline"`
 	Sampler   configs.Block     `yaml:"sampler" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
 	Guidance  configs.Block     `yaml:"guidance" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
-	Reference string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s)"`
+	Reference string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s), or images: a folder, .zip or .npy"`
 	Inception Inception         `yaml:"inception" doc:"the network that images are compared with"`
 	Protocol  string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
 	Bootstrap int               `yaml:"bootstrap" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare; 0: none"`

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"sagbench/eval/images"
 	"sagbench/eval/npz"
 	"sagbench/models/checkpoint"
 )
@@ -87,9 +88,9 @@ func (in *input) problem() string {
 		return "there is no such file"
 	case err != nil:
 		return err.Error()
-	case info.IsDir() && in.kind != networkInput: // some checkpoints are folders
+	case info.IsDir() && in.kind == inceptionInput:
 		return "is a folder, expected a file"
-	case info.IsDir():
+	case info.IsDir(): // some checkpoints and sets of images are folders
 		return ""
 	}
 	if err := in.open(); err != nil {
@@ -107,6 +108,9 @@ func (in *input) open() error {
 			return err
 		}
 		return f.Close()
+	}
+	if kind, err := images.KindOf(in.Path); err != nil || kind != images.NPZ {
+		return err
 	}
 	f, err := npz.Open(in.Path)
 	if err != nil {

@@ -7,13 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/jpeg"
 	"image/png"
 	"io"
 	"strings"
 
 	"golang.org/x/image/bmp"
 	"golang.org/x/image/webp"
+
+	"sagbench/eval/images/libjpeg"
 )
 
 // A format is a kind of image file.
@@ -22,14 +23,15 @@ type format struct {
 	is     func(head string) bool // the first 16 bytes
 	config func(io.Reader) (image.Config, error)
 	// least is the size of the smallest file that can hold so many pixels: memory
-	// is not taken on a header's word. nil where the format has no such bound.
+	// is not taken on a header's word. nil where the format has no such bound or
+	// its decoder knows it.
 	least  func(data []byte, pixels int) int
 	decode func(data []byte) (Image, error)
 }
 
 var formats = []*format{
 	{"PNG", begins("\x89PNG\r\n\x1a\n"), png.DecodeConfig, leastPNG, decodePNG},
-	{"JPEG", begins("\xff\xd8\xff"), jpeg.DecodeConfig, leastJPEG, decodeJPEG},
+	{"JPEG", begins("\xff\xd8\xff"), libjpeg.DecodeConfig, nil, decodeJPEG},
 	{"WebP", func(h string) bool { return len(h) >= 12 && h[:4] == "RIFF" && h[8:12] == "WEBP" }, webp.DecodeConfig, nil, decodeWebP},
 	{"BMP", begins("BM"), bmp.DecodeConfig, leastBMP, decodeBMP},
 }
@@ -92,7 +94,12 @@ func checkHeader(r io.Reader, maxPixels int) error {
 }
 
 // Decode decodes the file of one image of at most maxPixels pixels.
-func Decode(data []byte, maxPixels int) (Image, error) {
+func Decode(data []byte, maxPixels int) (im Image, err error) {
+	defer func() { // damaged data is no reason to end the program, whatever a decoder thinks of it
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("cannot be decoded: the decoder failed: %v", fault)
+		}
+	}()
 	f, pixels, err := check(string(data[:min(16, len(data))]), bytes.NewReader(data), maxPixels)
 	if err != nil {
 		return Image{}, err
@@ -100,15 +107,13 @@ func Decode(data []byte, maxPixels int) (Image, error) {
 	if f.least != nil && len(data) < f.least(data, pixels) {
 		return Image{}, fmt.Errorf("%s that is truncated: %d bytes cannot hold %d pixels", f.name, len(data), pixels)
 	}
-	im, err := f.decode(data)
-	if err != nil {
+	if im, err = f.decode(data); err != nil {
 		return Image{}, f.explain(err)
 	}
 	return im, nil
 }
 
-// pngHeader are the bit depth and the colour type of a PNG file that png.
-// DecodeConfig takes.
+// pngHeader are the bit depth and the colour type of a PNG file.
 func pngHeader(data []byte) (depth, colorType byte) { return data[24], data[25] }
 
 // leastPNG: deflate packs at most 1032 bytes into one.
