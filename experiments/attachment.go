@@ -115,20 +115,21 @@ func (r *row) classes(g models.Generator, attached []any) (int, error) {
 	return classes, nil
 }
 
-// agrees is an error unless attachment i, where it draws images as well, makes
-// the same of every timestep as the generator: guidances compare the two.
+// agrees is an error unless attachment i sees what the generator draws, and,
+// where it draws as well, makes the same of every timestep: guidances compare the
+// two.
 func (r *row) agrees(i int, g models.Generator, attached any) error {
+	at := r.attachments[i].guidance.Network()
+	if a, ok := attached.(interface{ SampleShape() []int }); ok && !slices.Equal(g.SampleShape(), a.SampleShape()) {
+		return at.Errorf("this network is one of images or latents of %v, that of the row of %v; expected the same", a.SampleShape(), g.SampleShape())
+	}
 	a, ok := attached.(models.Generator)
 	if !ok {
 		return nil
 	}
-	at := r.attachments[i].guidance.Network()
 	ours, theirs := g.Process(), a.Process()
 	if ours.Predicts != theirs.Predicts {
 		return at.Errorf("this network predicts %s, that of the row %s; expected the same", theirs.Predicts, ours.Predicts)
-	}
-	if !slices.Equal(g.SampleShape(), a.SampleShape()) {
-		return at.Errorf("this network is one of images or latents of %v, that of the row of %v; expected the same", a.SampleShape(), g.SampleShape())
 	}
 	s, err := r.sampler.Value.Schedule(ours.Schedule)
 	other, errOther := r.sampler.Value.Schedule(theirs.Schedule)

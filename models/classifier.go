@@ -175,7 +175,7 @@ func (c *Classifier) Open(path string, opt Options) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ClassifierNet{g, c.NumClasses}, nil
+	return &ClassifierNet{g, c.NumClasses, c.ImageSize}, nil
 }
 
 // Parameters lists the parameters of the network by key with their shapes.
@@ -196,7 +196,11 @@ var (
 type ClassifierNet struct {
 	*graph
 	classes int
+	size    int // height and width in pixels
 }
+
+// SampleShape is [C,H,W] of the noisy images.
+func (n *ClassifierNet) SampleShape() []int { return []int{3, n.size, n.size} }
 
 // Classes is the number of labels.
 func (n *ClassifierNet) Classes() int { return n.classes }

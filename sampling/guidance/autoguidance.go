@@ -73,5 +73,5 @@ func (g *Autoguidance) Delta(ctx context.Context, s *sampling.Step) (sampling.De
 	if err != nil {
 		return sampling.Delta{}, err
 	}
-	return g.between(s, better.Eps, worse.Eps, along(g.Scale))
+	return g.between(s, better.Eps, worse.Eps, along(g.Scale-1))
 }

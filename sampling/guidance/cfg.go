@@ -52,5 +52,5 @@ func (g *CFG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
-	return g.free(ctx, s, "cfg", along(g.Scale))
+	return g.free(ctx, s, "cfg", along(g.Scale-1))
 }

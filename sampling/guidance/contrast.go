@@ -68,9 +68,9 @@ func (g *Contrast) within(s *sampling.Step) bool {
 // worse u, all of the guided channels, in the space of the contrast.
 type rule func(n int, d, c, u []float32)
 
-// along is the rule of a difference that is followed as it is.
-func along(s float64) rule {
-	scale := float32(s - 1)
+// along is the rule of a difference that is followed k times.
+func along(k float64) rule {
+	scale := float32(k)
 	return func(_ int, d, c, u []float32) {
 		for j := range d {
 			d[j] = scale * (c[j] - u[j])

@@ -57,10 +57,5 @@ func (g *Perturbed) away(ctx context.Context, s *sampling.Step, p sampling.Pertu
 	if err != nil {
 		return sampling.Delta{}, err
 	}
-	scale := float32(g.Scale)
-	return g.between(s, good.Eps, bad.Eps, func(_ int, d, c, u []float32) {
-		for j := range d {
-			d[j] = scale * (c[j] - u[j])
-		}
-	})
+	return g.between(s, good.Eps, bad.Eps, along(g.Scale))
 }
