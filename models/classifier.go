@@ -95,19 +95,24 @@ func (c *Classifier) heads(channels int, _ bool) int {
 	return channels / c.NumHeadChannels
 }
 
-// build is EncoderUNetModel.forward and cond_fn of classifier_sample.py: x
-// [N,3,S,S], t [N], y [N] → logits [N,K], and gradient = ∇ₓ Σₙ log p(yₙ | xₙ, t),
-// [N,3,S,S].
-func (c *Classifier) build(m *onnx.Module, u *unet) {
-	x := m.Input("x", checkpoint.F32, onnx.Batch, 3, u.size, u.size)
+// forward is EncoderUNetModel.forward: x [N,3,S,S], t [N] → logits [N,K].
+func (c *Classifier) forward(m *onnx.Module, u *unet) (x, logits onnx.Value) {
+	x = m.Input("x", checkpoint.F32, onnx.Batch, 3, u.size, u.size)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
-	y := m.Input("y", checkpoint.I64, onnx.Batch)
 	none := newTaps(nil)
 	emb := timeEmbed(m.In("time_embed"), steps, u.base)
 	h, features := u.encode(m, x, emb, none)
 	features = append(features, u.middle(m.In("middle_block"), h, emb, none))
-	logits := heads[c.Pool](m.In("out"), features, c)
+	logits = heads[c.Pool](m.In("out"), features, c)
 	m.Output("logits", logits)
+	return x, logits
+}
+
+// backward is forward and cond_fn of classifier_sample.py: with y [N], gradient =
+// ∇ₓ Σₙ log p(yₙ | xₙ, t), [N,3,S,S].
+func (c *Classifier) backward(m *onnx.Module, u *unet) {
+	x, logits := c.forward(m, u)
+	y := m.Input("y", checkpoint.I64, onnx.Batch)
 	m.Output("gradient", m.Grad(m.LogSoftmax(logits), m.OneHot(y, c.NumClasses), x))
 }
 
@@ -171,11 +176,16 @@ func (c *Classifier) Open(path string, opt Options) (Model, error) {
 	if len(opt.Taps) > 0 {
 		return nil, fmt.Errorf("models: classifier: its attention layers cannot be tapped")
 	}
-	g, err := openGraph(path, opt, func(m *onnx.Module) { c.build(m, u) }, c.hint)
+	g, err := openGraph(path, opt, func(m *onnx.Module) { c.backward(m, u) }, c.hint)
 	if err != nil {
 		return nil, err
 	}
-	return &ClassifierNet{g, c.NumClasses, c.ImageSize}, nil
+	logits, err := fileGraph(g.file, opt, func(m *onnx.Module) { c.forward(m, u) }, nil)
+	if err != nil {
+		g.Close()
+		return nil, fmt.Errorf("models: %s: %w", path, err)
+	}
+	return &ClassifierNet{g, logits.Session, c.NumClasses, c.ImageSize}, nil
 }
 
 // Parameters lists the parameters of the network by key with their shapes.
@@ -184,7 +194,7 @@ func (c *Classifier) Parameters() (map[string][]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("models: classifier: %w", err)
 	}
-	return onnx.Parameters(func(m *onnx.Module) { c.build(m, u) })
+	return onnx.Parameters(func(m *onnx.Module) { c.forward(m, u) })
 }
 
 var (
@@ -192,11 +202,19 @@ var (
 	_ sampling.Classifier = (*ClassifierNet)(nil)
 )
 
-// A ClassifierNet is a prepared classifier of noisy images.
+// A ClassifierNet is a prepared classifier of noisy images: a graph that gives
+// the gradient as well, and one that gives the logits alone.
 type ClassifierNet struct {
 	*graph
+	logits  *ort.Session
 	classes int
 	size    int // height and width in pixels
+}
+
+// Close implements Model.
+func (n *ClassifierNet) Close() {
+	n.logits.Close()
+	n.graph.Close()
 }
 
 // SampleShape is [C,H,W] of the noisy images.
@@ -205,9 +223,12 @@ func (n *ClassifierNet) SampleShape() []int { return []int{3, n.size, n.size} }
 // Classes is the number of labels.
 func (n *ClassifierNet) Classes() int { return n.classes }
 
-// Forward implements Model: x [N,3,S,S], t [N] (int64 or float32), y [N] →
-// logits [N,K], gradient [N,3,S,S].
+// Forward implements Model: x [N,3,S,S], t [N] (int64 or float32) → logits [N,K],
+// and with y [N] gradient [N,3,S,S].
 func (n *ClassifierNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
+	if _, labelled := in["y"]; !labelled {
+		return n.logits.Run(ctx, floatTimesteps(in))
+	}
 	return n.Run(ctx, floatTimesteps(in))
 }
 

@@ -155,7 +155,7 @@ func (c *Classifier) Guess(sd checkpoint.StateDict) (Guess, bool) {
 		guess.Mismatches = []string{classifierFlags.Replace(err.Error())}
 		return guess, true
 	}
-	guess.Mismatches = mismatches(sd, func(m *onnx.Module) { g.build(m, g.unet) })
+	guess.Mismatches = mismatches(sd, func(m *onnx.Module) { g.forward(m, g.unet) })
 	return guess, true
 }
 
