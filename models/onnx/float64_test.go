@@ -117,6 +117,13 @@ func (n *node) evaluate(in []Array64) []Array64 {
 		return []Array64{y}
 	}
 	switch n.kind {
+	case "SiLU":
+		sigmoid := x.mapped(unary64["Sigmoid"])
+		y := zeros64(x.Shape...)
+		for i, s := range sigmoid.Data {
+			y.Data[i] = x.Data[i] * s
+		}
+		return []Array64{y, sigmoid}
 	case "Gelu":
 		if n.at["approximate"] == "tanh" {
 			return []Array64{x.mapped(func(x float64) float64 {

@@ -24,7 +24,7 @@ type vjp func(m *Module, n *node, i int, dy []Value) Value
 var vjps = map[string]vjp{
 	"Add": addVJP, "Sub": subVJP, "Mul": mulVJP, "Div": divVJP, "Neg": negVJP,
 	"Exp": expVJP, "Sqrt": sqrtVJP, "Cos": cosVJP, "Sin": sinVJP,
-	"Sigmoid": sigmoidVJP, "Relu": reluVJP, "Gelu": geluVJP, "Clip": clipVJP, "Cast": castVJP,
+	"Sigmoid": sigmoidVJP, "SiLU": siluVJP, "Relu": reluVJP, "Gelu": geluVJP, "Clip": clipVJP, "Cast": castVJP,
 	"Softmax": softmaxVJP, "LogSoftmax": logSoftmaxVJP,
 
 	"Reshape": reshapeVJP, "Transpose": transposeVJP, "Concat": concatVJP, "Split": splitVJP, "Slice": sliceVJP,

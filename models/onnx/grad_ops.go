@@ -61,6 +61,12 @@ func sigmoidVJP(m *Module, n *node, _ int, dy []Value) Value {
 	return m.Mul(dy[0], m.Mul(y, m.Sub(m.Scalar(1), y)))
 }
 
+// dy·σ·(1 + x − y) with y = x·σ.
+func siluVJP(m *Module, n *node, _ int, dy []Value) Value {
+	x, y, sigmoid := n.in[0], n.out[0], n.out[1]
+	return m.Mul(m.Mul(dy[0], sigmoid), m.Add(m.Sub(x, y), m.Scalar(1)))
+}
+
 // dy where x > 0.
 func reluVJP(m *Module, n *node, _ int, dy []Value) Value {
 	return m.where(m.compare("Greater", n.in[0], m.Scalar(0)), dy[0])

@@ -93,7 +93,19 @@ func (m *Module) ReLU(x Value) Value { return m.unary("Relu", x, nil) }
 
 // SiLU is x·σ(x). Written as two nodes, which the runtime fuses; ONNX's own
 // Swish has no CPU kernel.
-func (m *Module) SiLU(x Value) Value { return m.Mul(x, m.Sigmoid(x)) }
+func (m *Module) SiLU(x Value) Value {
+	sigmoid := m.Sigmoid(x)
+	y := m.Mul(x, sigmoid)
+	m.asOne("SiLU", 2, []Value{x}, y, sigmoid)
+	return y
+}
+
+// asOne makes the last n nodes one operator to Grad, whose derivative is less
+// work than theirs.
+func (m *Module) asOne(kind string, n int, in []Value, out ...Value) {
+	rest := m.g.nodes[:len(m.g.nodes)-n]
+	m.g.nodes = append(rest, node{m, kind, nil, in, out})
+}
 
 // GELU is x·Φ(x) with the exact normal distribution function Φ.
 func (m *Module) GELU(x Value) Value { return m.unary("Gelu", x, attrs{"approximate": "none"}) }
