@@ -38,7 +38,8 @@ type bench struct {
 var benchSections = []benchSection{
 	{"adm-fashion", "ADM, embedded (32×32, 4 M parameters)", (*bench).admFashion},
 	{"sag-step", "a SAG step outside the network", (*bench).sagStep},
-	{"classifier-fashion", "a classifier's gradient, embedded (32×32, 0.6 M parameters)", (*bench).classifier},
+	{"classifier-fashion", "a classifier's gradient, embedded (32×32, 0.6 M parameters)", (*bench).classifierFashion},
+	{"classifier-128", "a classifier's gradient at 128×128 (43 M parameters)", (*bench).classifier128},
 	{"adm-64", "ADM 64×64 (296 M parameters)", func(b *bench) error { return b.official("64x64_diffusion", 1, 8) }},
 	{"adm-128", "ADM 128×128 (422 M parameters)", func(b *bench) error { return b.official("128x128_diffusion", 1, 8) }},
 	{"adm-256", "ADM 256×256 unconditional (553 M parameters)", func(b *bench) error { return b.official("256x256_diffusion_uncond", 1) }},
@@ -206,44 +207,51 @@ func benchInput(g models.Generator, n int) (tensor.Tensor, sampling.Cond, error)
 var officialModels = map[string]string{
 	"64x64_diffusion":          `{family: adm, image_size: 64, num_channels: 192, num_head_channels: 64, num_res_blocks: 3, class_cond: true, use_new_attention_order: true, noise_schedule: cosine, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
 	"128x128_diffusion":        `{family: adm, image_size: 128, num_channels: 256, num_heads: 4, num_res_blocks: 2, class_cond: true, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+	"128x128_classifier":       `{family: classifier, image_size: 128}`,
 	"256x256_diffusion_uncond": `{family: adm, image_size: 256, num_channels: 256, num_head_channels: 64, num_res_blocks: 2, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
 
 	"imagenet64_uncond_100M_1500K": `{family: iddpm, image_size: 64, num_channels: 128, num_res_blocks: 3, learn_sigma: true, diffusion_steps: 4000, noise_schedule: cosine}`,
 	"DiT-XL-2-256x256":             `{family: dit, model: DiT-XL/2, input_size: 32}`,
 }
 
-// official runs a published configuration on random weights.
-func (b *bench) official(name string, batches ...int) error {
+// openOfficial opens a published configuration on random weights, and tells how
+// long that took.
+func (b *bench) openOfficial(name string) (m models.Model, opened time.Duration, err error) {
 	path := filepath.Join(b.scratch, name+".pt")
 	block, err := configs.Parse(name, fmt.Appendf(nil, "{checkpoint: %q, %s", path, officialModels[name][1:]))
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	spec, err := models.Decode(block)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	shapes, err := spec.Flags.(models.Sized).Parameters()
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	if err := randomweights.Write(path, shapes, 1); err != nil {
-		return err
+		return nil, 0, err
 	}
-	defer os.Remove(path)
 	start := time.Now()
-	m, err := spec.Flags.Open(path, models.Options{Options: b.options})
+	m, err = spec.Flags.Open(path, models.Options{Options: b.options})
+	return m, time.Since(start), err
+}
+
+// official runs a published configuration.
+func (b *bench) official(name string, batches ...int) error {
+	defer os.Remove(filepath.Join(b.scratch, name+".pt"))
+	m, opened, err := b.openOfficial(name)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	opened := time.Since(start)
 	g := m.(models.Generator)
 	x, c, err := benchInput(g, 1)
 	if err != nil {
 		return err
 	}
-	start = time.Now()
+	start := time.Now()
 	if _, err := g.Denoise(b.ctx, x, sampling.Timestep{Value: 500}, c); err != nil {
 		return err
 	}

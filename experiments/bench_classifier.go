@@ -2,28 +2,46 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 
+	"sagbench/models"
 	"sagbench/models/ort"
 	"sagbench/models/tensor"
 	"sagbench/sampling"
 )
 
-// classifier times the logits alone, and with the gradient that classifier
-// guidance follows.
-func (b *bench) classifier() error {
+func (b *bench) classifierFashion() error {
 	e, err := loadExperiment("configs/table2-fashion.yaml", nil)
 	if err != nil {
 		return err
 	}
-	r := e.rows[1] // under classifier guidance alone
-	m, err := r.openNetwork(1, b.options)
+	m, err := e.rows[1].openNetwork(1, b.options) // of the row under classifier guidance alone
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	return b.gradients(m, 1, 8, 64)
+}
+
+func (b *bench) classifier128() error {
+	const name = "128x128_classifier"
+	defer os.Remove(filepath.Join(b.scratch, name+".pt"))
+	m, _, err := b.openOfficial(name)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return b.gradients(m, 1, 8)
+}
+
+// gradients times the logits alone, and with the gradient that classifier
+// guidance follows, at the given batch sizes.
+func (b *bench) gradients(m models.Model, batches ...int) error {
+	shape := m.(*models.ClassifierNet).SampleShape()
 	b.header("batch", "logits, best", "logits and gradient, best", "ratio")
-	for _, n := range []int{1, 8, 64} {
-		x, t, y := tensor.New(n, 3, r.imageSide(), r.imageSide()), tensor.New(n), make([]int64, n)
+	for _, n := range batches {
+		x, t, y := tensor.New(append([]int{n}, shape...)...), tensor.New(n), make([]int64, n)
 		if err := (sampling.Keyed{Images: make([]int, n)}).Fill(-1, x); err != nil {
 			return err
 		}
