@@ -44,8 +44,18 @@ func listZip(z *zip.Reader) (*listing, error) {
 }
 
 func openEntry(e *zip.File) (io.ReadCloser, error) {
-	if e.Flags&1 != 0 {
+	switch {
+	case e.Flags&1 != 0:
 		return nil, errors.New("is encrypted")
+	case e.UncompressedSize64 > mostDeflated*e.CompressedSize64+mostFlat:
+		return nil, fmt.Errorf("claims %d bytes in %d deflated ones, which no image needs", e.UncompressedSize64, e.CompressedSize64)
 	}
 	return e.Open()
 }
+
+// Files of images hardly shrink, but for bitmaps of one colour: what a small
+// archive may unpack to is bounded.
+const (
+	mostDeflated = 64
+	mostFlat     = 16 << 20
+)

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sagbench/internal/fuzzing"
 )
 
 // testdata/pillow holds files that Pillow 13.0 with libjpeg-turbo 3.2 and libwebp
@@ -173,7 +175,10 @@ func FuzzDecode(f *testing.F) {
 		f.Add(readFile(f, name))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		im, err := Decode(data, 1<<16)
+		const maxPixels = 1 << 16
+		var im Image
+		var err error
+		fuzzing.Bounded(t, len(data)+maxPixels, 64, func() { im, err = Decode(data, maxPixels) })
 		if err == nil && (im.Height < 1 || im.Width < 1 || len(im.Pixels) != im.Height*im.Width*3) {
 			t.Errorf("%d×%d pixels in %d bytes", im.Height, im.Width, len(im.Pixels))
 		}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sagbench/internal/fuzzing"
 )
 
 // folderOf writes files below a new folder.
@@ -234,19 +236,31 @@ func TestLoaderStops(t *testing.T) {
 	}
 }
 
+// An entry that unpacks to far more than an image of its size is not unpacked.
+func TestSwollenEntry(t *testing.T) {
+	bomb := append(greyLevel(1), make([]byte, 20<<20)...)
+	path := zipOf(t, map[string][]byte{"a.png": greyLevel(1), "b.png": bomb}, "a.png", "b.png")
+	_, err := Open(t.Context(), path, Options{})
+	if err == nil || !strings.Contains(err.Error(), "b.png: claims 20971") || !strings.Contains(err.Error(), "which no image needs") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func FuzzZip(f *testing.F) {
 	files := map[string][]byte{"a.png": greyLevel(1), "b/c.bmp": readFile(f, "testdata/pillow/bmp1.bmp"), "d.txt": nil}
 	f.Add(readFile(f, zipOf(f, files, "a.png", "b/c.bmp", "d.txt")))
 	f.Add(readFile(f, zipOf(f, files, "a.png", "a.png")))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
-		if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
-			return
-		}
-		l, err := listZip(z)
-		if err != nil {
-			return
-		}
+		var l *listing
+		fuzzing.Bounded(t, len(data), 64, func() {
+			z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+			if err == nil || errors.Is(err, zip.ErrInsecurePath) {
+				l, err = listZip(z)
+			}
+			if err != nil {
+				l = &listing{}
+			}
+		})
 		for _, one := range l.files {
 			one.checkHeader(1 << 16)
 			one.decode(1 << 16)
