@@ -30,7 +30,7 @@ func (s *session) known(r *run) (m *Metrics, scored bool, err error) {
 			return m, false, nil
 		}
 	}
-	m.Scores = old.Scores
+	m.Scores, m.Inputs.Samples = old.Scores, old.Inputs.Samples
 	return m, true, nil
 }
 
@@ -71,7 +71,11 @@ func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error)
 	if r.Bootstrap > 0 {
 		want = want.drawn()
 	}
-	key, err := s.extractor.featuresKey(fmt.Sprintf("run %s, %d images", r.id, r.Samples))
+	var err error
+	if r.samples, err = r.store.content(r.Samples); err != nil {
+		return nil, err
+	}
+	key, err := s.extractor.featuresKey(fmt.Sprintf("%s, the first %d", r.samples.SHA256, r.Samples))
 	if err != nil {
 		return nil, err
 	}

@@ -219,3 +219,27 @@ func TestRunAndCompare(t *testing.T) {
 		t.Error(message)
 	}
 }
+
+// Images that somebody replaced after they were evaluated are looked at again.
+func TestReplacedSamples(t *testing.T) {
+	file, results := tiny(t, t.TempDir(), "sweep:", "#"), t.TempDir()
+	args := []string{"run", file, "--results", results, "metrics=[fid]"}
+	succeed(t, args...)
+	rows, err := findMetrics(results)
+	if err != nil || len(rows) != 1 || rows[0].Inputs.Samples.SHA256 == "" {
+		t.Fatal(rows, err)
+	}
+	samples, err := filepath.Glob(filepath.Join(rows[0].folder, "samples", "*.npz"))
+	if err != nil || len(samples) != 1 {
+		t.Fatal(samples, err)
+	}
+	s := &store{folder: filepath.Dir(samples[0]), height: 32, width: 32, classes: 10, seed: 3}
+	if err := s.create(shard{span{0, 8}, samples[0], true}, func(w *npz.ArrayWriter) error { return npz.WriteRows(w, make([]uint8, 8*32*32*3)) }); err != nil {
+		t.Fatal(err)
+	}
+	succeed(t, append(args, "metrics=[fid, sfid]")...)
+	again, err := findMetrics(results)
+	if err != nil || len(again) != 1 || again[0].Scores[0].Value == rows[0].Scores[0].Value || again[0].Inputs.Samples == rows[0].Inputs.Samples {
+		t.Errorf("%+v after the images were replaced, %v", again, err)
+	}
+}

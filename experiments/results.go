@@ -80,6 +80,7 @@ type Inputs struct {
 	Reference  InputFile `json:"reference"`
 	Inception  InputFile `json:"inception"`
 
+	Samples  InputFile            `json:"samples"`            // the images, of which the scores are over the first
 	Guidance map[string]InputFile `json:"guidance,omitempty"` // checkpoints of the guidances that have a network, by their names
 }
 

@@ -159,6 +159,7 @@ func (s *session) row(ctx context.Context, r *run) (*Metrics, error) {
 		if m.Scores, err = s.evaluate(ctx, r); err != nil {
 			return nil, err
 		}
+		m.Inputs.Samples = r.samples
 	}
 	if err := m.write(r.folder); err != nil {
 		return nil, err

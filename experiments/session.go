@@ -43,6 +43,8 @@ type run struct {
 	contents []string // sha256 of the files of each of the row's networks
 	folder   string
 	store    *store
+
+	samples InputFile // all images, once they are looked at
 }
 
 // A referenceOf keeps reference features, and what was derived from them, for

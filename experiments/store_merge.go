@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"sagbench/eval/images"
 	"sagbench/eval/npz"
 	"sagbench/models"
 )
@@ -18,6 +19,16 @@ func (s *store) merged(samples int) (shard, bool) {
 		return shard{}, false
 	}
 	return s.shards[i], true
+}
+
+// content is the file that holds all of [0, samples).
+func (s *store) content(samples int) (InputFile, error) {
+	whole, ok := s.merged(samples)
+	if !ok {
+		return InputFile{}, fmt.Errorf("%s: there is no file with all of %d images", s.folder, samples)
+	}
+	sum, err := images.Hash(whole.path)
+	return InputFile{filepath.Base(whole.path), sum}, err
 }
 
 // merge puts the images [0, samples), all of which are there, into one file and
