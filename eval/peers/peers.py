@@ -1,0 +1,119 @@
+"""One measurement of a public evaluator, in a process of its own.
+
+    python peers.py PEER TASK FOLDER
+
+FOLDER holds what sagbench measures itself on: inception.pt (the FID Inception
+under pytorch-fid's names), images.npy (uint8 NHWC), ref.npy and gen.npy
+(float32 features). Prints one line: the fastest of the repetitions in seconds,
+and the largest resident size of the process in bytes.
+"""
+
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+REPETITIONS = 3
+WARM_UP = 8  # images
+
+
+def timed(work, repetitions=1):
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def in_batches(network, images, size):
+    with torch.no_grad():
+        network(images[:WARM_UP])
+        return timed(lambda: [network(batch) for batch in images.split(size)], REPETITIONS)
+
+
+def images(folder):
+    return torch.from_numpy(np.load(folder / "images.npy")).permute(0, 3, 1, 2).contiguous()
+
+
+def features(folder):
+    return [torch.from_numpy(np.load(folder / name)) for name in ("ref.npy", "gen.npy")]
+
+
+def statistics(x):
+    return np.mean(x, axis=0), np.cov(x, rowvar=False)
+
+
+class TorchFidelity:
+    def inception(self, folder):
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        net = FeatureExtractorInceptionV3(
+            "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=folder / "inception.pt"
+        )
+        return in_batches(net, images(folder), 64)  # its default batch size
+
+    def covariance(self, folder):
+        from torch_fidelity.metric_fid import fid_features_to_statistics
+
+        ref, gen = features(folder)
+        return timed(lambda: (fid_features_to_statistics(ref), fid_features_to_statistics(gen)))
+
+    def fid(self, folder):
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+        ref, gen = map(fid_features_to_statistics, features(folder))
+        return timed(lambda: fid_statistics_to_metric(gen, ref, False))
+
+    def precision_recall(self, folder):
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        ref, gen = features(folder)
+        return timed(lambda: prc_features_to_metric(gen, ref, verbose=False))
+
+    def precision_recall_lean(self, folder):
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        ref, gen = features(folder)
+        return timed(lambda: prc_features_to_metric(gen, ref, verbose=False, save_cpu_ram=True))
+
+
+class PytorchFID:
+    def inception(self, folder):
+        from pytorch_fid import inception
+
+        inception.load_state_dict_from_url = lambda *_, **__: torch.load(folder / "inception.pt")
+        net = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
+        return in_batches(net, images(folder).float() / 255, 50)  # its default batch size
+
+    def fid(self, folder):
+        from pytorch_fid.fid_score import calculate_frechet_distance
+
+        ref, gen = (statistics(x.numpy()) for x in features(folder))
+        return timed(lambda: calculate_frechet_distance(*gen, *ref))
+
+
+class CleanFID:
+    def fid(self, folder):
+        from cleanfid.fid import frechet_distance
+
+        ref, gen = (statistics(x.numpy()) for x in features(folder))
+        return timed(lambda: frechet_distance(*gen, *ref))
+
+
+PEERS = {"torch-fidelity": TorchFidelity, "pytorch-fid": PytorchFID, "clean-fid": CleanFID}
+
+
+def main():
+    peer, task, folder = sys.argv[1:]
+    warnings.simplefilter("ignore")
+    seconds = getattr(PEERS[peer](), task)(Path(folder))
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main()
