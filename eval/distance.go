@@ -45,19 +45,22 @@ type block struct {
 	work        []float32 // [n,d] rounded to float16, or float32 less the centre
 	half        []float64 // |u|² in float16; nil where distances are exact
 	add         []float64 // a distance is about add[i] + add[j] − 2·work·work
-	norm        []float64 // √Σwork²
-	maxNorm     float64
+	measure               // of work
+	bytes       *byteRows // work in 8 bits; nil where nothing multiplies those
 }
 
 // newBlock prepares the rows of raw, of which the first has the index first;
 // centre is subtracted in DistanceF32 alone, where it makes the products more
-// accurate. work is memory to use, if it is large enough.
-func newBlock(kind Distance, raw []float32, d, first int, centre, work []float32) *block {
+// accurate. The memory of used, a block that nobody needs, is taken if it is
+// large enough.
+func newBlock(kind Distance, raw []float32, d, first int, centre []float32, used *block) *block {
 	n := len(raw) / d
-	if cap(work) < n*d {
-		work = make([]float32, n*d)
+	b := &block{first: first, n: n, d: d, raw: raw, add: make([]float64, n), measure: newMeasure(n)}
+	if used != nil {
+		b.work, b.bytes = used.work, used.bytes
 	}
-	b := &block{first: first, n: n, d: d, raw: raw, work: work[:n*d], add: make([]float64, n), norm: make([]float64, n)}
+	b.work = resized(b.work, n*d)
+	b.unit = gamma32(d)
 	if kind != DistanceF32 {
 		b.half = b.add
 	}
@@ -73,6 +76,7 @@ func newBlock(kind Distance, raw []float32, d, first int, centre, work []float32
 			}
 			square := dot(work, work)
 			b.norm[i] = math.Sqrt(square)
+			b.span[i] = b.norm[i]
 			switch kind {
 			case DistanceF32:
 				b.add[i] = square
@@ -83,10 +87,16 @@ func newBlock(kind Distance, raw []float32, d, first int, centre, work []float32
 			}
 		}
 	})
-	for _, v := range b.norm {
-		b.maxNorm = max(b.maxNorm, v)
-	}
+	b.summarise()
 	return b
+}
+
+// resized is memory for n values, that of a if it is large enough.
+func resized[T any](a []T, n int) []T {
+	if cap(a) < n {
+		return make([]T, n)
+	}
+	return a[:n]
 }
 
 func (b *block) row(i int) []float32 { return b.work[i*b.d : (i+1)*b.d] }
@@ -95,57 +105,14 @@ func (b *block) row(i int) []float32 { return b.work[i*b.d : (i+1)*b.d] }
 type pair struct {
 	kind  Distance
 	redo  bool // the evaluator's float32 block: exact, then rounded to float32
+	rough bool // products come from 8 bits
 	u, v  *block
-	gamma float64 // error of a float32 product, relative to |u||v|
-	// beyond is the product from which doubling it overflows float16, so that
-	// the estimate add − 2·product says nothing; +Inf where none can be.
-	beyond float32
-}
-
-func newPair(kind Distance, redo bool, u, v *block) pair {
-	const unit = 1.0 / (1 << 24)
-	k := float64(u.d + 2)
-	p := pair{kind: kind, redo: redo, u: u, v: v, gamma: k * unit / (1 - k*unit), beyond: float32(math.Inf(1))}
-	if largest := u.maxNorm * v.maxNorm; u.half != nil && largest*(1+p.gamma) >= 32000 {
-		p.beyond = float32(32000 - largest*p.gamma)
-	}
-	return p
 }
 
 // swapped measures from the rows of v to those of u.
 func (p pair) swapped() pair {
 	p.u, p.v = p.v, p.u
 	return p
-}
-
-// slack bounds, for row i of u and every row of v, how far the estimate
-// add+add−2·product in float32 lies from the distance.
-func (p pair) slack(i int) float64 {
-	nu, nv := p.u.norm[i], p.v.maxNorm
-	s := 2*p.gamma*nu*nv + (nu+nv)*(nu+nv)/(1<<20)
-	if p.u.half != nil {
-		s += halfUlp(nu*nv) + halfUlp((nu+nv)*(nu+nv))
-	}
-	return s
-}
-
-// halfUlp is the spacing of float16 values at a little above x: the norms of
-// DistanceADM are themselves off by a few percent.
-func halfUlp(x float64) float64 {
-	_, exponent := math.Frexp(x * 1.25)
-	return math.Ldexp(1, max(exponent-1, -14)-10)
-}
-
-// bounds encloses the distance of rows i and j whose computed product is c.
-func (p pair) bounds(i, j int, c float32) (low, high float64) {
-	nu, nv := p.u.norm[i], p.v.norm[j]
-	e := p.gamma * nu * nv
-	if p.u.half != nil {
-		return p.halve(i, j, float64(c)+e), p.halve(i, j, float64(c)-e)
-	}
-	d := p.u.add[i] + p.v.add[j] - 2*float64(c)
-	e = 2*e + (nu+nv)*(nu+nv)/(1<<20)
-	return max(d-e, 0), max(d+e, 0)
 }
 
 // exact is the distance of rows i and j.

@@ -2,6 +2,7 @@ package eval
 
 import (
 	"math"
+	"sync/atomic"
 )
 
 // A manifoldCount says which rows of two sets lie in balls around rows of the
@@ -25,7 +26,7 @@ func (s *scan) manifolds(ref, gen []float32, refRadii, genRadii [][]float64, str
 			if err != nil {
 				return nil, err
 			}
-			c := newContains(p, refRadii, genRadii, strict)
+			c := s.newContains(p, refRadii, genRadii, strict)
 			if err := c.scan(s, total); err != nil {
 				return nil, err
 			}
@@ -86,23 +87,24 @@ func (h *hits) join(w *hits, u, v *block) {
 
 // contains tests pairs of rows of a reference block u and a generated block v.
 type contains struct {
-	p                  pair
+	pair
+	screens
 	ref, gen           [][]float64 // radii, for each k, of the rows of the blocks
 	strict             bool
-	refLimit, genLimit []float32 // a product below refLimit[i]+genHalf[j] is outside every ball of i
+	refLimit, genLimit []float32 // a product that cannot reach refLimit[i]+genHalf[j] is outside every ball of i
 	refHalf, genHalf   []float32
+	refined            *atomic.Int64
 }
 
-func newContains(p pair, ref, gen [][]float64, strict bool) *contains {
-	c := &contains{p: p, strict: strict}
-	c.ref, c.refLimit, c.refHalf = limits(p, ref)
-	c.gen, c.genLimit, c.genHalf = limits(p.swapped(), gen)
+func (s *scan) newContains(p pair, ref, gen [][]float64, strict bool) *contains {
+	c := &contains{pair: p, screens: newScreens(p), strict: strict, refined: &s.refined}
+	c.ref, c.refLimit, c.refHalf = limits(p.u, c.fine.slack, ref)
+	c.gen, c.genLimit, c.genHalf = limits(p.v, newScreens(p.swapped()).fine.slack, gen)
 	return c
 }
 
-// limits cuts the radii of p.u out and bounds the products that can lie inside.
-func limits(p pair, radii [][]float64) (cut [][]float64, limit, half []float32) {
-	u := p.u
+// limits cuts the radii of u out and bounds the products that can lie inside.
+func limits(u *block, slack []float64, radii [][]float64) (cut [][]float64, limit, half []float32) {
 	cut = make([][]float64, len(radii))
 	for k := range radii {
 		cut[k] = radii[k][u.first : u.first+u.n]
@@ -113,7 +115,7 @@ func limits(p pair, radii [][]float64) (cut [][]float64, limit, half []float32) 
 		for k := range cut {
 			largest = max(largest, cut[k][i])
 		}
-		limit[i] = float32((u.add[i] - largest - p.slack(i)) / 2)
+		limit[i] = float32((u.add[i] - largest - slack[i]) / 2)
 		half[i] = float32(u.add[i] / 2)
 	}
 	return cut, limit, half
@@ -123,56 +125,75 @@ func limits(p pair, radii [][]float64) (cut [][]float64, limit, half []float32) 
 func (c *contains) scan(s *scan, total *hits) error {
 	ks := len(c.ref)
 	workers := make(chan *hits, 1<<10) // idle ones
-	err := s.tiles(c.p, false, func(t tile) {
+	err := s.tiles(c.pair, false, func(t tile) {
 		parallel(t.rows, func(from, to int) {
 			var w *hits
 			select {
 			case w = <-workers:
 			default:
-				w = newHits(ks, c.p.u.n, c.p.v.n)
+				w = newHits(ks, c.u.n, c.v.n)
 			}
 			for i := from; i < to; i++ {
-				c.scanRow(w, t.i+i, t.j, t.row(i))
+				c.near(t, i, func(n neighbour) { w.add(c, n) })
 			}
 			workers <- w
 		})
 	})
 	close(workers)
 	for w := range workers {
-		total.join(w, c.p.u, c.p.v)
+		total.join(w, c.u, c.v)
 	}
 	return err
 }
 
-// scanRow tests reference row i against generated rows j, j+1, …
-func (c *contains) scanRow(w *hits, i, j int, products []float32) {
-	genHalf, genLimit := c.genHalf[j:j+len(products)], c.genLimit[j:j+len(products)]
-	refHalf, refLimit, beyond := c.refHalf[i], c.refLimit[i], c.p.beyond
-	for x, v := range products {
-		if v >= refLimit+genHalf[x] || v >= genLimit[x]+refHalf || v >= beyond {
-			c.test(w, i, j+x, v)
+// A neighbour is a pair of rows that may lie in each other's balls: row i of
+// the reference block, row j of the generated one, their distance in bounds.
+type neighbour struct {
+	*contains
+	i, j      int
+	low, high float64
+	rough     bool
+}
+
+// near calls visit for what is near row i of a tile.
+func (c *contains) near(t tile, i int, visit func(neighbour)) {
+	s, row := c.of(t), t.i+i
+	genHalf, genLimit, size := c.genHalf[t.j:t.j+t.cols], c.genLimit[t.j:t.j+t.cols], s.size[t.j:t.j+t.cols]
+	refHalf, refLimit, weight, beyond := c.refHalf[row], c.refLimit[row], s.weight[row], s.beyond
+	for x, v := range t.row(i) {
+		if most := v + weight*size[x]; most >= refLimit+genHalf[x] || most >= genLimit[x]+refHalf || most >= beyond {
+			n := neighbour{contains: c, i: row, j: t.j + x, rough: s.rough}
+			n.low, n.high = s.bounds(n.i, n.j, v)
+			visit(n)
 		}
 	}
 }
 
-// test decides for one pair of rows, in float64 where the bounds cannot.
-func (c *contains) test(w *hits, i, j int, product float32) {
-	low, high := c.p.bounds(i, j, product)
-	inside := func(radius float64) bool {
-		if c.less(low, radius) != c.less(high, radius) {
-			low = c.p.exact(i, j)
-			high = low
-		}
-		return c.less(low, radius)
+// within compares the distance with a radius, in float64 where its bounds do
+// not decide.
+func (n *neighbour) within(radius float64) bool {
+	decided := func() bool { return n.less(n.low, radius) == n.less(n.high, radius) }
+	if n.rough && !decided() {
+		n.low, n.high = n.pair.refined(n.i, n.j)
+		n.rough = false
+		n.contains.refined.Add(1)
 	}
+	if !decided() {
+		n.low = n.exact(n.i, n.j)
+		n.high = n.low
+	}
+	return n.less(n.low, radius)
+}
+
+func (w *hits) add(c *contains, n neighbour) {
 	for k := range c.ref {
-		if inside(c.ref[k][i]) {
+		if n.within(c.ref[k][n.i]) {
 			w.pairs[k]++
-			w.refHolds[k][i] = true
-			w.genIn[k][j] = true
+			w.refHolds[k][n.i] = true
+			w.genIn[k][n.j] = true
 		}
-		if !w.refIn[k][i] && inside(c.gen[k][j]) {
-			w.refIn[k][i] = true
+		if !w.refIn[k][n.i] && n.within(c.gen[k][n.j]) {
+			w.refIn[k][n.i] = true
 		}
 	}
 }

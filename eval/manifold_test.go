@@ -7,11 +7,28 @@ import (
 	"testing"
 )
 
+// Bytes implements ByteProducts.
+func (w worst) Bytes() bool { return w.bytes }
+
+// Mul8 implements ByteProducts.
+func (w worst) Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error {
+	for i := range m {
+		for j := range n {
+			dst[i*n+j] = 0
+			for x := range k {
+				dst[i*n+j] += (int32(a[i*k+x]) - 128) * int32(b[j*k+x])
+			}
+		}
+	}
+	return nil
+}
+
 // A worst multiplies as badly as Products allows: every element is off by up
 // to the bound, so that a count that trusted it would be wrong.
 type worst struct {
 	Gonum
-	r *rand.Rand
+	r     *rand.Rand
+	bytes bool
 }
 
 func (w worst) Mul32(dst, a, b []float32, m, n, k int) error {
@@ -177,7 +194,7 @@ func oneWay(d int) (a, b float32) {
 
 func naiveHalf(x, y []float32, d int) float64 {
 	u, v := newBlock(DistanceADM, x, d, 0, nil, nil), newBlock(DistanceADM, y, d, 0, nil, nil)
-	return newPair(DistanceADM, false, u, v).exact(0, 0)
+	return pair{kind: DistanceADM, u: u, v: v}.exact(0, 0)
 }
 
 // Radii and counts equal those of the definition, in every arithmetic, however
@@ -189,9 +206,11 @@ func TestManifoldsAreExact(t *testing.T) {
 		ref, gen := set[0], set[1]
 		for _, kind := range []Distance{DistanceF32, DistanceFP16, DistanceADM} {
 			for _, cut := range [][2]int{{10000, 1250}, {33, 7}} {
-				s := newScan(t.Context(), kind, worst{r: r}, ref, d)
-				s.rows, s.side = cut[0], cut[1]
-				testManifolds(t, name, s, ref, gen)
+				for _, crowded := range []float64{0, 0.1, 1} { // 0: without bytes
+					s := newScan(t.Context(), kind, worst{r: r, bytes: crowded > 0}, ref, d)
+					s.rows, s.side, s.crowded = cut[0], cut[1], crowded
+					testManifolds(t, name, s, ref, gen)
+				}
 			}
 		}
 	}

@@ -51,11 +51,11 @@ func (s *scan) members(ref, gen []float32, refRadii, genRadii []float64, strict 
 			if err != nil {
 				return nil, err
 			}
-			c := newContains(p, [][]float64{refRadii}, [][]float64{genRadii}, strict)
+			c := s.newContains(p, [][]float64{refRadii}, [][]float64{genRadii}, strict)
 			err = s.tiles(p, false, func(t tile) {
 				parallel(t.rows, func(from, to int) {
 					for r := from; r < to; r++ {
-						out.scanRow(c, t.i+r, t.j, t.row(r))
+						c.near(t, r, out.add)
 					}
 				})
 			})
@@ -67,38 +67,17 @@ func (s *scan) members(ref, gen []float32, refRadii, genRadii []float64, strict 
 	return out, nil
 }
 
-// scanRow tests row i of a reference block against rows j, j+1, … of a
-// generated one. Rows of the reference have one worker each.
-func (m *members) scanRow(c *contains, i, j int, products []float32) {
-	ref := c.p.u.first + i
-	for x, v := range products {
-		if v < c.p.beyond && v < c.refLimit[i]+c.genHalf[j+x] && v < c.genLimit[j+x]+c.refHalf[i] {
-			continue
-		}
-		gen := c.p.v.first + j + x
-		inRef, inGen := c.inside(i, j+x, v)
-		if inRef {
-			atomic.AddInt32(&m.pairs[gen], 1)
-			m.holds.add(ref, gen)
-		}
-		if inGen {
-			m.in.add(ref, gen)
-		}
+// add counts a pair. Rows of the reference have one worker each.
+func (m *members) add(n neighbour) {
+	ref, gen := n.u.first+n.i, n.v.first+n.j
+	inRef, inGen := n.within(n.ref[0][n.i]), n.within(n.gen[0][n.j])
+	if inRef {
+		atomic.AddInt32(&m.pairs[gen], 1)
+		m.holds.add(ref, gen)
 	}
-}
-
-// inside reports whether generated row j lies in the ball of reference row i,
-// and row i in that of row j.
-func (c *contains) inside(i, j int, product float32) (inRef, inGen bool) {
-	low, high := c.p.bounds(i, j, product)
-	within := func(radius float64) bool {
-		if c.less(low, radius) != c.less(high, radius) {
-			low = c.p.exact(i, j)
-			high = low
-		}
-		return c.less(low, radius)
+	if inGen {
+		m.in.add(ref, gen)
 	}
-	return within(c.ref[0][i]), within(c.gen[0][j])
 }
 
 // replicates are draws of a share of reference images that some generated image

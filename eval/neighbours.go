@@ -1,9 +1,11 @@
 package eval
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 )
 
 // radii are, for each k of ks and each row of features [n,d], the squared
@@ -45,19 +47,19 @@ func (s *scan) nearest(u, v *block, found []float64, k int) error {
 		return err
 	}
 	if u == v {
-		return s.collect(forth, true, newNearest(forth, found, k), newNearest(forth, found, k))
+		return s.collect(forth, true, s.newNearest(forth, found, k), s.newNearest(forth, found, k))
 	}
 	back, err := s.pair(v, u)
 	if err != nil {
 		return err
 	}
 	if forth.redo == back.redo { // one product serves both ways
-		return s.collect(forth, false, newNearest(forth, found, k), newNearest(forth.swapped(), found, k))
+		return s.collect(forth, false, s.newNearest(forth, found, k), s.newNearest(forth.swapped(), found, k))
 	}
-	if err := s.collect(forth, false, newNearest(forth, found, k), nil); err != nil {
+	if err := s.collect(forth, false, s.newNearest(forth, found, k), nil); err != nil {
 		return err
 	}
-	return s.collect(back, false, newNearest(back, found, k), nil)
+	return s.collect(back, false, s.newNearest(back, found, k), nil)
 }
 
 // collect gathers candidates for the rows of u, and for those of v from the
@@ -70,7 +72,7 @@ func (s *scan) collect(p pair, itself bool, rows, columns *nearest) error {
 	err := s.tiles(p, itself, func(t tile) {
 		parallel(t.rows, func(from, to int) {
 			for i := from; i < to; i++ {
-				rows.scanRow(t.i+i, t.j, t.row(i))
+				rows.scanRow(t, i)
 			}
 		})
 		if columns == nil || itself && t.i == t.j {
@@ -78,7 +80,7 @@ func (s *scan) collect(p pair, itself bool, rows, columns *nearest) error {
 		}
 		parallel(t.cols, func(from, to int) {
 			for i := range t.rows {
-				columns.scanColumn(t.j+from, t.i+i, t.row(i)[from:to])
+				columns.scanColumn(t, i, from, to)
 			}
 		})
 	})
@@ -96,29 +98,32 @@ func (s *scan) collect(p pair, itself bool, rows, columns *nearest) error {
 // seen so far: those that are settled in found, and candidates whose distance
 // is only known to lie between bounds.
 type nearest struct {
-	p         pair
+	pair
+	screens
 	k, room   int
-	found     []float64   // [n,k+1] sorted
-	waiting   []candidate // [n,room]
-	count     []int
-	threshold []float32 // a product below threshold[i] + half[j] is of no interest
+	found     []float64 // [n,k+1] sorted
+	upper     []float64 // [n,k+1] sorted: the smallest bounds from above of found and waiting
+	waiting   []candidate
+	count     []int     // [n] of waiting [n,room]
+	threshold []float32 // a product that cannot reach threshold[i] + half[j] is of no interest
 	half      []float32 // add[j]/2 of the rows of p.v
-	slack     []float64
+	refined   *atomic.Int64
 }
 
 type candidate struct {
 	low, high float64
-	j         int
+	j         int32
+	rough     bool
 }
 
-func newNearest(p pair, found []float64, k int) *nearest {
+func (s *scan) newNearest(p pair, found []float64, k int) *nearest {
 	n := p.u.n
-	r := &nearest{p: p, k: k, room: max(32, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
-		count: make([]int, n), threshold: make([]float32, n), half: make([]float32, p.v.n), slack: make([]float64, n)}
+	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(64, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
+		count: make([]int, n), threshold: make([]float32, n), half: make([]float32, p.v.n), refined: &s.refined}
 	r.waiting = make([]candidate, n*r.room)
+	r.upper = slices.Clone(r.found)
 	for i := range n {
-		r.slack[i] = p.slack(i)
-		r.limit(i, r.top(i)[k])
+		r.limit(i)
 	}
 	for j := range r.half {
 		r.half[j] = float32(p.v.add[j] / 2)
@@ -126,41 +131,54 @@ func newNearest(p pair, found []float64, k int) *nearest {
 	return r
 }
 
-func (r *nearest) top(i int) []float64 { return r.found[i*(r.k+1) : (i+1)*(r.k+1)] }
+func (r *nearest) top(i int) []float64   { return r.found[i*(r.k+1) : (i+1)*(r.k+1)] }
+func (r *nearest) bound(i int) []float64 { return r.upper[i*(r.k+1) : (i+1)*(r.k+1)] }
 
-// limit sets the threshold of row i to distances of at most d.
-func (r *nearest) limit(i int, d float64) {
-	r.threshold[i] = float32((r.p.u.add[i] - d - r.slack[i]) / 2)
+// limit sets the threshold of row i to distances that can be among the k+1 smallest.
+func (r *nearest) limit(i int) {
+	r.threshold[i] = float32((r.u.add[i] - r.bound(i)[r.k] - r.fine.slack[i]) / 2)
 }
 
-// scanRow looks at products of row i with rows j, j+1, … of p.v.
-func (r *nearest) scanRow(i, j int, products []float32) {
-	half, limit, beyond := r.half[j:j+len(products)], r.threshold[i], r.p.beyond
-	for x, c := range products {
-		if c >= limit+half[x] || c >= beyond {
-			r.offer(i, j+x, c)
-			limit = r.threshold[i]
+// scanRow looks at row i of a tile.
+func (r *nearest) scanRow(t tile, i int) {
+	s := r.of(t)
+	half, size := r.half[t.j:t.j+t.cols], s.size[t.j:t.j+t.cols]
+	row := t.i + i
+	limit, weight, beyond := r.threshold[row], s.weight[row], s.beyond
+	for x, c := range t.row(i) {
+		if most := c + weight*size[x]; most >= limit+half[x] || most >= beyond {
+			r.offer(s, row, t.j+x, c)
+			limit = r.threshold[row]
 		}
 	}
 }
 
-// scanColumn looks at products of rows i, i+1, … with row j of p.v.
-func (r *nearest) scanColumn(i, j int, products []float32) {
-	half, limits, beyond := r.half[j], r.threshold[i:i+len(products)], r.p.beyond
-	for x, c := range products {
-		if c >= limits[x]+half || c >= beyond {
-			r.offer(i+x, j, c)
+// scanColumn looks at columns from…to of row j of a tile, which hold distances
+// from rows of p.u to one row of p.v.
+func (r *nearest) scanColumn(t tile, j, from, to int) {
+	s := r.of(t)
+	first, row := t.j+from, t.i+j
+	limits, weights := r.threshold[first:t.j+to], s.weight[first:t.j+to]
+	half, size, beyond := r.half[row], s.size[row], s.beyond
+	for x, c := range t.row(j)[from:to] {
+		if most := c + weights[x]*size; most >= limits[x]+half || most >= beyond {
+			r.offer(s, first+x, row, c)
 		}
 	}
 }
 
 // offer considers row j of p.v as a neighbour of row i.
-func (r *nearest) offer(i, j int, c float32) {
-	low, high := r.p.bounds(i, j, c)
-	if low >= r.top(i)[r.k] { // cannot make the k-th distance smaller
+func (r *nearest) offer(s *screen, i, j int, c float32) {
+	low, high := s.bounds(i, j, c)
+	bound := r.bound(i)
+	if low >= bound[r.k] { // cannot make the k-th distance smaller
 		return
 	}
-	r.waiting[i*r.room+r.count[i]] = candidate{low, high, j}
+	if high < bound[r.k] {
+		insert(bound, high)
+		r.limit(i)
+	}
+	r.waiting[i*r.room+r.count[i]] = candidate{low, high, int32(j), s.rough}
 	r.count[i]++
 	if r.count[i] == r.room {
 		r.prune(i)
@@ -170,55 +188,57 @@ func (r *nearest) offer(i, j int, c float32) {
 	}
 }
 
+// insert puts d into the sorted list in place of its largest value.
+func insert(list []float64, d float64) {
+	at, _ := slices.BinarySearch(list, d)
+	copy(list[at+1:], list[at:])
+	list[at] = d
+}
+
 // prune drops the candidates of row i that others exclude.
 func (r *nearest) prune(i int) {
-	list := r.waiting[i*r.room : i*r.room+r.count[i]]
-	slices.SortFunc(list, func(a, b candidate) int {
-		switch {
-		case a.high < b.high:
-			return -1
-		case a.high > b.high:
-			return 1
-		}
-		return a.j - b.j
-	})
-	bound := min(list[min(r.k, len(list)-1)].high, r.top(i)[r.k])
-	if len(list) <= r.k {
-		bound = r.top(i)[r.k]
-	}
-	kept := list[:min(r.k+1, len(list))]
-	for _, c := range list[len(kept):] {
-		if c.low < bound {
+	list, bound := r.waiting[i*r.room:i*r.room+r.count[i]], r.bound(i)[r.k]
+	kept := list[:0]
+	for _, c := range list {
+		if c.low <= bound { // equal: it may be the bound itself
 			kept = append(kept, c)
 		}
 	}
 	r.count[i] = len(kept)
-	r.limit(i, bound)
 }
 
 // settle computes the distances of row i's candidates and keeps the smallest.
 func (r *nearest) settle(i int) {
-	top := r.top(i)
-	for _, c := range r.waiting[i*r.room : i*r.room+r.count[i]] {
+	top, list := r.top(i), r.waiting[i*r.room:i*r.room+r.count[i]]
+	slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.high, b.high) })
+	refined := int64(0)
+	for _, c := range list {
+		if c.low >= top[r.k] {
+			continue
+		}
+		if c.rough && c.low != c.high {
+			c.low, c.high = r.pair.refined(i, int(c.j))
+			refined++
+		}
 		if c.low >= top[r.k] {
 			continue
 		}
 		d := c.low
 		if c.low != c.high {
-			d = r.p.exact(i, c.j)
+			d = r.exact(i, int(c.j))
 		}
 		if d < top[r.k] {
-			at, _ := slices.BinarySearch(top, d)
-			copy(top[at+1:], top[at:r.k])
-			top[at] = d
+			insert(top, d)
 		}
 	}
+	r.refined.Add(refined)
 	r.count[i] = 0
-	r.limit(i, top[r.k])
+	copy(r.bound(i), top)
+	r.limit(i)
 }
 
 func (r *nearest) settleAll() {
-	parallel(r.p.u.n, func(from, to int) {
+	parallel(r.u.n, func(from, to int) {
 		for i := from; i < to; i++ {
 			if r.count[i] > 0 {
 				r.prune(i)

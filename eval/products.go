@@ -25,6 +25,19 @@ type Products interface {
 	Mul64(dst, a, b []float64, m, n, k int) error
 }
 
+// ByteProducts are Products that multiply bytes as well, several times as fast
+// as float32. Mul8 sets
+//
+//	dst = (a − 128)·bᵀ
+//
+// exactly, with shapes as in Products; k is at most 2¹⁶. Precision and recall
+// use it to find the pairs of images that need a closer look.
+type ByteProducts interface {
+	Products
+	Bytes() bool // whether this machine has such products
+	Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error
+}
+
 // Gonum computes products in pure Go, on all cores.
 type Gonum struct{}
 

@@ -19,13 +19,22 @@ type scan struct {
 	centre   []float32
 	tile     []float32
 	ready    []*block // prepared last, at most two
+
+	bytes   ByteProducts // nil where the products have none, or they decide too little
+	crowded float64      // share of pairs that 8 bits cannot decide from which float32 is faster
+	sums    []int32      // of a tile of bytes
+	pairs   int64        // of rows in tiles of bytes
+	refined atomic.Int64 // of these, how many 8 bits could not decide
 }
 
 func newScan(ctx context.Context, kind Distance, products Products, features []float32, d int) *scan {
 	if products == nil {
 		products = Gonum{}
 	}
-	s := &scan{ctx: ctx, kind: kind, products: products, d: d, rows: evaluatorRows, side: tileRows, centre: make([]float32, d)}
+	s := &scan{ctx: ctx, kind: kind, products: products, d: d, rows: evaluatorRows, side: tileRows, crowded: 1.0 / 16, centre: make([]float32, d)}
+	if b, ok := products.(ByteProducts); ok && d <= maxByteDims && b.Bytes() {
+		s.bytes = b
+	}
 	n := min(len(features)/d, s.rows)
 	parallel(d, func(from, to int) {
 		sum := make([]float64, to-from)
@@ -55,19 +64,32 @@ func (s *scan) block(features []float32, i int) *block {
 			return b
 		}
 	}
-	var work []float32
+	var used *block
 	if len(s.ready) == 2 {
-		work = s.ready[0].work
+		used = s.ready[0]
 		s.ready = slices.Delete(s.ready, 0, 1)
 	}
-	b := newBlock(s.kind, raw, s.d, first, s.centre, work)
+	b := s.prepare(s.kind, raw, first, used)
 	s.ready = append(s.ready, b)
+	return b
+}
+
+func (s *scan) prepare(kind Distance, raw []float32, first int, used *block) *block {
+	b := newBlock(kind, raw, s.d, first, s.centre, used)
+	switch {
+	case s.bytes == nil:
+		b.bytes = nil
+	case kind == DistanceF32:
+		b.quantise(nil)
+	default:
+		b.quantise(s.centre)
+	}
 	return b
 }
 
 // pair decides in which arithmetic the blocks u and v are measured.
 func (s *scan) pair(u, v *block) (pair, error) {
-	p := newPair(s.kind, false, u, v)
+	p := pair{kind: s.kind, u: u, v: v}
 	if s.kind == DistanceF32 {
 		return p, nil
 	}
@@ -75,17 +97,12 @@ func (s *scan) pair(u, v *block) (pair, error) {
 	if err != nil || !over {
 		return p, err
 	}
-	x := s.redone(u)
+	x := s.prepare(DistanceF32, u.raw, u.first, nil)
 	y := x
 	if u != v {
-		y = s.redone(v)
+		y = s.prepare(DistanceF32, v.raw, v.first, nil)
 	}
-	return newPair(DistanceF32, true, x, y), nil
-}
-
-// redone prepares the float32 features of a float16 block.
-func (s *scan) redone(b *block) *block {
-	return newBlock(DistanceF32, b.raw, s.d, b.first, s.centre, nil)
+	return pair{kind: DistanceF32, redo: true, u: x, v: y}, nil
 }
 
 // overflows reports whether a float16 distance of the pair is not finite.
@@ -101,17 +118,26 @@ func (s *scan) overflows(p pair) (bool, error) {
 	if reach := p.u.maxNorm + p.v.maxNorm; reach*reach < 60000 {
 		return false, nil
 	}
+	screens := newScreens(p)
 	var found atomic.Bool
 	err := s.tiles(p, false, func(t tile) {
+		screen := screens.of(t)
 		parallel(t.rows, func(from, to int) {
 			for i := from; i < to && !found.Load(); i++ {
-				limit := largest - p.slack(t.i+i)
-				for j, c := range t.row(i) {
-					if p.u.add[t.i+i]+p.v.add[t.j+j]-2*float64(c) < limit {
+				r := t.i + i
+				limit := largest - screens.fine.slack[r]
+				for x, c := range t.row(i) {
+					j := t.j + x
+					least := float64(c) - float64(screen.weight[r])*float64(screen.size[j])
+					if p.u.add[r]+p.v.add[j]-2*least < limit {
 						continue
 					}
-					if low, high := p.bounds(t.i+i, t.j+j, c); math.IsInf(low, 1) ||
-						math.IsInf(high, 1) && math.IsInf(p.exact(t.i+i, t.j+j), 1) {
+					low, high := screen.bounds(r, j, c)
+					if t.rough && math.IsInf(low, 1) != math.IsInf(high, 1) {
+						s.refined.Add(1)
+						low, high = p.refined(r, j)
+					}
+					if math.IsInf(low, 1) || math.IsInf(high, 1) && math.IsInf(p.exact(r, j), 1) {
 						found.Store(true)
 					}
 				}
@@ -124,18 +150,16 @@ func (s *scan) overflows(p pair) (bool, error) {
 // A tile holds the products of rows i… of u with rows j… of v.
 type tile struct {
 	i, j, rows, cols int
+	rough            bool      // from 8 bits
 	c                []float32 // [rows,cols]
 }
 
 func (t tile) row(i int) []float32 { return t.c[i*t.cols : (i+1)*t.cols] }
 
-// tiles computes the products of a pair tile by tile; symmetric leaves out the
-// tiles below the diagonal.
+// tiles computes the products of a pair tile by tile, in 8 bits while these
+// decide most; symmetric leaves out the tiles below the diagonal.
 func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
-	rows, cols := min(s.side, p.u.n), min(s.side, p.v.n)
-	if len(s.tile) < rows*cols {
-		s.tile = make([]float32, rows*cols)
-	}
+	s.tile = resized(s.tile, min(s.side, p.u.n)*min(s.side, p.v.n))
 	for i := 0; i < p.u.n; i += s.side {
 		start := 0
 		if symmetric {
@@ -147,12 +171,32 @@ func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
 			}
 			t := tile{i: i, j: j, rows: min(s.side, p.u.n-i), cols: min(s.side, p.v.n-j)}
 			t.c = s.tile[:t.rows*t.cols]
-			err := s.products.Mul32(t.c, p.u.work[i*s.d:(i+t.rows)*s.d], p.v.work[j*s.d:(j+t.cols)*s.d], t.rows, t.cols, s.d)
-			if err != nil {
+			t.rough = s.bytes != nil && p.u.bytes != nil && p.v.bytes != nil
+			if err := s.multiply(p, t); err != nil {
 				return err
 			}
 			visit(t)
+			if t.rough {
+				s.pairs += int64(t.rows * t.cols)
+				if float64(s.refined.Load()) > s.crowded*float64(s.pairs) {
+					s.bytes = nil
+				}
+			}
 		}
 	}
 	return nil
+}
+
+// multiply computes the products of a tile.
+func (s *scan) multiply(p pair, t tile) error {
+	u, v := [2]int{t.i * s.d, (t.i + t.rows) * s.d}, [2]int{t.j * s.d, (t.j + t.cols) * s.d}
+	if !t.rough {
+		return s.products.Mul32(t.c, p.u.work[u[0]:u[1]], p.v.work[v[0]:v[1]], t.rows, t.cols, s.d)
+	}
+	s.sums = resized(s.sums, len(t.c))
+	err := s.bytes.Mul8(s.sums, p.u.bytes.unsigned[u[0]:u[1]], p.v.bytes.signed[v[0]:v[1]], t.rows, t.cols, s.d)
+	if err == nil {
+		t.estimate(s.sums, p.u.bytes, p.v.bytes)
+	}
+	return err
 }

@@ -169,6 +169,9 @@ func (m *Module) Ints(xs ...int) Value {
 	return v
 }
 
+// Byte is a uint8 constant without axes.
+func (m *Module) Byte(x uint8) Value { return m.constant(checkpoint.U8, []byte{x}, nil) }
+
 func (m *Module) constant(t checkpoint.DType, raw []byte, shape []int) Value {
 	key := fmt.Sprint(t, shape, string(raw))
 	if v, ok := m.g.consts[key]; ok {
@@ -189,6 +192,7 @@ var protoTypes = map[checkpoint.DType]pb.TensorProto_DataType{
 	checkpoint.BF16: pb.TensorProto_BFLOAT16,
 	checkpoint.I64:  pb.TensorProto_INT64,
 	checkpoint.I32:  pb.TensorProto_INT32,
+	checkpoint.I8:   pb.TensorProto_INT8,
 	checkpoint.U8:   pb.TensorProto_UINT8,
 	checkpoint.Bool: pb.TensorProto_BOOL,
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // An Array is a dense array of one of the element types that graphs take and
-// give: Data is []float32, []float64, []int64, []int32 or []uint8.
+// give: Data is []float32, []float64, []int64, []int32, []int8 or []uint8.
 type Array struct {
 	Shape []int
 	Data  any
@@ -36,6 +36,8 @@ func newArray(t checkpoint.DType, shape []int) (Array, error) {
 		a.Data = make([]int64, n)
 	case checkpoint.I32:
 		a.Data = make([]int32, n)
+	case checkpoint.I8:
+		a.Data = make([]int8, n)
 	case checkpoint.U8:
 		a.Data = make([]uint8, n)
 	default:
@@ -58,6 +60,8 @@ func (a Array) value() (rt.Value, error) {
 	case []int64:
 		return newTensor(shape, d)
 	case []int32:
+		return newTensor(shape, d)
+	case []int8:
 		return newTensor(shape, d)
 	case []uint8:
 		return newTensor(shape, d)
@@ -82,6 +86,8 @@ func (a Array) dtype() checkpoint.DType {
 		return checkpoint.I64
 	case []int32:
 		return checkpoint.I32
+	case []int8:
+		return checkpoint.I8
 	case []uint8:
 		return checkpoint.U8
 	}

@@ -2,6 +2,7 @@ package ort
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"sagbench/models/checkpoint"
@@ -9,21 +10,54 @@ import (
 )
 
 // Products computes large matrix products in ONNX Runtime, on the CPU, in IEEE
-// float32 and float64: eval's Products with the runtime's kernels.
-type Products struct{ single, double *Session }
+// float32 and float64 and, where that is exact, in bytes: eval's Products with
+// the runtime's kernels.
+type Products struct{ single, double, bytes *Session }
 
 // NewProducts prepares the products; threads 0 = all cores.
 func NewProducts(threads int) (*Products, error) {
-	single, err := product(checkpoint.F32, threads)
+	p := &Products{}
+	var errs [3]error
+	p.single, errs[0] = product(checkpoint.F32, checkpoint.F32, threads, (*onnx.Module).MatMulTransposed)
+	p.double, errs[1] = product(checkpoint.F64, checkpoint.F64, threads, (*onnx.Module).MatMulTransposed)
+	p.bytes, errs[2] = product(checkpoint.U8, checkpoint.I8, threads, func(m *onnx.Module, a, b onnx.Value) onnx.Value {
+		return m.MatMulBytes(a, b, 128)
+	})
+	err := errors.Join(errs[:]...)
+	if err == nil {
+		var exact bool
+		if exact, err = p.exactBytes(); !exact && p.bytes != nil {
+			p.bytes.Close()
+			p.bytes = nil
+		}
+	}
 	if err != nil {
+		p.Close()
 		return nil, err
 	}
-	double, err := product(checkpoint.F64, threads)
-	if err != nil {
-		single.Close()
-		return nil, err
+	return p, nil
+}
+
+// exactBytes tries the extremes of bytes. Processors without the instructions
+// for products of bytes (VNNI) add two of them in 16 bits, which overflows.
+func (p *Products) exactBytes() (bool, error) {
+	const m, n, k = 9, 33, 260
+	a, b, dst := make([]uint8, m*k), make([]int8, n*k), make([]int32, m*n)
+	for i := range a {
+		a[i] = uint8(255 * (i / k % 2)) // rows of −128 and of 127
 	}
-	return &Products{single, double}, nil
+	for i := range b {
+		b[i] = int8(254*(i/k%2) - 127)
+	}
+	if err := p.Mul8(dst, a, b, m, n, k); err != nil {
+		return false, err
+	}
+	for i, got := range dst {
+		if want := k * (int32(a[i/n*k]) - 128) * int32(b[i%n*k]); got != want {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // Symbolic lengths of the product dst [rows,columns] = a [rows,inner] · b [columns,inner]ᵀ.
@@ -33,10 +67,10 @@ const (
 	inner   = -3
 )
 
-func product(t checkpoint.DType, threads int) (*Session, error) {
+func product(ta, tb checkpoint.DType, threads int, op func(m *onnx.Module, a, b onnx.Value) onnx.Value) (*Session, error) {
 	m, err := onnx.Build(nil, func(m *onnx.Module) {
-		a, b := m.Input("a", t, rows, inner), m.Input("b", t, columns, inner)
-		m.Output("dst", m.MatMulTransposed(a, b))
+		a, b := m.Input("a", ta, rows, inner), m.Input("b", tb, columns, inner)
+		m.Output("dst", op(m, a, b))
 	})
 	if err != nil {
 		return nil, err
@@ -54,7 +88,18 @@ func (p *Products) Mul64(dst, a, b []float64, m, n, k int) error {
 	return multiply(p.double, dst, a, b, m, n, k)
 }
 
-func multiply[T float32 | float64](s *Session, dst, a, b []T, m, n, k int) error {
+// Bytes reports whether products of bytes are exact on this processor.
+func (p *Products) Bytes() bool { return p.bytes != nil }
+
+// Mul8 sets dst [m,n] = (a − 128) [m,k] · b [n,k]ᵀ, k at most 2¹⁶.
+func (p *Products) Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error {
+	if p.bytes == nil {
+		return errors.New("ort: products of bytes are not exact on this processor")
+	}
+	return multiply(p.bytes, dst, a, b, m, n, k)
+}
+
+func multiply[D float32 | float64 | int32, A float32 | float64 | uint8, B float32 | float64 | int8](s *Session, dst []D, a []A, b []B, m, n, k int) error {
 	if m < 0 || n < 0 || k < 0 || len(dst) < m*n || len(a) < m*k || len(b) < n*k {
 		return fmt.Errorf("ort: product of [%d,%d] and [%d,%d]: %d, %d and %d values given", m, k, n, k, len(a), len(b), len(dst))
 	}
@@ -72,6 +117,9 @@ func multiply[T float32 | float64](s *Session, dst, a, b []T, m, n, k int) error
 
 // Close frees the sessions.
 func (p *Products) Close() {
-	p.single.Close()
-	p.double.Close()
+	for _, s := range []*Session{p.single, p.double, p.bytes} {
+		if s != nil {
+			s.Close()
+		}
+	}
 }

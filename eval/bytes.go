@@ -1,0 +1,93 @@
+package eval
+
+import "math"
+
+// maxByteDims is how many dimensions a sum of products of bytes may have in int32.
+const maxByteDims = 1 << 16
+
+// byteRows are the rows of a block in 8 bits. With w the row less the centre
+// and ŵ = scale·signed,
+//
+//	u·v ≈ scaleᵢ·scaleⱼ·signedᵢ·signedⱼ + shiftᵢ + shiftⱼ
+//
+// and the measure, of w, bounds how far that is off.
+type byteRows struct {
+	signed   []int8    // [n,d] in −127…127
+	unsigned []uint8   // [n,d] signed + 128
+	scale    []float32 // [n]
+	shift    []float32 // [n] w·centre + |centre|²/2
+	measure
+}
+
+// quantise prepares the rows in 8 bits; centre is what work still contains, nil
+// where nothing.
+func (b *block) quantise(centre []float32) {
+	q := b.bytes
+	if q == nil {
+		q = &byteRows{}
+	}
+	*q = byteRows{signed: resized(q.signed, b.n*b.d), unsigned: resized(q.unsigned, b.n*b.d),
+		scale: make([]float32, b.n), shift: make([]float32, b.n), measure: newMeasure(b.n)}
+	q.unit = 0x1p-20 // a few roundings in float32
+	if centre == nil {
+		centre = make([]float32, b.d)
+	}
+	offset := math.Sqrt(dot(centre, centre))
+	parallel(b.n, func(from, to int) {
+		w := make([]float32, b.d)
+		for i := from; i < to; i++ {
+			for j, v := range b.row(i) {
+				w[j] = v - centre[j]
+			}
+			signed, unsigned := q.signed[i*b.d:(i+1)*b.d], q.unsigned[i*b.d:(i+1)*b.d]
+			scale, square := quantiseRow(signed, unsigned, w)
+			// A part in 2²⁰ more than computed is more than any rounding of it.
+			q.norm[i] = math.Sqrt(dot(w, w)) * (1 + 0x1p-20)
+			q.err[i] = (math.Sqrt(square) + q.norm[i]*0x1p-20) * (1 + 0x1p-20)
+			q.span[i] = q.norm[i] + q.err[i] + offset
+			q.scale[i] = scale
+			q.shift[i] = float32(dot(w, centre) + offset*offset/2)
+		}
+	})
+	q.summarise()
+	b.bytes = q
+}
+
+// quantiseRow rounds w to multiples of a 127th of its largest element, and
+// returns that and Σ(w−ŵ)².
+func quantiseRow(signed []int8, unsigned []uint8, w []float32) (scale float32, square float64) {
+	largest := float32(0)
+	for _, v := range w {
+		largest = max(largest, v, -v)
+	}
+	scale = largest / 127
+	inverse := 1 / scale
+	if scale < 0x1p-120 { // so that neither is zero or infinite
+		scale, inverse = 0, 0
+	}
+	const round = 3 << 22 // adding it leaves an integer in the last bits
+	var s0, s1 float64
+	signed, unsigned = signed[:len(w)], unsigned[:len(w)]
+	for j, v := range w {
+		r := v*inverse + round
+		x := int8(math.Float32bits(r))
+		signed[j], unsigned[j] = x, uint8(x)^0x80
+		e := float64(v - scale*(r-round))
+		s0, s1 = s1, s0+e*e
+	}
+	return scale, s0 + s1
+}
+
+// estimate turns the exact products of bytes of rows i… of u with rows j… of v
+// into products of the rows.
+func (t tile) estimate(products []int32, u, v *byteRows) {
+	scale, shift := v.scale[t.j:t.j+t.cols], v.shift[t.j:t.j+t.cols]
+	parallel(t.rows, func(from, to int) {
+		for i := from; i < to; i++ {
+			a, b, out := u.scale[t.i+i], u.shift[t.i+i], t.row(i)
+			for x, q := range products[i*t.cols : (i+1)*t.cols] {
+				out[x] = float32(q)*(a*scale[x]) + (b + shift[x])
+			}
+		}
+	})
+}
