@@ -53,13 +53,13 @@ func (p pair) measures() (u, v *measure) {
 // bounds encloses the distance of rows i and j whose computed product is c.
 func (p pair) bounds(i, j int, c float32) (low, high float64) {
 	u, v := p.measures()
-	e := u.err[i]*v.norm[j] + (u.norm[i]+u.err[i])*v.err[j] + u.unit*u.span[i]*v.span[j]
+	e := u.err[i]*v.norm[j] + (u.norm[i]+u.err[i])*v.err[j]
 	if p.u.half != nil {
+		e += u.unit * u.span[i] * v.span[j]
 		return p.halve(i, j, float64(c)+e), p.halve(i, j, float64(c)-e)
 	}
 	d := p.u.add[i] + p.v.add[j] - 2*float64(c)
-	reach := u.span[i] + v.span[j]
-	e = 2*e + reach*reach/(1<<20)
+	e = 2*e + rounding(u.unit, u.span[i], v.span[j])
 	return max(d-e, 0), max(d+e, 0)
 }
 
@@ -74,12 +74,11 @@ func (p pair) refined(i, j int) (low, high float64) {
 
 // A screen tells in float32 which products may matter: those for which
 //
-//	c + weightᵢ·sizeⱼ ≥ (addᵢ + addⱼ − d − slackᵢ)/2
+//	c + weightᵢ·sizeⱼ ≥ (addᵢ + addⱼ − d − slack(i,d))/2
 //
 // where d is the largest distance that does, and those from beyond on.
 type screen struct {
 	pair
-	slack  []float64 // of a row of u and any row of v
 	weight []float32 // of the rows of u
 	size   []float32 // of the rows of v
 	// beyond is the product from which doubling it overflows float16, so that
@@ -89,10 +88,8 @@ type screen struct {
 
 func newScreen(p pair) screen {
 	u, v := p.measures()
-	s := screen{pair: p, slack: make([]float64, p.u.n), weight: make([]float32, p.u.n), size: make([]float32, p.v.n),
-		beyond: float32(math.Inf(1))}
-	for i := range s.slack {
-		s.slack[i] = p.slack(i)
+	s := screen{pair: p, weight: make([]float32, p.u.n), size: make([]float32, p.v.n), beyond: float32(math.Inf(1))}
+	for i := range s.weight {
 		s.weight[i] = float32(u.err[i] + (u.norm[i]+u.err[i])*v.maxErr)
 	}
 	for j := range s.size {
@@ -104,6 +101,25 @@ func newScreen(p pair) screen {
 	return s
 }
 
+// enclose bounds the distance of rows i and j whose product in the screen's form
+// is c: from 8 bits without the roundings to float16 one by one, which would
+// cost more than they decide.
+func (s *screen) enclose(i, j int, c float32) (low, high float64) {
+	if !s.rough {
+		return s.bounds(i, j, c)
+	}
+	e := s.weight[i] * s.size[j]
+	if c+e >= s.beyond {
+		return 0, math.Inf(1)
+	}
+	u, v := s.measures()
+	d, slack := s.u.add[i]+s.v.add[j]-2*float64(c), 2*float64(e)+rounding(u.unit, u.span[i], v.span[j])
+	if s.u.half != nil {
+		slack += halves(math.Abs(float64(c))+float64(e), max(d, 0)+slack, s.v.add[j])
+	}
+	return max(d-slack, 0), max(d+slack, 0)
+}
+
 // screens are those for products in float32 and, where both blocks have them,
 // in 8 bits.
 type screens struct{ fine, rough screen }
@@ -113,9 +129,6 @@ func newScreens(p pair) (s screens) {
 	if p.u.bytes != nil && p.v.bytes != nil {
 		p.rough = true
 		s.rough = newScreen(p)
-		for i, slack := range s.rough.slack {
-			s.fine.slack[i] = max(s.fine.slack[i], slack)
-		}
 	}
 	return s
 }
@@ -127,22 +140,38 @@ func (s *screens) of(t tile) *screen {
 	return &s.fine
 }
 
+// threshold bounds the products of row i of u, less half add of the row of v,
+// that can give a distance of at most d.
+func (s *screens) threshold(i int, d float64) float32 {
+	slack := s.fine.slack(i, d)
+	if s.rough.u != nil {
+		slack = max(slack, s.rough.slack(i, d))
+	}
+	return float32((s.fine.u.add[i] - d - slack) / 2)
+}
+
 // slack bounds, for row i of u and every row of v, what a screen leaves out of
-// the error of add+add−2·product in float32.
-func (p pair) slack(i int) float64 {
+// the error of add + add − 2·product in float32 as an estimate of a distance of
+// at most d.
+func (p pair) slack(i int, d float64) float64 {
 	u, v := p.measures()
-	reach := u.span[i] + v.maxSpan
-	s := 2*u.unit*u.span[i]*v.maxSpan + reach*reach/(1<<20)
+	s := rounding(u.unit, u.span[i], v.maxSpan)
 	if p.u.half != nil {
-		nu, nv := p.u.norm[i], p.v.maxNorm
-		s += halfUlp(nu*nv) + halfUlp((nu+nv)*(nu+nv))
+		s += halves(p.u.norm[i]*p.v.maxNorm, d, p.v.maxAdd)
 	}
 	return s
 }
 
-// halfUlp is the spacing of float16 values at a little above x: the norms of
-// DistanceADM are themselves off by a few percent.
-func halfUlp(x float64) float64 {
-	_, exponent := math.Frexp(x * 1.25)
-	return math.Ldexp(1, max(exponent-1, -14)-10)
+// rounding bounds the errors of float32 arithmetic.
+func rounding(unit, u, v float64) float64 {
+	reach := u + v
+	return 2*unit*u*v + reach*reach/(1<<20)
+}
+
+// halves bounds how far the roundings to float16 move a distance from that of
+// exact arithmetic on the same |u|² and |v|²: by half a unit in the last place
+// of 2uv, of |u|²−2uv, which is no larger than the distance or |v|², and of the
+// distance. The part of 1.01 covers that d may be short by the result.
+func halves(uv, d, square float64) float64 {
+	return 1.01*((uv+d)/(1<<10)+square/(1<<11)) + 1.0/(1<<20)
 }

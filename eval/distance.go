@@ -3,6 +3,7 @@ package eval
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // A Distance names the arithmetic in which squared distances are measured.
@@ -45,6 +46,7 @@ type block struct {
 	work        []float32 // [n,d] rounded to float16, or float32 less the centre
 	half        []float64 // |u|² in float16; nil where distances are exact
 	add         []float64 // a distance is about add[i] + add[j] − 2·work·work
+	maxAdd      float64
 	measure               // of work
 	bytes       *byteRows // work in 8 bits; nil where nothing multiplies those
 }
@@ -88,6 +90,7 @@ func newBlock(kind Distance, raw []float32, d, first int, centre []float32, used
 		}
 	})
 	b.summarise()
+	b.maxAdd = slices.Max(b.add)
 	return b
 }
 

@@ -98,13 +98,15 @@ type contains struct {
 
 func (s *scan) newContains(p pair, ref, gen [][]float64, strict bool) *contains {
 	c := &contains{pair: p, screens: newScreens(p), strict: strict, refined: &s.refined}
-	c.ref, c.refLimit, c.refHalf = limits(p.u, c.fine.slack, ref)
-	c.gen, c.genLimit, c.genHalf = limits(p.v, newScreens(p.swapped()).fine.slack, gen)
+	back := newScreens(p.swapped())
+	c.ref, c.refLimit, c.refHalf = c.limits(ref)
+	c.gen, c.genLimit, c.genHalf = back.limits(gen)
 	return c
 }
 
 // limits cuts the radii of u out and bounds the products that can lie inside.
-func limits(u *block, slack []float64, radii [][]float64) (cut [][]float64, limit, half []float32) {
+func (s *screens) limits(radii [][]float64) (cut [][]float64, limit, half []float32) {
+	u := s.fine.u
 	cut = make([][]float64, len(radii))
 	for k := range radii {
 		cut[k] = radii[k][u.first : u.first+u.n]
@@ -115,7 +117,7 @@ func limits(u *block, slack []float64, radii [][]float64) (cut [][]float64, limi
 		for k := range cut {
 			largest = max(largest, cut[k][i])
 		}
-		limit[i] = float32((u.add[i] - largest - slack[i]) / 2)
+		limit[i] = s.threshold(i, largest)
 		half[i] = float32(u.add[i] / 2)
 	}
 	return cut, limit, half
@@ -163,7 +165,7 @@ func (c *contains) near(t tile, i int, visit func(neighbour)) {
 	for x, v := range t.row(i) {
 		if most := v + weight*size[x]; most >= refLimit+genHalf[x] || most >= genLimit[x]+refHalf || most >= beyond {
 			n := neighbour{contains: c, i: row, j: t.j + x, rough: s.rough}
-			n.low, n.high = s.bounds(n.i, n.j, v)
+			n.low, n.high = s.enclose(n.i, n.j, v)
 			visit(n)
 		}
 	}

@@ -105,7 +105,7 @@ type nearest struct {
 	upper     []float64 // [n,k+1] sorted: the smallest bounds from above of found and waiting
 	waiting   []candidate
 	count     []int     // [n] of waiting [n,room]
-	threshold []float32 // a product that cannot reach threshold[i] + half[j] is of no interest
+	limits    []float32 // a product that cannot reach limits[i] + half[j] is of no interest
 	half      []float32 // add[j]/2 of the rows of p.v
 	refined   *atomic.Int64
 }
@@ -118,8 +118,8 @@ type candidate struct {
 
 func (s *scan) newNearest(p pair, found []float64, k int) *nearest {
 	n := p.u.n
-	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(64, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
-		count: make([]int, n), threshold: make([]float32, n), half: make([]float32, p.v.n), refined: &s.refined}
+	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(128, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
+		count: make([]int, n), limits: make([]float32, n), half: make([]float32, p.v.n), refined: &s.refined}
 	r.waiting = make([]candidate, n*r.room)
 	r.upper = slices.Clone(r.found)
 	for i := range n {
@@ -136,7 +136,7 @@ func (r *nearest) bound(i int) []float64 { return r.upper[i*(r.k+1) : (i+1)*(r.k
 
 // limit sets the threshold of row i to distances that can be among the k+1 smallest.
 func (r *nearest) limit(i int) {
-	r.threshold[i] = float32((r.u.add[i] - r.bound(i)[r.k] - r.fine.slack[i]) / 2)
+	r.limits[i] = r.threshold(i, r.bound(i)[r.k])
 }
 
 // scanRow looks at row i of a tile.
@@ -144,11 +144,11 @@ func (r *nearest) scanRow(t tile, i int) {
 	s := r.of(t)
 	half, size := r.half[t.j:t.j+t.cols], s.size[t.j:t.j+t.cols]
 	row := t.i + i
-	limit, weight, beyond := r.threshold[row], s.weight[row], s.beyond
+	limit, weight, beyond := r.limits[row], s.weight[row], s.beyond
 	for x, c := range t.row(i) {
 		if most := c + weight*size[x]; most >= limit+half[x] || most >= beyond {
 			r.offer(s, row, t.j+x, c)
-			limit = r.threshold[row]
+			limit = r.limits[row]
 		}
 	}
 }
@@ -158,7 +158,7 @@ func (r *nearest) scanRow(t tile, i int) {
 func (r *nearest) scanColumn(t tile, j, from, to int) {
 	s := r.of(t)
 	first, row := t.j+from, t.i+j
-	limits, weights := r.threshold[first:t.j+to], s.weight[first:t.j+to]
+	limits, weights := r.limits[first:t.j+to], s.weight[first:t.j+to]
 	half, size, beyond := r.half[row], s.size[row], s.beyond
 	for x, c := range t.row(j)[from:to] {
 		if most := c + weights[x]*size; most >= limits[x]+half || most >= beyond {
@@ -169,7 +169,7 @@ func (r *nearest) scanColumn(t tile, j, from, to int) {
 
 // offer considers row j of p.v as a neighbour of row i.
 func (r *nearest) offer(s *screen, i, j int, c float32) {
-	low, high := s.bounds(i, j, c)
+	low, high := s.enclose(i, j, c)
 	bound := r.bound(i)
 	if low >= bound[r.k] { // cannot make the k-th distance smaller
 		return
@@ -181,10 +181,7 @@ func (r *nearest) offer(s *screen, i, j int, c float32) {
 	r.waiting[i*r.room+r.count[i]] = candidate{low, high, int32(j), s.rough}
 	r.count[i]++
 	if r.count[i] == r.room {
-		r.prune(i)
-		if r.count[i] > r.room/2 {
-			r.settle(i)
-		}
+		r.settle(i, r.room/2)
 	}
 }
 
@@ -195,24 +192,33 @@ func insert(list []float64, d float64) {
 	list[at] = d
 }
 
-// prune drops the candidates of row i that others exclude.
-func (r *nearest) prune(i int) {
-	list, bound := r.waiting[i*r.room:i*r.room+r.count[i]], r.bound(i)[r.k]
-	kept := list[:0]
-	for _, c := range list {
-		if c.low <= bound { // equal: it may be the bound itself
-			kept = append(kept, c)
+// settle looks closer at candidates of row i until no more than keep of them
+// are left that may be among the nearest.
+func (r *nearest) settle(i, keep int) {
+	top, bound, list := r.top(i), r.bound(i), r.waiting[i*r.room:i*r.room+r.count[i]]
+	// What the bounds exclude; one that is equal may be the bound itself.
+	list = slices.DeleteFunc(list, func(c candidate) bool { return c.low > bound[r.k] })
+	if len(list) > keep {
+		slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.high, b.high) })
+		list = r.decide(i, list, keep)
+		copy(bound, top)
+		for _, c := range list {
+			if c.high < bound[r.k] {
+				insert(bound, c.high)
+			}
 		}
+		r.limit(i)
 	}
-	r.count[i] = len(kept)
+	r.count[i] = copy(r.waiting[i*r.room:], list)
 }
 
-// settle computes the distances of row i's candidates and keeps the smallest.
-func (r *nearest) settle(i int) {
-	top, list := r.top(i), r.waiting[i*r.room:i*r.room+r.count[i]]
-	slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.high, b.high) })
-	refined := int64(0)
-	for _, c := range list {
+// decide computes the distances of the first candidates of row i and returns
+// the others that may be among the nearest, at most keep.
+func (r *nearest) decide(i int, list []candidate, keep int) []candidate {
+	top, refined := r.top(i), int64(0)
+	for len(list) > keep {
+		c := list[0]
+		list = list[1:]
 		if c.low >= top[r.k] {
 			continue
 		}
@@ -220,30 +226,23 @@ func (r *nearest) settle(i int) {
 			c.low, c.high = r.pair.refined(i, int(c.j))
 			refined++
 		}
-		if c.low >= top[r.k] {
-			continue
-		}
 		d := c.low
-		if c.low != c.high {
+		if c.low != c.high && c.low < top[r.k] {
 			d = r.exact(i, int(c.j))
 		}
 		if d < top[r.k] {
 			insert(top, d)
+			list = slices.DeleteFunc(list, func(c candidate) bool { return c.low >= top[r.k] })
 		}
 	}
 	r.refined.Add(refined)
-	r.count[i] = 0
-	copy(r.bound(i), top)
-	r.limit(i)
+	return list
 }
 
 func (r *nearest) settleAll() {
 	parallel(r.u.n, func(from, to int) {
 		for i := from; i < to; i++ {
-			if r.count[i] > 0 {
-				r.prune(i)
-				r.settle(i)
-			}
+			r.settle(i, 0)
 		}
 	})
 }

@@ -125,7 +125,7 @@ func (s *scan) overflows(p pair) (bool, error) {
 		parallel(t.rows, func(from, to int) {
 			for i := from; i < to && !found.Load(); i++ {
 				r := t.i + i
-				limit := largest - screens.fine.slack[r]
+				limit := largest - max(screens.fine.slack(r, largest), screen.slack(r, largest))
 				for x, c := range t.row(i) {
 					j := t.j + x
 					least := float64(c) - float64(screen.weight[r])*float64(screen.size[j])
@@ -178,7 +178,7 @@ func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
 			visit(t)
 			if t.rough {
 				s.pairs += int64(t.rows * t.cols)
-				if float64(s.refined.Load()) > s.crowded*float64(s.pairs) {
+				if float64(s.refined.Load()) > s.crowded*float64(s.pairs+int64(s.side*s.rows)) {
 					s.bytes = nil
 				}
 			}
