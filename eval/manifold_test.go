@@ -162,6 +162,24 @@ func hardSets(r *rand.Rand) map[string][2][]float32 {
 		"doubling": {draw(70, func() float64 { return 36 + 3*r.Float64() }), draw(80, func() float64 { return 36 + 3*r.Float64() })},
 		"signs":    {draw(70, func() float64 { return 60 * r.NormFloat64() }), draw(80, func() float64 { return 30 * r.NormFloat64() })},
 	}
+	sets["heavy"] = [2][]float32{draw(80, func() float64 { return math.Exp(2 * r.NormFloat64()) }), draw(80, func() float64 { return math.Exp(2 * r.NormFloat64()) })}
+	centres := draw(3, func() float64 { return 5 * r.NormFloat64() })
+	cluster := func(n int, spread float64) []float32 { // 0: duplicates
+		x := make([]float32, 0, n*d)
+		for range n {
+			c := r.IntN(4) // the last is zero
+			for j := range d {
+				v := spread * r.NormFloat64()
+				if c < 3 {
+					v += float64(centres[c*d+j])
+				}
+				x = append(x, float32(v))
+			}
+		}
+		return x
+	}
+	sets["clusters"] = [2][]float32{cluster(80, 1e-3), cluster(90, 1e-3)}
+	sets["duplicates"] = [2][]float32{cluster(80, 0), append(cluster(60, 0), cluster(30, 0.1)...)}
 	outlier := draw(90, r.NormFloat64)
 	for i := range d {
 		outlier[40*d+i] = 100 // norm² 240000: its block overflows, others do not

@@ -100,14 +100,14 @@ func (s *scan) collect(p pair, itself bool, rows, columns *nearest) error {
 type nearest struct {
 	pair
 	screens
-	k, room   int
-	found     []float64 // [n,k+1] sorted
-	upper     []float64 // [n,k+1] sorted: the smallest bounds from above of found and waiting
-	waiting   []candidate
-	count     []int     // [n] of waiting [n,room]
-	limits    []float32 // a product that cannot reach limits[i] + half[j] is of no interest
-	half      []float32 // add[j]/2 of the rows of p.v
-	refined   *atomic.Int64
+	k, room int
+	found   []float64 // [n,k+1] sorted
+	upper   []float64 // [n,k+1] sorted: the smallest bounds from above of found and waiting
+	waiting []candidate
+	count   []int     // [n] of waiting [n,room]
+	limits  []float32 // a product that cannot reach limits[i] + half[j] is of no interest
+	half    []float32 // add[j]/2 of the rows of p.v
+	refined *atomic.Int64
 }
 
 type candidate struct {
