@@ -46,6 +46,7 @@ var benchSections = []benchSection{
 	{"iddpm-64", "IDDPM 64×64 (121 M parameters)", func(b *bench) error { return b.official("imagenet64_uncond_100M_1500K", 1, 8) }},
 	{"dit-xl", "DiT-XL/2 at 256×256 (675 M parameters)", func(b *bench) error { return b.official("DiT-XL-2-256x256", 1, 8) }},
 	{"inception", "FID Inception (299×299)", (*bench).inception},
+	{"pipeline", "features of images that are decoded and resized ahead of the network", (*bench).pipeline},
 	{"metrics", "metrics at 2048 dimensions", (*bench).metrics},
 	{"memory", "evaluation of 50,000 images", (*bench).memory},
 }

@@ -134,10 +134,7 @@ func (x *extractor) features(ctx context.Context, from source, opt images.Option
 		tick(n)
 		return c.add(out)
 	}
-	load := images.Loader[[]float32]{Ahead: featureBatch, SkipBroken: opt.SkipBroken, Prepare: func(im images.Image) ([]float32, error) {
-		in, err := x.net.Input(x.resize, models.Images{N: 1, Height: im.Height, Width: im.Width, Pixels: im.Pixels})
-		return in.Data, err
-	}}
+	load := images.Loader[[]float32]{Ahead: featureBatch, SkipBroken: opt.SkipBroken, Prepare: x.input}
 	report, err := load.Run(ctx, from.images, func(in []float32) error {
 		copy(batch.Row(filled), in)
 		if filled++; filled < featureBatch {
@@ -156,6 +153,12 @@ func (x *extractor) features(ctx context.Context, from source, opt images.Option
 		err = fmt.Errorf("%s: %w", from.name, err)
 	}
 	return f, report, err
+}
+
+// input is an image as the network takes it.
+func (x *extractor) input(im images.Image) ([]float32, error) {
+	in, err := x.net.Input(x.resize, models.Images{N: 1, Height: im.Height, Width: im.Width, Pixels: im.Pixels})
+	return in.Data, err
 }
 
 // A collector keeps of features what is wanted.
