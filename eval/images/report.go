@@ -20,14 +20,14 @@ const (
 	ClippedGrey Conversion = "grey16"  // grey of 16 bits: min(v, 255), which is nearly white
 )
 
-// said is how people are told, for one image and for several.
+// said is how people are told, after "in 3 images".
 var said = map[Conversion]string{
-	Grey:        "grey, repeated over three channels",
-	Palette:     "with a palette, replaced by its colours",
-	Alpha:       "with transparency, which is dropped, not composited",
-	CMYK:        "CMYK, converted to RGB without a colour profile",
-	Bits16:      "of 16 bits a channel, of which the high byte is kept",
-	ClippedGrey: "grey of 16 bits, values above 255 clipped to white as Pillow does: save these as 8 bits",
+	Grey:        "grey is repeated over three channels",
+	Palette:     "the palette is replaced by its colours",
+	Alpha:       "transparency is dropped, not composited",
+	CMYK:        "CMYK is converted to RGB without a colour profile",
+	Bits16:      "of 16 bits a channel the high byte is kept",
+	ClippedGrey: "grey of 16 bits is clipped at 255, which is nearly all white, as Pillow does: save these with 8 bits",
 }
 
 // A Broken image is one that cannot be decoded.
@@ -59,7 +59,7 @@ func (r *Report) count(done []Conversion) {
 func (r Report) Notes() []string {
 	var lines []string
 	for _, c := range slices.Sorted(maps.Keys(r.Converted)) {
-		lines = append(lines, fmt.Sprintf("%s %s", plural(r.Converted[c], "image"), said[c]))
+		lines = append(lines, fmt.Sprintf("in %s %s", plural(r.Converted[c], "image"), said[c]))
 	}
 	if len(r.Broken) > 0 {
 		lines = append(lines, fmt.Sprintf("%s left out as broken: %s", plural(len(r.Broken), "image"), listed(r.Broken, ", ")))

@@ -118,7 +118,7 @@ func TestBrokenList(t *testing.T) {
 		if err != nil || !slices.Equal(got, []uint8{1, 5}) || len(report.Broken) != 3 || report.Decoded != 2 {
 			t.Errorf("%s: %v %+v %v", name, got, report, err)
 		}
-		if notes := strings.Join(report.Notes(), "\n"); !strings.Contains(notes, "2 images grey") || !strings.Contains(notes, "3 images left out as broken: b.png") {
+		if notes := strings.Join(report.Notes(), "\n"); !strings.Contains(notes, "in 2 images grey is repeated") || !strings.Contains(notes, "3 images left out as broken: b.png") {
 			t.Errorf("%s: %s", name, notes)
 		}
 	}
