@@ -241,7 +241,7 @@ func positionWeights(grid, side int, antialias bool) []float32 {
 	axis := torchBicubic(grid, side, float64(side)+0.1)
 	if antialias {
 		axis = make([]float32, side*grid)
-		for i, t := range bicubicTaps(grid, side) {
+		for i, t := range bicubicTaps[float32](grid, side) {
 			for j, w := range t.weights {
 				axis[i*grid+t.first+j] = float32(w)
 			}

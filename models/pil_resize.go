@@ -64,7 +64,7 @@ type pilTap struct {
 // pilTaps is normalize_coeffs_8bpc.
 func pilTaps(in, out int) []pilTap {
 	taps := make([]pilTap, out)
-	for i, t := range bicubicTaps(in, out) {
+	for i, t := range bicubicTaps[float64](in, out) {
 		taps[i] = pilTap{t.first, make([]int32, len(t.weights))}
 		for j, w := range t.weights {
 			half := 0.5

@@ -3,6 +3,7 @@ package models
 import (
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"testing"
 )
 
@@ -31,6 +32,36 @@ func TestPILResize(t *testing.T) {
 		out := imagesOf(x, func(v float32) float32 { return v })
 		if sum := fmt.Sprintf("%x", sha256.Sum256(out.Pixels))[:16]; sum != c.sum {
 			t.Errorf("%d×%d: sha256 %s, Pillow's result has %s", c.height, c.width, sum, c.sum)
+		}
+	}
+}
+
+// TestEDM2Resize compares with torch 2.15.0's interpolate(size=(224, 224),
+// mode="bicubic", antialias=True) on the same images.
+func TestEDM2Resize(t *testing.T) {
+	for _, c := range []struct {
+		height, width int
+		at            map[[3]int]float64 // channel, row, column
+		sum           float64
+	}{
+		{32, 40, map[[3]int]float64{{0, 0, 0}: 34.0826, {1, 3, 100}: 137.1789, {2, 120, 7}: 117.8564, {0, 223, 223}: 165.2767}, 19061152.972},
+		{300, 256, map[[3]int]float64{{0, 0, 0}: 113.8122, {1, 3, 100}: 89.165, {2, 120, 7}: 64.5963, {0, 223, 223}: 196.5552}, 19186157.617},
+	} {
+		x, err := resizedPixels(EDM2, congruential(1, c.height, c.width), 224)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for p, want := range c.at {
+			if got := float64(x.Data[(p[0]*224+p[1])*224+p[2]]); math.Abs(got-want) > 2e-4 {
+				t.Errorf("%d×%d: %v is %.4f, torch has %.4f", c.height, c.width, p, got, want)
+			}
+		}
+		sum := 0.0
+		for _, v := range x.Data {
+			sum += float64(v)
+		}
+		if math.Abs(sum-c.sum) > 1 {
+			t.Errorf("%d×%d: the sum is %.3f, torch has %.3f", c.height, c.width, sum, c.sum)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package models
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 
 	"sagbench/models/tensor"
@@ -18,14 +17,16 @@ const (
 	Torch Resize = "torch" // torch bilinear, 2x−1 for x in [0,1]: pytorch-fid
 	Clean Resize = "clean" // PIL bicubic with antialiasing, (x−128)/128: clean-fid
 	PIL   Resize = "pil"   // the same rounded to bytes, as images in files are resized: dgm-eval
+	EDM2  Resize = "edm2"  // torch bicubic with antialiasing, neither clipped nor rounded: EDM2's default
 )
 
 // Resizes holds the preprocessings by name.
 var Resizes = map[Resize]resizer{
 	TF:    {resample: bilinear{asymmetric, lerp}, divisor: 1, scale: 1.0 / 128, shift: -1},
 	Torch: {resample: bilinear{halfPixel, weigh}, divisor: 255, scale: 2, shift: -1},
-	Clean: {resample: bicubicPIL{}, divisor: 1, scale: 1.0 / 128, shift: -1},
+	Clean: {resample: bicubicPIL{bicubicTaps[float64], true}, divisor: 1, scale: 1.0 / 128, shift: -1},
 	PIL:   {resample: bytesPIL{}, divisor: 1, scale: 1.0 / 128, shift: -1},
+	EDM2:  {resample: bicubicPIL{bicubicTaps[float32], false}, divisor: 1, scale: 1.0 / 128, shift: -1},
 }
 
 // resizerOf is what brings images to a network.
@@ -194,16 +195,20 @@ func (k bilinear) taps(size, in int) []bilinearTap {
 	return taps
 }
 
-// bicubicPIL is Image.resize(BICUBIC) of a PIL image of mode F, clipped to
-// [0,255] as clean-fid does: antialiased, float64 sums, first along the rows
+// bicubicPIL is Image.resize(BICUBIC) of a PIL image of mode F, which clean-fid
+// clips to [0,255]: antialiased, float64 sums, first along the rows
 // and then along the columns, each stored as float32. Pillow
-// src/libImaging/Resample.c.
-type bicubicPIL struct{}
+// src/libImaging/Resample.c. With taps in float32 it is torch's
+// interpolate(mode="bicubic", antialias=True), but for the rounding of sums.
+type bicubicPIL struct {
+	taps func(in, out int) []bicubicTap
+	clip bool
+}
 
-func (bicubicPIL) plane(dst []float32, size int, src []float32, h, w int) {
+func (k bicubicPIL) plane(dst []float32, size int, src []float32, h, w int) {
 	if w != size {
 		narrow := make([]float32, h*size)
-		taps := bicubicTaps(w, size)
+		taps := k.taps(w, size)
 		for y := range h {
 			line, out := src[y*w:][:w], narrow[y*size:][:size]
 			for x, t := range taps {
@@ -220,7 +225,7 @@ func (bicubicPIL) plane(dst []float32, size int, src []float32, h, w int) {
 		copy(dst, src)
 	} else {
 		sums := make([]float64, size)
-		for y, t := range bicubicTaps(h, size) {
+		for y, t := range k.taps(h, size) {
 			clear(sums)
 			for j, weight := range t.weights {
 				for x, v := range src[(t.first+j)*size:][:size] {
@@ -231,6 +236,9 @@ func (bicubicPIL) plane(dst []float32, size int, src []float32, h, w int) {
 				dst[y*size+x] = float32(v)
 			}
 		}
+	}
+	if !k.clip {
+		return
 	}
 	for i, v := range dst {
 		dst[i] = min(max(v, 0), 255)
@@ -243,32 +251,37 @@ type bicubicTap struct {
 	weights []float64
 }
 
-// bicubicTaps is precompute_coeffs: the Keys kernel with a = −0.5, widened by
-// the ratio where it shrinks.
-func bicubicTaps(in, out int) []bicubicTap {
-	ratio := float64(in) / float64(out)
+// bicubicTaps is precompute_coeffs, or in float32 torch's
+// compute_index_ranges_weights: the Keys kernel with a = −0.5, widened by the
+// ratio where it shrinks.
+func bicubicTaps[T float32 | float64](in, out int) []bicubicTap {
+	ratio := T(in) / T(out)
 	widen := max(ratio, 1)
 	support := 2 * widen
 	taps := make([]bicubicTap, out)
 	for i := range taps {
-		center := (float64(i) + 0.5) * ratio
-		first := max(int(center-support+0.5), 0)
-		weights, sum := make([]float64, min(int(center+support+0.5), in)-first), 0.0
+		center := T(float64(ratio) * (float64(i) + 0.5))
+		first := max(int(float64(center-support)+0.5), 0)
+		end := min(int(float64(center+support)+0.5), in)
+		weights, sum := make([]T, end-first), T(0)
 		for j := range weights {
-			weights[j] = bicubic((float64(first+j) - center + 0.5) * (1 / widen))
+			weights[j] = bicubic(T((float64(T(first+j)-center) + 0.5) * float64(1/widen)))
 			sum += weights[j]
 		}
-		for j := range weights {
-			weights[j] /= sum
+		taps[i] = bicubicTap{first, make([]float64, len(weights))}
+		for j, w := range weights {
+			taps[i].weights[j] = float64(w / sum)
 		}
-		taps[i] = bicubicTap{first, weights}
 	}
 	return taps
 }
 
-func bicubic(x float64) float64 {
+func bicubic[T float32 | float64](x T) T {
 	const a = -0.5
-	switch x = math.Abs(x); {
+	if x < 0 {
+		x = -x
+	}
+	switch {
 	case x < 1:
 		return ((a+2)*x-(a+3))*x*x + 1
 	case x < 2:
