@@ -29,23 +29,22 @@ type replicates struct {
 	values map[string][]float64
 }
 
-// addIntervals gives scores their intervals from draws of the generated images.
-func addIntervals(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named[eval.Metric], scores []Score, count int, p *progress) (*replicates, error) {
+// add draws the generated images again, and gives scores their intervals.
+func (r *replicates) add(ctx context.Context, ref, gen *eval.Features, metrics []configs.Named[eval.Metric], scores []Score, count int, p *progress) error {
 	draws, err := eval.NewDraws(gen.N, count, bootstrapSeed)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := &replicates{values: map[string][]float64{}}
 	p.stage("bootstrap", "metrics", 0, len(metrics))
 	defer p.end()
 	for _, m := range metrics {
 		name := m.Value.Column().Name
 		values, err := eval.Replicates(ctx, m.Value, ref, gen, draws)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out.names = append(out.names, name)
-		out.values[name] = values
+		r.names = append(r.names, name)
+		r.values[name] = values
 		for i := range scores {
 			if scores[i].Name == name {
 				interval := eval.NewInterval(scores[i].Value, values)
@@ -54,7 +53,7 @@ func addIntervals(ctx context.Context, ref, gen *eval.Features, metrics []config
 		}
 		p.add(1)
 	}
-	return out, nil
+	return nil
 }
 
 // write puts the values into a run's folder.

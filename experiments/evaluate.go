@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-
 	"errors"
 	"fmt"
-
 	"math"
 	"os"
 	"path/filepath"
@@ -17,14 +15,14 @@ import (
 	"sagbench/configs"
 	"sagbench/eval"
 	"sagbench/eval/images"
-	"sagbench/models"
 	"sagbench/models/ort"
 )
 
 // An evalJob is what the command eval is asked for.
 type evalJob struct {
 	protocol           eval.Protocol
-	network            Inception
+	shares             []share // of the networks
+	main               string  // name of the main one
 	reference, samples string
 	metrics            []configs.Named[eval.Metric]
 	bootstrap          int
@@ -32,7 +30,8 @@ type evalJob struct {
 }
 
 func evalCommand(g *globals) *cobra.Command {
-	job := evalJob{network: Inception{Inception: models.Inception{InputSize: 299}}}
+	var job evalJob
+	var networks networkFlags
 	protocol, metrics := eval.DefaultProtocol, "fid, sfid, is, precision, recall"
 	var out outputs
 	cmd := &cobra.Command{
@@ -57,7 +56,9 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
   sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
-  sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json`,
+  sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json
+  sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
+  sagbench eval REF SAMPLES --network mine.onnx --output pool=features --range imagenet --metrics fid,precision,recall`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return fmt.Errorf("eval: %d files given, expected two: the reference batch and the samples", len(args))
@@ -75,7 +76,10 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if job.bootstrap != 0 && job.bootstrap < eval.MinReplicates {
 				return fmt.Errorf("--bootstrap is %d, expected 0 or at least %d", job.bootstrap, eval.MinReplicates)
 			}
-			if err := errors.Join(job.network.settle(job.protocol), out.check()); err != nil {
+			if job.shares, job.main, err = networks.shares(cmd.Flags(), job.protocol, job.metrics); err != nil {
+				return err
+			}
+			if err := out.check(); err != nil {
 				return err
 			}
 			result, err := job.run(cmd.Context(), g.runtime(), newProgress(os.Stderr))
@@ -87,7 +91,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
-	job.network.flags(cmd)
+	networks.register(f)
 	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas: "+fmt.Sprint(metricsRegistry.Names()))
 	f.IntVar(&job.bootstrap, "bootstrap", 0, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
 	f.BoolVar(&job.read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
@@ -110,55 +114,105 @@ func parseMetrics(p eval.Protocol, list string) ([]configs.Named[eval.Metric], e
 	return chosen, err
 }
 
-// run scores the samples against the reference. Where a metric fails, the
-// evaluation holds the others beside the error.
+// run scores the samples against the reference, network by network. Where a
+// metric fails, the evaluation holds the others beside the error.
 func (j *evalJob) run(ctx context.Context, runtime ort.Options, p *progress) (*evaluation, error) {
 	defer p.end()
 	h := hashes{}
-	x, err := newExtractor(j.network.network(j.network.Checkpoint), h, runtime)
+	paths := map[string]string{"reference": j.reference, "samples": j.samples}
+	for _, part := range j.shares {
+		paths[j.role(part)] = part.path
+	}
+	files, err := h.inputs(paths)
 	if err != nil {
 		return nil, err
 	}
-	defer x.close()
-	files, err := h.inputs(map[string]string{"reference": j.reference, "samples": j.samples, "network": j.network.Checkpoint})
-	if err != nil {
-		return nil, err
+	out := &evaluation{Format: evaluationFormat, Inputs: map[string]evaluatedInput{}, Notes: foreign(j.protocol, j.metrics)}
+	for role, f := range files {
+		out.Inputs[role] = evaluatedInput{InputFile: f}
 	}
-	want := generatedParts(j.metrics)
+	for _, n := range out.Notes {
+		p.note("note: " + n)
+	}
+	var faults []error
+	for _, part := range j.shares {
+		x, err := newExtractor(part.featureNetwork, h, runtime)
+		if err != nil {
+			return nil, err
+		}
+		if part.name == j.main {
+			err = out.describe(j, x)
+		}
+		if err == nil {
+			err = j.scoreShare(ctx, x, part.metrics, out, p)
+		}
+		x.close()
+		faults = append(faults, err)
+		network := out.Inputs[j.role(part)]
+		network.Network, err = part.settings()
+		out.Inputs[j.role(part)] = network
+		faults = append(faults, err)
+	}
+	if len(out.Scores) == 0 {
+		return nil, errors.Join(faults...)
+	}
+	return out, errors.Join(faults...)
+}
+
+// role is what the inputs call the file of a share's network.
+func (j *evalJob) role(s share) string {
+	if s.name == j.main {
+		return "network"
+	}
+	return s.name
+}
+
+// scoreShare adds the scores of one network's metrics.
+func (j *evalJob) scoreShare(ctx context.Context, x *extractor, metrics []configs.Named[eval.Metric], out *evaluation, p *progress) error {
+	want := generatedParts(metrics)
 	if j.bootstrap > 0 {
 		want = want.drawn()
 	}
-	ref, refImages, err := x.reference(ctx, j.reference, files["reference"].SHA256, j.read, referenceParts(j.metrics), true, p)
-	if err != nil {
-		return nil, err
+	looked := func(role, path string, want parts) (*eval.Features, error) {
+		in := out.Inputs[role]
+		f, report, err := x.reference(ctx, path, in.SHA256, j.read, want, true, p)
+		if err != nil {
+			return nil, err
+		}
+		in.add(f, report)
+		out.Inputs[role] = in
+		for _, n := range f.Notes {
+			if !slices.Contains(out.Notes, n) {
+				out.Notes = append(out.Notes, n)
+			}
+		}
+		return f, nil
 	}
-	gen, genImages, err := x.reference(ctx, j.samples, files["samples"].SHA256, j.read, want, true, p)
+	ref, err := looked("reference", j.reference, referenceParts(metrics))
 	if err != nil {
-		return nil, err
+		return err
+	}
+	gen, err := looked("samples", j.samples, want)
+	if err != nil {
+		return err
 	}
 	p.end()
 	x.net.Rest()
-	out := &evaluation{Format: evaluationFormat, Samples: gen.N, Inputs: map[string]evaluatedInput{
-		"reference": inputOf(files["reference"], ref, refImages),
-		"samples":   inputOf(files["samples"], gen, genImages),
-		"network":   {InputFile: files["network"]},
-	}}
-	if err := out.describe(j, x); err != nil {
-		return nil, err
+	if out.Samples == 0 {
+		out.Samples = gen.N
+		unusual := unusualNumbers(gen)
+		for _, n := range unusual {
+			p.note("note: " + n)
+		}
+		out.Notes = append(out.Notes, unusual...)
 	}
-	notes := append(foreign(j.protocol, j.metrics), unusualNumbers(gen)...)
-	for _, n := range notes {
-		p.note("note: " + n)
+	scores, err := score(ctx, ref, gen, metrics, p)
+	if j.bootstrap > 0 && err == nil {
+		drawn := &replicates{values: map[string][]float64{}}
+		err = drawn.add(ctx, ref, gen, metrics, scores, j.bootstrap, p)
 	}
-	out.Notes = slices.Concat(ref.Notes, gen.Notes, notes)
-	var failed error
-	if out.Scores, failed = score(ctx, ref, gen, j.metrics, p); len(out.Scores) == 0 {
-		return nil, failed
-	}
-	if j.bootstrap > 0 && failed == nil {
-		_, failed = addIntervals(ctx, ref, gen, j.metrics, out.Scores, j.bootstrap, p)
-	}
-	return out, failed
+	out.Scores = append(out.Scores, scores...)
+	return err
 }
 
 // score computes the metrics: those that can be, beside the error about the others.

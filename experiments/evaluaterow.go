@@ -34,26 +34,19 @@ func (s *session) known(r *run) (m *Metrics, scored bool, err error) {
 	return m, true, nil
 }
 
-// evaluate scores a run whose images are all there.
+// evaluate scores a run whose images are all there, network by network.
 func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
-	ref, err := s.inception(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	gen, err := s.generated(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	s.extractor.net.Rest()
-	scores, err := score(ctx, ref.features, gen, r.metrics, s.progress)
-	if err != nil {
-		return nil, fmt.Errorf("row %q: %w", r.title(), err)
+	s.closeNetworks() // they would take memory beside the feature networks
+	var scores []Score
+	drawn := &replicates{values: map[string][]float64{}}
+	for _, part := range r.shares {
+		own, err := s.evaluateShare(ctx, r, part, drawn)
+		if err != nil {
+			return nil, err
+		}
+		scores = append(scores, own...)
 	}
 	if r.Bootstrap > 0 {
-		drawn, err := addIntervals(ctx, ref.features, gen, r.metrics, scores, r.Bootstrap, s.progress)
-		if err != nil {
-			return nil, fmt.Errorf("row %q: %w", r.title(), err)
-		}
 		if err := drawn.write(r.folder); err != nil {
 			return nil, err
 		}
@@ -61,13 +54,39 @@ func (s *session) evaluate(ctx context.Context, r *run) ([]Score, error) {
 	return scores, nil
 }
 
-// featuresFile keeps a run's features: an evaluation that was stopped goes on
-// from there, and a metric that is added later finds them.
-const featuresFile = "features.npz"
+func (s *session) evaluateShare(ctx context.Context, r *run, part share, drawn *replicates) ([]Score, error) {
+	x, err := s.compare(ctx, r, part)
+	if err != nil {
+		return nil, err
+	}
+	ref := x.reference.features
+	gen, err := s.generated(ctx, r, x.extractor, part)
+	if err != nil {
+		return nil, err
+	}
+	x.net.Rest()
+	scores, err := score(ctx, ref, gen, part.metrics, s.progress)
+	if err == nil && r.Bootstrap > 0 {
+		err = drawn.add(ctx, ref, gen, part.metrics, scores, r.Bootstrap, s.progress)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("row %q: %w", r.title(), err)
+	}
+	return scores, nil
+}
+
+// featuresFile keeps a run's features of a network: an evaluation that was
+// stopped goes on from there, and a metric that is added later finds them.
+func featuresFile(network string) string {
+	if network == "inception" {
+		return "features.npz"
+	}
+	return "features-" + network + ".npz"
+}
 
 // generated are the features of a run's images.
-func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error) {
-	path, want := filepath.Join(r.folder, featuresFile), generatedParts(r.metrics)
+func (s *session) generated(ctx context.Context, r *run, x *extractor, part share) (*eval.Features, error) {
+	path, want := filepath.Join(r.folder, featuresFile(x.name)), generatedParts(part.metrics).of(x)
 	if r.Bootstrap > 0 {
 		want = want.drawn()
 	}
@@ -75,7 +94,7 @@ func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error)
 	if r.samples, err = r.store.content(r.Samples); err != nil {
 		return nil, err
 	}
-	key, err := s.extractor.featuresKey(fmt.Sprintf("%s, the first %d", r.samples.SHA256, r.Samples))
+	key, err := x.featuresKey(fmt.Sprintf("%s, the first %d", r.samples.SHA256, r.Samples))
 	if err != nil {
 		return nil, err
 	}
@@ -83,48 +102,50 @@ func (s *session) generated(ctx context.Context, r *run) (*eval.Features, error)
 	if !ok {
 		s.progress.stage(s.rowName(r)+": features", "images", 0, r.Samples)
 		defer s.progress.end()
-		if f, _, err = s.extractor.features(ctx, source{r.folder, r.Samples, r.images(ctx)}, images.Options{}, want, s.progress.add); err != nil {
+		if f, _, err = x.features(ctx, source{r.folder, r.Samples, r.images(ctx)}, images.Options{}, want, s.progress.add); err != nil {
 			return nil, err
 		}
 		if err := explainWrite(path, writeFeatures(path, key, f)); err != nil {
 			return nil, err
 		}
 	}
-	s.extractor.complete(f, r.folder)
+	x.complete(f, r.folder)
 	return f, nil
 }
 
-// inception opens the run's Inception and its reference, unless the run before
+// compare opens a feature network and the run's reference, unless the run before
 // had the same.
-func (s *session) inception(ctx context.Context, r *run) (*referenceOf, error) {
-	s.closeNetworks() // it would take memory beside Inception
-	n := r.Inception.network(r.inception.Path)
-	sum, err := n.hash(s.hashes)
+func (s *session) compare(ctx context.Context, r *run, part share) (*compared, error) {
+	sum, err := part.hash(s.hashes)
 	if err != nil {
 		return nil, err
 	}
-	if s.extractor == nil || s.extractor.key() != n.key(sum) {
-		if s.extractor != nil {
-			s.extractor.close()
+	x := s.compared[part.name]
+	if x == nil || x.key() != part.key(sum) {
+		if x != nil {
+			x.close()
+			delete(s.compared, part.name)
 		}
-		s.extractor, s.reference = nil, nil
-		if s.extractor, err = newExtractor(n, s.hashes, s.options); err != nil {
+		opened, err := newExtractor(part.featureNetwork, s.hashes, s.options)
+		if err != nil {
 			return nil, err
 		}
+		x = &compared{extractor: opened}
+		s.compared[part.name] = x
 	}
 	if sum, err = s.hashes.of(r.reference.Path); err != nil {
 		return nil, fmt.Errorf("reference: %w", err)
 	}
-	want := referenceParts(r.metrics)
+	want := referenceParts(part.metrics)
 	key := fmt.Sprintf("%s %v", sum, want)
-	if s.reference == nil || s.reference.key != key {
-		f, _, err := s.extractor.reference(ctx, r.reference.Path, sum, images.Options{}, want, true, s.progress)
+	if x.reference == nil || x.reference.key != key {
+		f, _, err := x.extractor.reference(ctx, r.reference.Path, sum, images.Options{}, want, true, s.progress)
 		if err != nil {
 			return nil, err
 		}
-		s.reference = &referenceOf{key, f}
+		x.reference = &referenceOf{key, f}
 	}
-	return s.reference, nil
+	return x, nil
 }
 
 // unscored is a run's metrics.json before there are scores.
@@ -136,11 +157,15 @@ func (s *session) unscored(r *run) (*Metrics, error) {
 	for _, c := range r.settings {
 		m.Settings = append(m.Settings, Setting{c.Path, c.Value})
 	}
-	files, err := s.hashes.inputs(map[string]string{"reference": r.reference.Path, "inception": r.inception.Path})
+	paths := map[string]string{"reference": r.reference.Path}
+	for _, part := range r.shares {
+		paths[part.name] = part.path
+	}
+	files, err := s.hashes.inputs(paths)
 	if err != nil {
 		return nil, err
 	}
-	m.Inputs = Inputs{Reference: files["reference"], Inception: files["inception"]}
+	m.Inputs = Inputs{Reference: files["reference"], Inception: files["inception"], DINOv2: files["dinov2"], ONNX: files["onnx"]}
 	for i, s := range r.networks() {
 		file := InputFile{filepath.Base(s.checkpoint.Path), r.contents[i]}
 		if i == 0 {
@@ -158,15 +183,15 @@ func (s *session) unscored(r *run) (*Metrics, error) {
 	if m.Config, err = r.config(); err != nil {
 		return nil, err
 	}
-	if m.Protocol, err = describeProtocol(r.protocol, r.Inception.Resize, r.metrics); err != nil {
+	if m.Protocol, err = describeProtocol(r.protocol, r.featureNetworks()[r.Network], r.metrics); err != nil {
 		return nil, err
 	}
-	m.Evaluation, err = r.evaluationID(m)
+	m.Evaluation, err = r.evaluationID(m, s.hashes)
 	return m, err
 }
 
 // evaluationID is a hash of what the scores depend on beside the images.
-func (r *run) evaluationID(m *Metrics) (string, error) {
+func (r *run) evaluationID(m *Metrics, h hashes) (string, error) {
 	metrics := []map[string]any{}
 	for _, c := range r.metrics {
 		metrics = append(metrics, map[string]any{c.Name: c.Value})
@@ -178,6 +203,16 @@ func (r *run) evaluationID(m *Metrics) (string, error) {
 	}
 	if r.Bootstrap > 0 {
 		all["bootstrap"] = []int{r.Bootstrap, bootstrapSeed}
+	}
+	for _, part := range r.shares {
+		if part.name == "inception" {
+			continue // its file, resize and size are there
+		}
+		sum, err := part.hash(h)
+		if err != nil {
+			return "", err
+		}
+		all[part.name] = part.key(sum)
 	}
 	data, err := configs.Canonical(all)
 	return fmt.Sprintf("%x", sha256.Sum256(data))[:idDigits], err

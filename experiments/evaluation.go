@@ -27,7 +27,7 @@ type evaluation struct {
 	Samples  int                       `json:"samples"` // images that the scores are of
 	Scores   []Score                   `json:"scores"`
 	Notes    []string                  `json:"notes,omitempty"` // what was assumed, converted or left out
-	Inputs   map[string]evaluatedInput `json:"inputs"`          // reference, samples, network
+	Inputs   map[string]evaluatedInput `json:"inputs"`          // reference, samples, network; dinov2, where it is a second one
 	Versions map[string]string         `json:"versions"`
 }
 
@@ -46,8 +46,9 @@ type evaluationSettings struct {
 // images, where they were read.
 type evaluatedInput struct {
 	InputFile
-	Statistics int         `json:"statistics,omitempty"` // images that its mean and covariance are of; 0 where a file does not say
-	Images     *imagesRead `json:"images,omitempty"`
+	Statistics int             `json:"statistics,omitempty"` // images that its mean and covariance are of; 0 where a file does not say
+	Images     *imagesRead     `json:"images,omitempty"`
+	Network    json.RawMessage `json:"network,omitempty"` // resize and flags of a network
 }
 
 type imagesRead struct {
@@ -56,24 +57,23 @@ type imagesRead struct {
 	Broken    []string                  `json:"broken,omitempty"`    // left out
 }
 
-func inputOf(file InputFile, f *eval.Features, r images.Report) evaluatedInput {
-	out := evaluatedInput{InputFile: file}
+// add is what one network's features say about a set.
+func (in *evaluatedInput) add(f *eval.Features, r images.Report) {
 	if f.Stats != nil {
-		out.Statistics = f.Stats.N
+		in.Statistics = f.Stats.N
 	}
 	if r.Decoded == 0 {
-		return out
+		return
 	}
-	out.Images = &imagesRead{Count: r.Decoded, Converted: r.Converted}
+	in.Images = &imagesRead{Count: r.Decoded, Converted: r.Converted}
 	for _, b := range r.Broken {
-		out.Images.Broken = append(out.Images.Broken, b.Name)
+		in.Images.Broken = append(in.Images.Broken, b.Name)
 	}
-	return out
 }
 
 // describe fills in protocol, settings and versions.
 func (e *evaluation) describe(j *evalJob, x *extractor) (err error) {
-	if e.Protocol, err = describeProtocol(j.protocol, x.resize, j.metrics); err != nil {
+	if e.Protocol, err = describeProtocol(j.protocol, x.featureNetwork, j.metrics); err != nil {
 		return err
 	}
 	e.Settings = evaluationSettings{Protocol: j.protocol.Name, Network: x.name, Resize: string(x.resize), InputSize: x.side(),

@@ -25,7 +25,10 @@ type Experiment struct {
 	Sampler   configs.Block     `yaml:"sampler" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
 	Guidance  configs.Block     `yaml:"guidance" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
 	Reference string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s), or images: a folder, .zip or .npy"`
+	Network   string            `yaml:"network" doc:"whose features the metrics compare: inception, dinov2 or onnx, described by the block of that name; fd_dinov2 is of dinov2 whatever this is"`
 	Inception Inception         `yaml:"inception" doc:"the network that images are compared with"`
+	DINOv2    DINOv2            `yaml:"dinov2" doc:"the network that fd_dinov2 compares images with, and all metrics with network: dinov2"`
+	ONNX      ONNX              `yaml:"onnx" doc:"a feature network of your own, for network: onnx"`
 	Protocol  string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
 	Bootstrap int               `yaml:"bootstrap" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare; 0: none"`
 	Metrics   configs.Block     `yaml:"metrics" doc:"list of metrics; none: images are drawn and not evaluated"`
@@ -35,7 +38,9 @@ type Experiment struct {
 
 // defaults is an experiment before its file is read.
 func defaults() Experiment {
-	return Experiment{Samples: 50_000, Batch: 16, Protocol: eval.DefaultProtocol, Inception: Inception{Resize: models.TF, Inception: models.Inception{InputSize: 299}}}
+	e := Experiment{Samples: 50_000, Batch: 16, Protocol: eval.DefaultProtocol}
+	e.defaultNetworks()
+	return e
 }
 
 // An Inception is the block of the network that images are compared with.
@@ -69,15 +74,12 @@ func (e *Experiment) Validate() error {
 	fault(e.Bootstrap != 0 && e.Bootstrap < eval.MinReplicates, "bootstrap is %d, expected 0 or at least %d", e.Bootstrap, eval.MinReplicates)
 	fault(e.Batch < 1 || e.Batch > maxBatch, "batch is %d, expected 1 to %d", e.Batch, maxBatch)
 	_, err := eval.ProtocolOf(e.Protocol)
-	return configs.Join(append(faults, err)...)
+	return configs.Join(append(faults, err, e.checkNetwork())...)
 }
 
 // Validate implements configs.Validator.
 func (c *Inception) Validate() error {
-	if _, ok := models.Resizes[c.Resize]; !ok {
-		return fmt.Errorf("resize is %q, expected tf, torch or clean", c.Resize)
-	}
-	return nil
+	return checkResize(c.Resize)
 }
 
 // Published are the authors' values by the metric's name: one value, or one for

@@ -87,6 +87,13 @@ func (p parts) drawn() parts {
 	return p
 }
 
+// of are the parts that a network's features have to have: where it ends in a
+// linear layer, logits follow from pool features.
+func (p parts) of(x *extractor) parts {
+	p.logits = p.logits && x.classWeight == nil
+	return p
+}
+
 // generatedParts is what the metrics need of the generated images.
 func generatedParts(metrics []configs.Named[eval.Metric]) parts {
 	p := parts{stats: true}
@@ -183,7 +190,7 @@ func newCollector(x *extractor, want parts, n int) *collector {
 	if want.spatial {
 		c.outputs = append(c.outputs, models.Spatial)
 	}
-	if want.logits && x.classWeight == nil { // else they are pool·classWeightᵀ
+	if want.logits {
 		c.outputs = append(c.outputs, models.Logits)
 	}
 	return c

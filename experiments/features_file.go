@@ -10,9 +10,9 @@ import (
 	"sagbench/eval/npz"
 )
 
-// A file of features is an .npz with pool [N,D] and spatial [N,S], where rows were wanted, and
-// the statistics mu, sigma, mu_s, sigma_s under the names that ADM's evaluator
-// reads. Beside them lie count [1], key, a hash of what they were computed from,
+// A file of features is an .npz with pool [N,D], logits [N,K] and spatial [N,S],
+// where rows were wanted, and the statistics mu, sigma, mu_s, sigma_s under the
+// names that ADM's evaluator reads. Beside them lie count [1], key, a hash of what they were computed from,
 // the means in float32, mu32 and mu32_s, and, where there are fewer images than
 // dimensions, the rows that the statistics are of.
 
@@ -26,6 +26,9 @@ func writeFeatures(path string, key []byte, f *eval.Features) error {
 	err = errors.Join(writeArray(w, "key", key, len(key)), writeArray(w, "count", []int64{int64(f.N)}, 1))
 	if err == nil && f.Pool != nil {
 		err = writeArray(w, "pool", f.Pool, f.N, f.D)
+	}
+	if err == nil && f.Logits != nil {
+		err = writeArray(w, "logits", f.Logits, f.N, len(f.Logits)/f.N)
 	}
 	if err == nil && f.SpatialRows != nil {
 		err = writeArray(w, "spatial", f.SpatialRows, f.N, len(f.SpatialRows)/f.N)
@@ -108,6 +111,11 @@ func readFeatures(path string, key []byte, want parts) (*eval.Features, bool) {
 	}
 	if want.spatial {
 		if f.Spatial, err = readStats(file, "_s", f.N); err != nil {
+			return nil, false
+		}
+	}
+	if want.logits {
+		if f.Logits, err = readArrayOf[float32](file, "logits"); err != nil {
 			return nil, false
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sagbench/configs"
-	"sagbench/models/checkpoint"
 )
 
 // A forecast is what an experiment still has to do.
@@ -85,36 +84,22 @@ func (r *row) imageBytes() int64 {
 // featureBytes is what the features of the row's images take: rows of pool
 // features and two covariance matrices in float64.
 func (r *row) featureBytes() int64 {
-	if len(r.metrics) == 0 {
-		return 0
-	}
-	width := int64(2048) // of the official network, until the file tells
-	if f, err := checkpoint.Open(r.inception.Path); err == nil {
-		if fc := f.Tensors["fc.weight"]; len(fc.Shape) == 2 {
-			width = int64(fc.Shape[1])
+	sum := int64(0)
+	for _, part := range r.shares {
+		pool, spatial := part.flags.Features(part.path)
+		if pool == 0 {
+			pool = 2048 // of the official Inception, until the file tells
 		}
-		f.Close()
+		want := generatedParts(part.metrics)
+		sum += 8 * int64(pool) * int64(pool)
+		if want.pool {
+			sum += 4 * int64(pool) * int64(r.Samples)
+		}
+		if want.spatial {
+			sum += 8 * int64(spatial) * int64(spatial)
+		}
 	}
-	want, bytes := generatedParts(r.metrics), 8*width*width
-	if want.pool {
-		bytes += 4 * width * int64(r.Samples)
-	}
-	if want.spatial {
-		side := int64(spatialSide(r.Inception.InputSize))
-		spatial := 7 * side * side
-		bytes += 8 * spatial * spatial
-	}
-	return bytes
-}
-
-// spatialSide is the height and width of Inception's Mixed_6 blocks: 17 for
-// images of 299 pixels. The network halves four times and has two convolutions
-// of 3×3 without padding.
-func spatialSide(input int) int {
-	halve := func(n int) int { return (n-3)/2 + 1 }
-	n := halve(input) - 2
-	n = halve(n) - 2
-	return halve(halve(n))
+	return sum
 }
 
 // images is how many images are still to be drawn.

@@ -19,7 +19,7 @@ import (
 // A referenceJob is what the command reference is asked for.
 type referenceJob struct {
 	protocol eval.Protocol
-	network  Inception
+	network  featureNetwork
 	data     string
 	out      string
 	count    int // images to put beside the statistics
@@ -27,7 +27,8 @@ type referenceJob struct {
 }
 
 func referenceCommand(g *globals) *cobra.Command {
-	job := referenceJob{network: Inception{Inception: models.Inception{InputSize: 299}}}
+	var job referenceJob
+	var networks networkFlags
 	protocol, force := eval.DefaultProtocol, false
 	cmd := &cobra.Command{
 		Use:   "reference DATA -o REF.npz",
@@ -52,7 +53,7 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 			if job.protocol, err = eval.ProtocolOf(protocol); err != nil {
 				return fmt.Errorf("--%w", err)
 			}
-			if err := job.network.settle(job.protocol); err != nil {
+			if job.network, err = networks.main(cmd.Flags(), job.protocol); err != nil {
 				return err
 			}
 			job.data = args[0]
@@ -74,7 +75,7 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 	f.IntVar(&job.count, "images", 10_000, "images to put beside the statistics, all of one size; 0: none")
 	f.BoolVar(&force, "force", false, "replace a file that is there")
 	f.StringVar(&protocol, "protocol", protocol, "whose statistics: adm, pytorch-fid, torch-fidelity or clean-fid")
-	job.network.flags(cmd)
+	networks.register(f)
 	f.BoolVar(&job.read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded; without it they are an error")
 	return cmd
 }
@@ -83,7 +84,7 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 func (j *referenceJob) run(ctx context.Context, g *globals, p *progress) error {
 	defer p.end()
 	h := hashes{}
-	x, err := newExtractor(j.network.network(j.network.Checkpoint), h, g.runtime())
+	x, err := newExtractor(j.network, h, g.runtime())
 	if err != nil {
 		return err
 	}

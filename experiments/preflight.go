@@ -10,6 +10,7 @@ import (
 
 	"sagbench/eval/images"
 	"sagbench/eval/npz"
+	"sagbench/models"
 	"sagbench/models/checkpoint"
 )
 
@@ -19,6 +20,8 @@ type input struct {
 	kind   inputKind
 	source Source
 	rows   []*row // that need it
+
+	network *featureNetwork // where it is one's file
 }
 
 type inputKind string
@@ -26,20 +29,20 @@ type inputKind string
 const (
 	networkInput   inputKind = "checkpoint"
 	referenceInput inputKind = "reference batch"
-	inceptionInput inputKind = "Inception network"
 )
 
 // inputs lists the files that the rows read, in the order of the rows.
 func (e *experiment) inputs() []*input {
 	var all []*input
 	for _, r := range e.rows {
-		need := func(kind inputKind, p inputPath) {
+		need := func(kind inputKind, p inputPath) *input {
 			i := slices.IndexFunc(all, func(in *input) bool { return in.kind == kind && in.Path == p.Path })
 			if i < 0 {
 				i = len(all)
 				all = append(all, &input{inputPath: p, kind: kind, source: r.sourceOf(p.Path)})
 			}
 			all[i].rows = append(all[i].rows, r)
+			return all[i]
 		}
 		for _, s := range r.networks() {
 			need(networkInput, s.checkpoint)
@@ -49,7 +52,9 @@ func (e *experiment) inputs() []*input {
 		}
 		if len(r.metrics) > 0 {
 			need(referenceInput, r.reference)
-			need(inceptionInput, r.inception)
+			for _, s := range r.shares {
+				need(inputKind(s.title), r.networkFiles[s.name]).network = &s.featureNetwork
+			}
 		}
 	}
 	return all
@@ -88,7 +93,7 @@ func (in *input) problem() string {
 		return "there is no such file"
 	case err != nil:
 		return err.Error()
-	case info.IsDir() && in.kind == inceptionInput:
+	case info.IsDir() && in.network != nil:
 		return "is a folder, expected a file"
 	case info.IsDir(): // some checkpoints and sets of images are folders
 		return ""
@@ -102,6 +107,13 @@ func (in *input) problem() string {
 // open reads the directory of a file: whether it is whole enough to be one of
 // its kind.
 func (in *input) open() error {
+	if in.network != nil {
+		x, err := in.network.flags.Extractor(in.Path, models.Options{})
+		if err == nil {
+			x.Close()
+		}
+		return err
+	}
 	if in.kind != referenceInput {
 		f, err := checkpoint.Open(in.Path)
 		if err != nil {

@@ -100,18 +100,24 @@ func TestInputProblems(t *testing.T) {
 		want string // "" = usable
 	}{
 		{referenceInput, samples, "there is no such file"},
-		{referenceInput, folder, "is a folder, expected a file"},
+		{referenceInput, folder, ""},
+		{"Inception network", folder, "is a folder, expected a file"},
 		{networkInput, folder, ""},
 		{referenceInput, filepath.Join(folder, "text.npz"), "text.npz"},
 		{referenceInput, filepath.Join(folder, "images.npz"), ""},
 		{referenceInput, filepath.Join(pretrained, "reference.npz"), ""},
 		{networkInput, filepath.Join(pretrained, "adm-cond.pt"), ""},
-		{inceptionInput, filepath.Join(pretrained, "inception.pt"), ""},
-		{inceptionInput, filepath.Join(pretrained, "reference.npz"), "reference.npz"},
+		{"Inception network", filepath.Join(pretrained, "inception.pt"), ""},
+		{"Inception network", filepath.Join(pretrained, "reference.npz"), "reference.npz"},
+		{"Inception network", filepath.Join(pretrained, "adm-cond.pt"), "fc.weight"},
 		{networkInput, filepath.Join(folder, "text.npz"), "text.npz"},
 		{networkInput, filepath.Join(folder, "text.npz", "below"), "not a directory"},
 	} {
 		in := &input{inputPath: inputPath{Path: c.path}, kind: c.kind}
+		if e := defaults(); c.kind == "Inception network" {
+			n := e.featureNetworks()["inception"]
+			in.network = &n
+		}
 		if got := in.problem(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q, want %q", c.kind, c.path, got, c.want)
 		}
@@ -237,14 +243,5 @@ func TestTrial(t *testing.T) {
 	}
 	if err := f.trial(t.Context(), ort.Options{}); err == nil || !strings.Contains(err.Error(), "adm-uncond.pt") {
 		t.Error(err)
-	}
-}
-
-// 2023 = 7·17·17 spatial features at 299 pixels, 175 = 7·5·5 at 107.
-func TestSpatialSide(t *testing.T) {
-	for input, want := range map[int]int{299: 17, 107: 5} {
-		if got := spatialSide(input); got != want {
-			t.Errorf("%d pixels: %d, want %d", input, got, want)
-		}
 	}
 }

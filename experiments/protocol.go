@@ -9,7 +9,6 @@ import (
 
 	"sagbench/configs"
 	"sagbench/eval"
-	"sagbench/models"
 )
 
 // registry reads metrics whose defaults are a protocol's.
@@ -19,10 +18,13 @@ func registry(p eval.Protocol) configs.Registry[eval.Metric] {
 
 // describeProtocol names a protocol with all that was set otherwise: "adm", or
 // "adm with resize=torch, is.splits=10".
-func describeProtocol(p eval.Protocol, resize models.Resize, metrics []configs.Named[eval.Metric]) (string, error) {
+func describeProtocol(p eval.Protocol, n featureNetwork, metrics []configs.Named[eval.Metric]) (string, error) {
 	var others []string
-	if string(resize) != p.Resize {
-		others = append(others, fmt.Sprintf("resize=%s", resize))
+	switch {
+	case n.name != "inception":
+		others = append(others, "network="+n.name)
+	case string(n.resize) != p.Resize:
+		others = append(others, fmt.Sprintf("resize=%s", n.resize))
 	}
 	for _, m := range metrics {
 		own, err := fieldsOf(m.Value)

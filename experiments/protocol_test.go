@@ -36,7 +36,7 @@ func TestDescribeProtocol(t *testing.T) {
 		{"pytorch-fid", models.Torch, "fid", "pytorch-fid"},
 	} {
 		p, chosen := named(t, c.protocol, c.metrics)
-		if found, err := describeProtocol(p, c.resize, chosen); err != nil || found != c.want {
+		if found, err := describeProtocol(p, featureNetwork{name: "inception", resize: c.resize}, chosen); err != nil || found != c.want {
 			t.Errorf("%s: %q, %v, expected %q", c.metrics, found, err, c.want)
 		}
 	}
@@ -74,7 +74,7 @@ func TestProtocolOfAnExperiment(t *testing.T) {
 				t.Errorf("%v: %d splits, expected %d", c.settings, is.Splits, c.splits)
 			}
 		}
-		if found, err := describeProtocol(r.protocol, r.Inception.Resize, r.metrics); err != nil || found != c.want {
+		if found, err := describeProtocol(r.protocol, r.featureNetworks()["inception"], r.metrics); err != nil || found != c.want {
 			t.Errorf("%v: %q, %v", c.settings, found, err)
 		}
 		found, err := r.runID("x")

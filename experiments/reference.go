@@ -23,14 +23,11 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, o
 		return nil, report, err
 	}
 	defer ref.Close()
-	if ref.Pool != nil && ref.Pool.D() != x.net.Width() {
-		return nil, report, fmt.Errorf("%s: its statistics are of %d features, the Inception network has %d: they were made with another network", path, ref.Pool.D(), x.net.Width())
-	}
-	notes, err := ref.Agree(x.name, x.sha256, string(x.resize), x.side())
+	notes, err := x.agree(ref)
 	if err != nil {
 		return nil, report, err
 	}
-	compute := want
+	compute := want.of(x)
 	compute.stats = want.stats && ref.Pool == nil
 	compute.spatial = want.spatial && ref.Spatial == nil
 	f := &eval.Features{D: x.net.Width()}
@@ -55,6 +52,23 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, o
 		f.Notes[i] = strings.ReplaceAll(n, path, filepath.Base(path))
 	}
 	return f, report, nil
+}
+
+// agree checks that the statistics of a reference were made with this network.
+// A file that does not say with which holds Inception's; for another network
+// its images are used.
+func (x *extractor) agree(ref *eval.Reference) (notes []string, err error) {
+	switch foreign := ref.Provenance == nil && x.name != "inception"; {
+	case ref.Pool == nil && ref.Spatial == nil:
+	case foreign && ref.Images == nil:
+		return nil, fmt.Errorf("%s: its statistics do not say that they are of %s; give the images themselves, or make a reference of them with `sagbench reference`", ref.Path, filepath.Base(x.path))
+	case foreign:
+		ref.Pool, ref.Spatial = nil, nil
+		return []string{fmt.Sprintf("%s: its statistics are not of %s, its %d images are used", ref.Path, filepath.Base(x.path), ref.Images.N)}, nil
+	case ref.Pool != nil && ref.Pool.D() != x.net.Width():
+		return nil, fmt.Errorf("%s: its statistics are of %d features, %s has %d: they were made with another network", ref.Path, ref.Pool.D(), filepath.Base(x.path), x.net.Width())
+	}
+	return ref.Agree(x.name, x.sha256, string(x.resize), x.side())
 }
 
 // referenceImages are the features of the images, from the cache if they are

@@ -89,7 +89,8 @@ func TestCache(t *testing.T) {
 	if err := makeReference(path, 6); err != nil {
 		t.Fatal(err)
 	}
-	x, err := newExtractor((&Inception{Inception: models.Inception{InputSize: 107}, Resize: models.TF}).network("../models/pretrained/inception.pt"), hashes{}, ort.Options{})
+	network := featureNetwork{name: "inception", flags: &models.Inception{InputSize: 107}, resize: models.TF, path: "../models/pretrained/inception.pt"}
+	x, err := newExtractor(network, hashes{}, ort.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

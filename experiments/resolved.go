@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 
 	"gopkg.in/yaml.v3"
 
@@ -51,13 +52,42 @@ func (r *row) config() (json.RawMessage, error) {
 	for _, m := range r.metrics {
 		out.Metrics = append(out.Metrics, map[string]any{m.Name: m.Value})
 	}
-	if len(r.prompts) > 0 {
-		return configs.Canonical(struct {
-			resolvedRow `yaml:",inline"`
-			Prompting   `yaml:",inline"`
-		}{out, r.Prompting})
+	all, err := fieldsOf(out)
+	if err != nil {
+		return nil, err
 	}
-	return configs.Canonical(out)
+	if len(r.prompts) > 0 {
+		prompting, err := fieldsOf(r.Prompting)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, prompting)
+	}
+	if err := r.networkConfig(all); err != nil {
+		return nil, err
+	}
+	return configs.Canonical(all)
+}
+
+// networkConfig adds the settings of feature networks other than Inception,
+// where they are used.
+func (r *row) networkConfig(all map[string]json.RawMessage) (err error) {
+	blocks := map[string]any{"dinov2": &r.DINOv2, "onnx": &r.ONNX}
+	for _, s := range r.shares {
+		block, other := blocks[s.name]
+		if !other {
+			continue
+		}
+		if all[s.name], err = configs.Canonical(block); err != nil {
+			return err
+		}
+		if s.name == r.Network {
+			if all["network"], err = configs.Canonical(r.Network); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // fieldsOf are the fields of a block by their names, as JSON.

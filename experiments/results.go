@@ -78,7 +78,9 @@ const (
 type Inputs struct {
 	Checkpoint InputFile `json:"checkpoint"`
 	Reference  InputFile `json:"reference"`
-	Inception  InputFile `json:"inception"`
+	Inception  InputFile `json:"inception,omitzero"`
+	DINOv2     InputFile `json:"dinov2,omitzero"`
+	ONNX       InputFile `json:"onnx,omitzero"`
 
 	Samples  InputFile            `json:"samples"`            // the images, of which the scores are over the first
 	Guidance map[string]InputFile `json:"guidance,omitempty"` // checkpoints of the guidances that have a network, by their names

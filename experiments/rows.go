@@ -33,7 +33,8 @@ type row struct {
 
 	model         netSpec
 	reference     inputPath
-	inception     inputPath
+	networkFiles  map[string]inputPath // of the feature networks, by name
+	shares        []share              // of the evaluation, a feature network each
 	sampler       configs.Named[sampling.Sampler]
 	schedule      sampling.ScheduleConfig // of the model's flags, with the respacing that is sampled with, if it is one
 	guidances     []configs.Named[sampling.Guidance]
@@ -103,7 +104,14 @@ func decodeRow(from configs.Row) (*row, error) {
 		r.Inception.Resize = models.Resize(r.protocol.Resize)
 	}
 	r.reference = pathAt(b, "reference")
-	r.inception = pathAt(b, "inception.checkpoint")
+	networks := r.featureNetworks()
+	r.networkFiles = map[string]inputPath{}
+	for name, n := range networks {
+		r.networkFiles[name] = pathAt(b, name+".checkpoint")
+		n.path = r.networkFiles[name].Path
+		networks[name] = n
+	}
+	r.shares = sharesOf(r.metrics, networks, r.Network)
 	return r, configs.Join(r.space(), r.tap(), r.readAttachments(), r.readPrompts(b), r.complete())
 }
 
@@ -158,8 +166,10 @@ func (r *row) complete() error {
 	if r.reference.Written == "" {
 		faults = append(faults, r.Metrics.Errorf("metrics need a reference batch: give reference: FILE.npz, or metrics: [] to draw images only"))
 	}
-	if r.inception.Written == "" {
-		faults = append(faults, r.Metrics.Errorf("metrics need the Inception network: give inception: {checkpoint: FILE}, or metrics: [] to draw images only"))
+	for _, s := range r.shares {
+		if r.networkFiles[s.name].Written == "" {
+			faults = append(faults, r.Metrics.Errorf("%s: metrics need the %s: give %s: {checkpoint: FILE}, or metrics: [] to draw images only", s.names(), s.title, s.name))
+		}
 	}
 	return configs.Join(faults...)
 }

@@ -30,10 +30,9 @@ type session struct {
 	runs     []*run
 	resume   string // the command line that goes on
 
-	open      map[string]models.Model // networks by their keys
-	network   *network                // of the row in the making
-	extractor *extractor              // of the row being evaluated
-	reference *referenceOf            // the same
+	open     map[string]models.Model // networks by their keys
+	network  *network                // of the row in the making
+	compared map[string]*compared    // what the row being evaluated is compared with, by feature network
 }
 
 // A run is a row with its place on the disk.
@@ -45,6 +44,12 @@ type run struct {
 	store    *store
 
 	samples InputFile // all images, once they are looked at
+}
+
+// A compared is a feature network with the reference's features.
+type compared struct {
+	*extractor
+	reference *referenceOf
 }
 
 // A referenceOf keeps reference features, and what was derived from them, for
@@ -61,7 +66,7 @@ func newSession(g *globals, path string, overrides []string, out io.Writer) (*se
 	}
 	return &session{
 		experiment: e, results: g.results, folder: filepath.Join(g.results, e.name), options: g.runtime(), out: out,
-		progress: newProgress(os.Stderr), hashes: hashes{}, open: map[string]models.Model{}, resume: commandLine(os.Args[1:]),
+		progress: newProgress(os.Stderr), hashes: hashes{}, open: map[string]models.Model{}, compared: map[string]*compared{}, resume: commandLine(os.Args[1:]),
 	}, nil
 }
 
@@ -188,9 +193,9 @@ func (s *session) closeNetworks(but ...string) {
 func (s *session) close() {
 	s.progress.end()
 	s.closeNetworks()
-	if s.extractor != nil {
-		s.extractor.close()
-		s.extractor = nil
+	for name, c := range s.compared {
+		c.close()
+		delete(s.compared, name)
 	}
 }
 

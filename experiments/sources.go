@@ -9,6 +9,7 @@ const (
 	ditPage         = "https://github.com/facebookresearch/DiT (README.md, download.py)"
 	referencesPage  = "https://github.com/openai/guided-diffusion/tree/main/evaluations (README.md, \"Download batches\")"
 	inceptionPage   = "https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights"
+	dinov2Page      = "https://github.com/facebookresearch/dinov2 (README.md, \"Pretrained models\")"
 )
 
 // publishedFiles are the official files by name. Sizes are those of float32
@@ -47,6 +48,7 @@ var publishedFiles = map[string]Source{
 	"VIRTUAL_imagenet256_labeled.npz":      {Page: referencesPage},
 	"VIRTUAL_imagenet512.npz":              {Page: referencesPage},
 	"pt_inception-2015-12-05-6726825d.pth": {Page: inceptionPage, Size: "about 96 MB"},
+	"dinov2_vitl14_pretrain.pth":           {Page: dinov2Page, Size: "about 1.2 GB"},
 }
 
 // sourceOf says where a file comes from: what the experiment says, or else what

@@ -37,10 +37,10 @@ func TestTable1(t *testing.T) {
 	}
 	for i, w := range want {
 		r := rows[i]
-		if r.title() != w.title || r.model.checkpoint.Path != filepath.Join("/m", w.checkpoint) || r.reference.Path != filepath.Join("/r", w.reference) || r.inception.Path != "/m/pt_inception-2015-12-05-6726825d.pth" {
-			t.Errorf("row %d: %q %+v %+v %+v", i, r.title(), r.model.checkpoint, r.reference, r.inception)
+		if r.title() != w.title || r.model.checkpoint.Path != filepath.Join("/m", w.checkpoint) || r.reference.Path != filepath.Join("/r", w.reference) || r.networkFiles["inception"].Path != "/m/pt_inception-2015-12-05-6726825d.pth" {
+			t.Errorf("row %d: %q %+v %+v %+v", i, r.title(), r.model.checkpoint, r.reference, r.networkFiles)
 		}
-		for _, path := range []string{r.model.checkpoint.Path, r.reference.Path, r.inception.Path} {
+		for _, path := range []string{r.model.checkpoint.Path, r.reference.Path, r.networkFiles["inception"].Path} {
 			if r.sourceOf(path).Page == "" {
 				t.Errorf("%s: nobody says where it is published", path)
 			}

@@ -52,7 +52,7 @@ func TestTable2(t *testing.T) {
 		if !reflect.DeepEqual(names, w.guidances) {
 			t.Errorf("%s: guidances %v, want %v", w.title, names, w.guidances)
 		}
-		paths := []string{r.model.checkpoint.Path, r.reference.Path, r.inception.Path}
+		paths := []string{r.model.checkpoint.Path, r.reference.Path, r.networkFiles["inception"].Path}
 		for _, a := range r.attachments {
 			paths = append(paths, a.checkpoint.Path)
 			if scale := a.guidance.(*guidance.Classifier).Scale; scale != 0.5 || !reflect.DeepEqual(a.Flags, classifier) || a.checkpoint.Path != "/m/128x128_classifier.pt" {

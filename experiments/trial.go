@@ -10,7 +10,7 @@ import (
 	"sagbench/sampling"
 )
 
-// trial fills in the rows' times: each network and each Inception draws and
+// trial fills in the rows' times: each network and each feature network draws and
 // looks at two batches, of which the second, which finds the weights in memory,
 // counts. Networks that differ in flags or checkpoint are tried one by one. An
 // error also means that a network does not fit its checkpoint.
@@ -38,16 +38,15 @@ func (f *forecast) trial(ctx context.Context, opt ort.Options) error {
 		for i, n := range append([]int{p.passes}, p.others...) {
 			p.time += time.Duration(p.images*n) * passes[id][i]
 		}
-		if len(p.row.metrics) == 0 {
-			continue
-		}
-		id = fmt.Sprint(p.row.inception.Path, p.row.Inception.InputSize, p.row.Inception.Resize, p.row.imageSide())
-		if _, known := looks[id]; !known {
-			if looks[id], err = p.row.tryInception(ctx, opt); err != nil {
-				return err
+		for _, part := range p.row.shares {
+			id = fmt.Sprint(part.key(part.path), part.names(), p.row.imageSide())
+			if _, known := looks[id]; !known {
+				if looks[id], err = p.row.tryFeatures(ctx, part, opt); err != nil {
+					return err
+				}
 			}
+			p.time += time.Duration(p.row.Samples) * looks[id]
 		}
-		p.time += time.Duration(p.row.Samples) * looks[id]
 	}
 	f.trialed = true
 	return nil
@@ -94,9 +93,9 @@ func (r *row) tryNetworks(ctx context.Context, opt ort.Options) ([]time.Duration
 	return times, nil
 }
 
-// tryInception is the time that Inception takes for an image.
-func (r *row) tryInception(ctx context.Context, opt ort.Options) (time.Duration, error) {
-	net, err := r.Inception.Load(r.inception.Path, models.Options{Options: opt})
+// tryFeatures is the time that a feature network takes for an image.
+func (r *row) tryFeatures(ctx context.Context, part share, opt ort.Options) (time.Duration, error) {
+	net, err := part.flags.Extractor(part.path, models.Options{Options: opt})
 	if err != nil {
 		return 0, err
 	}
@@ -104,8 +103,12 @@ func (r *row) tryInception(ctx context.Context, opt ort.Options) (time.Duration,
 	side := max(1, r.imageSide())
 	images := models.Images{N: r.trialBatch(), Height: side, Width: side}
 	images.Pixels = make([]uint8, images.N*side*side*3)
+	outputs := []string{models.Pool}
+	if generatedParts(part.metrics).spatial {
+		outputs = append(outputs, models.Spatial)
+	}
 	return second(images.N, func() error {
-		_, err := models.Features(ctx, net, r.Inception.Resize, images, models.Pool, models.Spatial)
+		_, err := models.Features(ctx, net, part.resize, images, outputs...)
 		return err
 	})
 }

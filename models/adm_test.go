@@ -287,6 +287,11 @@ func TestInceptionOpens(t *testing.T) {
 	if got := [][]int{out[Pool].Shape, out[Spatial].Shape}; !slices.Equal(got[0], []int{2, 256}) || !slices.Equal(got[1], []int{2, 175}) {
 		t.Errorf("features have shapes %v, want [2 256] and [2 175]", got)
 	}
+	for input, want := range map[int]int{299: 2023, 107: 175} {
+		if pool, spatial := (&Inception{InputSize: input}).Features("pretrained/inception.pt"); pool != 256 || spatial != want {
+			t.Errorf("%d pixels: %d and %d features, want 256 and %d", input, pool, spatial, want)
+		}
+	}
 	if _, err := Features(context.Background(), n, "nearest", im, Pool); err == nil {
 		t.Error("an unknown resize was accepted")
 	}

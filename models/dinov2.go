@@ -126,8 +126,19 @@ func (c *DINOv2) checkSize(patch int) error {
 // Resize implements ExtractorFamily: dgm-eval's.
 func (c *DINOv2) Resize() Resize { return PIL }
 
-// Side implements ExtractorFamily.
-func (c *DINOv2) Side() int { return c.InputSize }
+// Features implements ExtractorFamily.
+func (c *DINOv2) Features(path string) (pool, spatial int) {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return 0, 0
+	}
+	defer f.Close()
+	s, err := shapeOfDINOv2(f.Tensors)
+	if err != nil {
+		return 0, 0
+	}
+	return s.width, 0
+}
 
 // Open implements Family.
 func (c *DINOv2) Open(path string, opt Options) (Model, error) { return c.Extractor(path, opt) }

@@ -46,15 +46,16 @@ type ExtractorFamily interface {
 	Extractor(path string, opt Options) (Extractor, error)
 	// Resize is how the authors of the network's scores resize images.
 	Resize() Resize
-	// Side is the height and width of the images that the network looks at; 0
-	// where only the file tells.
-	Side() int
+	// Features is how many pool and spatial features of an image the network at
+	// path has; 0 where its file does not tell.
+	Features(path string) (pool, spatial int)
 }
 
 // Extractors are the feature networks by name, with their defaults.
 var Extractors = configs.Registry[ExtractorFamily]{
-	"dinov2": func() ExtractorFamily { return newDINOv2() },
-	"onnx":   func() ExtractorFamily { return newONNXFile() },
+	"dinov2":    func() ExtractorFamily { return newDINOv2() },
+	"inception": func() ExtractorFamily { return newInception() },
+	"onnx":      func() ExtractorFamily { return newONNXFile() },
 }
 
 // Features are outputs of a network for images, one size for all.

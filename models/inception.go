@@ -25,8 +25,18 @@ func newInception() *Inception { return &Inception{InputSize: 299} }
 // Resize implements ExtractorFamily: that of the network's own graph.
 func (c *Inception) Resize() Resize { return TF }
 
-// Side implements ExtractorFamily.
-func (c *Inception) Side() int { return c.InputSize }
+// Features implements ExtractorFamily: 2048 and 17·17·7 of the official network.
+func (c *Inception) Features(path string) (pool, spatial int) {
+	halve := func(n int) int { return (n-3)/2 + 1 }
+	side := halve(c.InputSize) - 2 // two convolutions of 3×3 without padding
+	side = halve(halve(halve(side) - 2))
+	n, err := c.Load(path, Options{})
+	if err == nil {
+		pool = n.width
+		n.Close()
+	}
+	return pool, spatialChannels * side * side
+}
 
 // Open implements Family.
 func (c *Inception) Open(path string, opt Options) (Model, error) { return c.Load(path, opt) }

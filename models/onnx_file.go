@@ -72,8 +72,8 @@ func (c *ONNXFile) Validate() error {
 // Resize implements ExtractorFamily: that of torchvision on an image file.
 func (c *ONNXFile) Resize() Resize { return PIL }
 
-// Side implements ExtractorFamily.
-func (c *ONNXFile) Side() int { return c.InputSize }
+// Features implements ExtractorFamily: only a run of the graph tells.
+func (c *ONNXFile) Features(string) (pool, spatial int) { return 0, 0 }
 
 // Open implements Family.
 func (c *ONNXFile) Open(path string, opt Options) (Model, error) { return c.Extractor(path, opt) }
