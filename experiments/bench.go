@@ -40,6 +40,7 @@ var benchSections = []benchSection{
 	{"sag-step", "a SAG step outside the network", (*bench).sagStep},
 	{"classifier-fashion", "a classifier's gradient, embedded (32×32, 0.6 M parameters)", (*bench).classifierFashion},
 	{"classifier-128", "a classifier's gradient at 128×128 (43 M parameters)", (*bench).classifier128},
+	{"guided-steps", "guided steps, embedded models", (*bench).guidedSteps},
 	{"adm-64", "ADM 64×64 (296 M parameters)", func(b *bench) error { return b.official("64x64_diffusion", 1, 8) }},
 	{"adm-128", "ADM 128×128 (422 M parameters)", func(b *bench) error { return b.official("128x128_diffusion", 1, 8) }},
 	{"adm-256", "ADM 256×256 unconditional (553 M parameters)", func(b *bench) error { return b.official("256x256_diffusion_uncond", 1) }},
