@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sagbench/eval"
+	"sagbench/eval/images"
 	"sagbench/models/ort"
 )
 
@@ -21,7 +22,7 @@ const cacheLimit = 16 << 30
 // given by a hash or an id of theirs.
 func (x *extractor) featuresKey(images string) ([]byte, error) {
 	runtime, err := ort.RuntimeVersion()
-	key := sha256.Sum256(fmt.Appendf(nil, "features 2 %s %s %s", images, x.key(), runtime))
+	key := sha256.Sum256(fmt.Appendf(nil, "features 3 %s %s %s", images, x.key(), runtime))
 	return key[:], err
 }
 
@@ -38,12 +39,12 @@ func cachePath(key []byte, want parts) string {
 
 // keepFeatures writes features to the cache, from which those that were asked
 // for longest ago make room.
-func keepFeatures(path string, key []byte, f *eval.Features) error {
+func keepFeatures(path string, key []byte, f *eval.Features, read images.Report) error {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	if err := writeFeatures(path, key, f); err != nil {
+	if err := writeFeatures(path, key, f, read.Converted); err != nil {
 		return err
 	}
 	return pruneCache(folder, cacheLimit)
@@ -51,13 +52,16 @@ func keepFeatures(path string, key []byte, f *eval.Features) error {
 
 // cachedFeatures reads features from the cache. A file that is damaged, which
 // its checksums show, or of something else is as good as none.
-func cachedFeatures(path string, key []byte, want parts) (*eval.Features, bool) {
-	f, ok := readFeatures(path, key, want)
+func cachedFeatures(path string, key []byte, want parts) (*eval.Features, images.Report, bool) {
+	f, converted, ok := readFeatures(path, key, want)
 	if ok {
 		now := time.Now()
 		os.Chtimes(path, now, now) // only the order of removal depends on it
 	}
-	return f, ok
+	if !ok {
+		return nil, images.Report{}, false
+	}
+	return f, images.Report{Decoded: f.N, Converted: converted}, true
 }
 
 // pruneCache removes the oldest files of a folder until they fit the limit.

@@ -98,14 +98,14 @@ func (s *session) generated(ctx context.Context, r *run, x *extractor, part shar
 	if err != nil {
 		return nil, err
 	}
-	f, ok := readFeatures(path, key, want)
+	f, _, ok := readFeatures(path, key, want)
 	if !ok {
 		s.progress.stage(s.rowName(r)+": features", "images", 0, r.Samples)
 		defer s.progress.end()
 		if f, _, err = x.features(ctx, source{r.folder, r.Samples, r.images(ctx)}, images.Options{}, want, s.progress.add); err != nil {
 			return nil, err
 		}
-		if err := explainWrite(path, writeFeatures(path, key, f)); err != nil {
+		if err := explainWrite(path, writeFeatures(path, key, f, nil)); err != nil {
 			return nil, err
 		}
 	}

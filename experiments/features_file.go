@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 
 	"sagbench/eval"
+	"sagbench/eval/images"
 	"sagbench/eval/npz"
 )
 
@@ -14,10 +18,13 @@ import (
 // where rows were wanted, and the statistics mu, sigma, mu_s, sigma_s under the
 // names that ADM's evaluator reads. Beside them lie count [1], key, a hash of what they were computed from,
 // the means in float32, mu32 and mu32_s, and, where there are fewer images than
-// dimensions, the rows that the statistics are of.
+// dimensions, the rows that the statistics are of; and converted_KIND [1] counts
+// images that were converted to RGB.
+
+const convertedPrefix = "converted_"
 
 // writeFeatures writes such a file.
-func writeFeatures(path string, key []byte, f *eval.Features) error {
+func writeFeatures(path string, key []byte, f *eval.Features, converted map[images.Conversion]int) error {
 	w, err := npz.Create(path)
 	if err != nil {
 		return err
@@ -35,6 +42,11 @@ func writeFeatures(path string, key []byte, f *eval.Features) error {
 	}
 	if err == nil {
 		err = errors.Join(writeStats(w, "", f.Stats), writeStats(w, "_s", f.Spatial))
+	}
+	for _, c := range slices.Sorted(maps.Keys(converted)) {
+		if err == nil {
+			err = writeArray(w, convertedPrefix+string(c), []int64{int64(converted[c])}, 1)
+		}
 	}
 	if err != nil {
 		return err
@@ -82,36 +94,36 @@ func writeArray[T npz.Number](w *npz.Writer, name string, values []T, shape ...i
 // readFeatures reads what writeFeatures wrote. It is false where there is no
 // such file, or it is damaged, of something else, or holds less than is wanted:
 // the features have to be computed.
-func readFeatures(path string, key []byte, want parts) (*eval.Features, bool) {
+func readFeatures(path string, key []byte, want parts) (*eval.Features, map[images.Conversion]int, bool) {
 	file, err := npz.Open(path)
 	if err != nil {
-		return nil, false
+		return nil, nil, false
 	}
 	defer file.Close()
 	found, err := readArrayOf[uint8](file, "key")
 	if err != nil || !bytes.Equal(found, key) {
-		return nil, false
+		return nil, nil, false
 	}
 	count, err := readArrayOf[int64](file, "count")
 	if err != nil || len(count) != 1 || count[0] < 1 {
-		return nil, false
+		return nil, nil, false
 	}
 	f := &eval.Features{N: int(count[0])}
 	if want.pool {
 		if f.Pool, err = readArrayOf[float32](file, "pool"); err != nil {
-			return nil, false
+			return nil, nil, false
 		}
 		f.D = len(f.Pool) / f.N
 	}
 	if want.stats {
 		if f.Stats, err = readStats(file, "", f.N); err != nil {
-			return nil, false
+			return nil, nil, false
 		}
 		f.D = f.Stats.D()
 	}
 	if want.spatial {
 		if f.Spatial, err = readStats(file, "_s", f.N); err != nil {
-			return nil, false
+			return nil, nil, false
 		}
 	}
 	if want.logits {
@@ -121,10 +133,30 @@ func readFeatures(path string, key []byte, want parts) (*eval.Features, bool) {
 	}
 	if want.spatialRows {
 		if f.SpatialRows, err = readArrayOf[float32](file, "spatial"); err != nil {
-			return nil, false
+			return nil, nil, false
 		}
 	}
-	return f, f.Validate() == nil
+	converted, err := readConverted(file)
+	return f, converted, err == nil && f.Validate() == nil
+}
+
+func readConverted(file *npz.File) (map[images.Conversion]int, error) {
+	var converted map[images.Conversion]int
+	for _, name := range file.Names() {
+		kind, ok := strings.CutPrefix(name, convertedPrefix)
+		if !ok {
+			continue
+		}
+		n, err := readArrayOf[int64](file, name)
+		if err != nil || len(n) != 1 {
+			return nil, errors.Join(err, fmt.Errorf("%s: %s is no count", file.Path(), name))
+		}
+		if converted == nil {
+			converted = map[images.Conversion]int{}
+		}
+		converted[images.Conversion(kind)] = int(n[0])
+	}
+	return converted, nil
 }
 
 func readStats(file *npz.File, suffix string, n int) (*eval.Stats, error) {

@@ -83,8 +83,8 @@ func (x *extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if keep {
 		cached = cachePath(key, want)
 	}
-	if f, ok := cachedFeatures(cached, key, want); ok {
-		return f, images.Report{Decoded: f.N}, nil
+	if f, read, ok := cachedFeatures(cached, key, want); ok {
+		return f, read, nil
 	}
 	p.stage("features of "+filepath.Base(ref.Path), "images", 0, ref.Images.N)
 	defer p.end()
@@ -98,7 +98,7 @@ func (x *extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if now, err := images.Hash(ref.Path); err != nil || now != contentSHA256 {
 		return nil, report, errors.Join(err, fmt.Errorf("%s: changed while it was read", ref.Path))
 	}
-	if err := keepFeatures(cached, key, f); err != nil {
+	if err := keepFeatures(cached, key, f, report); err != nil {
 		p.note(fmt.Sprintf("the features of %s are not kept for the next time: %v", ref.Path, err))
 	}
 	return f, report, nil
