@@ -128,7 +128,7 @@ func readFeatures(path string, key []byte, want parts) (*eval.Features, map[imag
 	}
 	if want.logits {
 		if f.Logits, err = readArrayOf[float32](file, "logits"); err != nil {
-			return nil, false
+			return nil, nil, false
 		}
 	}
 	if want.spatialRows {
