@@ -28,7 +28,7 @@ const fashionClassifierFile = "pretrained/classifier.pt"
 
 func openClassifier(t *testing.T, c *Classifier, path string) *ClassifierNet {
 	t.Helper()
-	m, err := c.Open(path, Options{Options: ort.Options{Threads: 1}})
+	m, err := c.Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestClassifierBatchInvariance(t *testing.T) {
 
 // Each head, with either way to halve the image, with and without scale and
 // shift: the gradient is that of log p by central differences, along a random
-// direction, within what float32 leaves of them.
+// direction, within what float32 leaves of them; and an image alone has the same.
 func TestClassifierHeads(t *testing.T) {
 	for pool := range heads {
 		for _, way := range []bool{true, false} {
@@ -110,6 +110,12 @@ func checkGradient(t *testing.T, n *ClassifierNet) {
 	out, err := n.Forward(t.Context(), map[string]ort.Array{"x": ort.Floats(x), "t": {Shape: []int{2}, Data: []int64{300, 20}}, "y": {Shape: []int{2}, Data: y}})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := range y {
+		alone, err := n.Gradient(t.Context(), x.Slice(i, i+1), sampling.Timestep{Value: []float64{300, 20}[i]}, y[i:i+1])
+		if err != nil || !slices.Equal(alone.Data, out["gradient"].Tensor().Row(i)) {
+			t.Errorf("image %d alone has other bits than beside another: %v", i, err)
+		}
 	}
 	const h = 2e-3
 	up, down := logP(h), logP(-h)
