@@ -11,7 +11,7 @@ runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 
-.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench fuzz docs clean
+.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families compare-guidances ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench fuzz docs clean
 
 help:
 	@echo 'make reproduce-table1 | reproduce-table2'
@@ -20,6 +20,7 @@ help:
 	@echo 'make reproduce-table1 SCALE=paper MODELS=DIR REFERENCES=DIR'
 	@echo '                                      Table 1 itself: official checkpoints, 50,000 images a row; 2 likewise'
 	@echo 'make reproduce-families               every family with and without SAG, on the embedded models'
+	@echo 'make compare-guidances                every guidance against the same network without it'
 	@echo 'make ablation-scale | ablation-blur | ablation-threshold | ablation-mask'
 	@echo '                                      a setting of SAG swept over every family'
 	@echo 'make build | test | test-slow | lint | bench | fuzz | docs | clean'
@@ -46,6 +47,9 @@ endif
 
 reproduce-families: build
 	@$(sagbench) run configs/families.yaml
+
+compare-guidances: build
+	@$(sagbench) run configs/guidances.yaml
 
 ablation-scale ablation-blur ablation-threshold ablation-mask: build
 	@$(sagbench) run configs/$@.yaml

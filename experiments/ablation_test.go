@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sagbench/sampling/guidance"
 )
 
 // embeddedFamilies are the labels of configs/families-fashion.yaml.
@@ -41,6 +43,28 @@ func TestFamilyExperiments(t *testing.T) {
 		if e.name != c.name || !slices.Equal(got, want) {
 			t.Errorf("%s: rows %q, want %q", e.name, got, want)
 		}
+	}
+}
+
+// configs/guidances.yaml compares every guidance but the classifier's, which has
+// a table of its own, with its network alone.
+func TestGuidancesExperiment(t *testing.T) {
+	e, err := loadExperiment("../configs/guidances.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	baselines, compared := 0, []string{"classifier"}
+	for _, r := range e.rows {
+		if len(r.guidances) == 0 {
+			baselines++
+			continue
+		}
+		if name := r.guidances[0].Name; len(r.guidances) == 1 && !slices.Contains(compared, name) {
+			compared = append(compared, name)
+		}
+	}
+	if slices.Sort(compared); baselines != 3 || !slices.Equal(compared, guidance.Registry.Names()) {
+		t.Errorf("%d baselines, and rows of %v; want 3 and %v", baselines, compared, guidance.Registry.Names())
 	}
 }
 
