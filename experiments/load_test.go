@@ -89,9 +89,9 @@ func rowsOf(images []tensor.Tensor) tensor.Tensor {
 	return out
 }
 
-// embedded is the row of an embedded model, opened, and a predictor for three
-// images of it.
-func embedded(t *testing.T, label string, overrides ...string) (*row, models.Generator, *sampling.Predictor, tensor.Tensor) {
+// embedded is the network of an embedded model and the predictor of its row for
+// three images.
+func embedded(t *testing.T, label string, overrides ...string) (models.Generator, *sampling.Predictor, tensor.Tensor) {
 	t.Helper()
 	e, err := loadExperiment(filepath.Join("..", "configs", "families-fashion.yaml"), overrides)
 	if err != nil {
@@ -119,14 +119,14 @@ func embedded(t *testing.T, label string, overrides ...string) (*row, models.Gen
 	if err := r.prompt(t.Context(), p, g, span{0, images}); err != nil {
 		t.Fatal(err)
 	}
-	return r, g, p, x
+	return g, p, x
 }
 
 // The embedded networks predict the same bits in one call for two conditions as
 // image by image.
 func TestJoinedBits(t *testing.T) {
 	for _, label := range []string{"DiT", "SD"} {
-		_, g, p, x := embedded(t, label, "guidance.cfg={scale: 3}", "guidance.sag.scale=0.5")
+		g, p, x := embedded(t, label, "guidance.cfg={scale: 3}", "guidance.sag.scale=0.5")
 		d := &counting{Denoiser: g}
 		p.Denoiser = d
 		at := p.Schedule.Timestep(p.Schedule.Len() / 2)
@@ -168,7 +168,7 @@ func (d *counting) Denoise(ctx context.Context, x tensor.Tensor, at sampling.Tim
 // images without a mask skip the second pass, all others come out with the bits
 // that they have alone, and Δε is that of a pass of all images up to rounding.
 func TestEmptyMasks(t *testing.T) {
-	_, g, p, x := embedded(t, "DiT", "guidance.sag.scale=0.5")
+	g, p, x := embedded(t, "DiT", "guidance.sag.scale=0.5")
 	at := p.Schedule.Timestep(p.Schedule.Len() / 2)
 	sag := p.Guidances[0].(*guidance.SAG)
 	own, err := g.Denoise(t.Context(), x, at, p.Cond)

@@ -96,19 +96,11 @@ func perturbation(in map[string]ort.Array, built []sampling.Perturbation, asked 
 // blurredImage is x [N,…,H·W] blurred over the positions: SEG-SDXL's
 // gaussian_blur_2d, as a product with a matrix for each axis.
 func blurredImage(m *onnx.Module, x onnx.Value, s size, sigma float64) onnx.Value {
-	image := m.Reshape(x, x.Dim(0), len1(x), s.height, s.width)
+	planes := x.Shape[:len(x.Shape)-1]
+	image := m.Reshape(x, slices.Concat(planes, []int{s.height, s.width})...)
 	image = m.MatMul(blurMatrix(m, s.height, sigma), image)
 	image = m.MatMul(image, m.Transpose(blurMatrix(m, s.width, sigma), 1, 0))
 	return m.Reshape(image, x.Shape...)
-}
-
-// len1 is the product of all axes but the first and the last.
-func len1(x onnx.Value) int {
-	n := 1
-	for _, d := range x.Shape[1 : len(x.Shape)-1] {
-		n *= d
-	}
-	return n
 }
 
 // blurredTokens is blurredImage of tokens, x [N,H·W,D].
