@@ -22,8 +22,9 @@ type Resampler interface {
 // drawn in pairs, so that the difference of their replicates has the spread of
 // the difference.
 type Draws struct {
-	N     int
-	index [][]int32 // [B][N], in the order drawn
+	N        int
+	Progress func(done int) // called by metrics that take long, after each draw; nil: nobody asks
+	index    [][]int32      // [B][N], in the order drawn
 }
 
 // MinReplicates is the least number of draws that has a 2.5 % quantile.
@@ -47,6 +48,12 @@ func NewDraws(n, count int, seed uint32) (*Draws, error) {
 
 // Len is the number of draws.
 func (d *Draws) Len() int { return len(d.index) }
+
+func (d *Draws) progress(done int) {
+	if d.Progress != nil {
+		d.Progress(done)
+	}
+}
 
 // counts [B,N] says how often each draw holds each image.
 func (d *Draws) counts() []float64 {
@@ -133,6 +140,15 @@ func quantile(sorted []float64, p float64) float64 {
 	return sorted[low-1] + (rank-float64(low))*(sorted[low]-sorted[low-1])
 }
 
+// drawable reports statistics that are not those of the images at hand: they
+// were read from a file, and stay the same whatever is drawn.
+func (f *Features) drawable(s *Stats) error {
+	if s != nil && s.N != f.N {
+		return fmt.Errorf("%s holds statistics that its %d images do not explain: an interval takes all images, without mu and sigma", f.name(), f.N)
+	}
+	return nil
+}
+
 // rowsAt adds the listed rows of features [N,d] to a new accumulator.
 func rowsAt(rows []float32, d int, list []int32, p Products) (*Stats, error) {
 	a := NewAccumulator(d, p)
@@ -161,6 +177,7 @@ func frechetReplicates(ctx context.Context, ref *Stats, rows []float32, d *Draws
 			return nil, err
 		}
 		out[b] = f.Distance
+		d.progress(b + 1)
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -260,6 +261,10 @@ func TestDrawsRefused(t *testing.T) {
 		}
 	}
 	f := gaussians(rand.New(rand.NewPCG(1, 1)), 50, 2, 0)
+	read := &Features{N: 50, D: 2, Pool: f.Pool, Stats: &Stats{Mean: []float64{0, 0}, Cov: []float64{1, 0, 0, 1}}}
+	if _, err := Replicates(t.Context(), &FID{Mean: MeanFloat64}, f, read, draws(t, 50, 40, 0)); err == nil || !strings.Contains(err.Error(), "without mu and sigma") {
+		t.Errorf("statistics of a file: %v", err)
+	}
 	if _, err := Replicates(t.Context(), &FID{Mean: MeanFloat64}, f, f, draws(t, 51, 40, 0)); err == nil {
 		t.Error("draws of 51 images of a set of 50")
 	}

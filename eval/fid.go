@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -78,7 +79,7 @@ func (m *FID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]f
 	if err != nil {
 		return nil, err
 	}
-	if err := gen.single(); err != nil {
+	if err := errors.Join(gen.single(), gen.drawable(gen.Stats)); err != nil {
 		return nil, err
 	}
 	return frechetReplicates(ctx, r, gen.Pool, d, *m, products(gen, ref))

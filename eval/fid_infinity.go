@@ -91,6 +91,7 @@ func (m *FIDInfinity) Replicates(ctx context.Context, ref, gen *Features, d *Dra
 			return nil, err
 		}
 		out[b] = fit.intercept
+		d.progress(b + 1)
 	}
 	return out, nil
 }

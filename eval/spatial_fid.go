@@ -33,7 +33,7 @@ func (m *SpatialFID) Score(_ context.Context, ref, gen *Features) ([]Score, erro
 
 // Replicates implements Resampler; see FID.
 func (m *SpatialFID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	if err := ref.spatial(); err != nil {
+	if err := errors.Join(ref.spatial(), gen.drawable(gen.Spatial)); err != nil {
 		return nil, err
 	}
 	if gen.SpatialRows == nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"sagbench/configs"
 	"sagbench/eval"
@@ -37,6 +38,7 @@ func (r *replicates) add(ctx context.Context, ref, gen *eval.Features, metrics [
 	}
 	p.stage("bootstrap", "metrics", 0, len(metrics))
 	defer p.end()
+	draws.Progress = func(done int) { p.working(float64(done) / float64(count)) }
 	for _, m := range metrics {
 		name := m.Value.Column().Name
 		values, err := eval.Replicates(ctx, m.Value, ref, gen, draws)
@@ -100,6 +102,9 @@ func readReplicates(folder string, count int) (*replicates, error) {
 			}
 			out.values[lines[0][i]] = append(out.values[lines[0][i]], v)
 		}
+	}
+	if len(out.values) != len(out.names) {
+		return nil, fmt.Errorf("%s: a metric has two columns: %s", path, strings.Join(out.names, ", "))
 	}
 	return out, nil
 }

@@ -99,6 +99,14 @@ func TestCompareRefuses(t *testing.T) {
 	if _, err := compareRows([]*Metrics{a}, "", nil); err == nil {
 		t.Error("one row alone")
 	}
+	two := &replicates{names: []string{"fid", "fid"}, values: map[string][]float64{"fid": draws}}
+	if err := two.write(b.folder); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := compareRows([]*Metrics{a, b}, "", nil); err == nil || !strings.Contains(err.Error(), "two columns") {
+		t.Errorf("a column twice: %v", err)
+	}
+	b = drawnRow(t, folder, 1, "1", 25, draws)
 	path := filepath.Join(b.folder, bootstrapFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
