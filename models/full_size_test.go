@@ -70,3 +70,23 @@ func TestFullSize(t *testing.T) {
 		})
 	}
 }
+
+// TestFullSizeInception holds the FID Inception of official size, on random
+// weights, to the same features in any batch.
+func TestFullSizeInception(t *testing.T) {
+	c := &Inception{InputSize: 299, Width: 2048}
+	shapes, err := c.Parameters(1008)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "inception.pt")
+	if err := randomweights.Write(path, shapes, 1); err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Load(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	sameInAnyBatch(t, n, congruential(9, 64, 64))
+}
