@@ -32,7 +32,7 @@ type evalJob struct {
 func evalCommand(g *globals) *cobra.Command {
 	var job evalJob
 	var networks networkFlags
-	protocol, metrics := eval.DefaultProtocol, "fid, sfid, is, precision, recall"
+	protocol, metrics := eval.DefaultProtocol, ""
 	var out outputs
 	cmd := &cobra.Command{
 		Use:   "eval REF SAMPLES",
@@ -70,6 +70,9 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if job.protocol, err = eval.ProtocolOf(protocol); err != nil {
 				return fmt.Errorf("--%w", err)
 			}
+			if !cmd.Flags().Changed("metrics") {
+				metrics = strings.Join(job.protocol.Own, ",")
+			}
 			if job.metrics, err = parseMetrics(job.protocol, metrics); err != nil {
 				return err
 			}
@@ -92,7 +95,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f := cmd.Flags()
 	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
 	networks.register(f)
-	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas: "+fmt.Sprint(metricsRegistry.Names()))
+	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas; the protocol's own if absent; known: "+strings.Join(metricsRegistry.Names(), ", "))
 	f.IntVar(&job.bootstrap, "bootstrap", 0, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
 	f.BoolVar(&job.read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them; - for standard output")
