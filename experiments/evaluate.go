@@ -137,29 +137,40 @@ func (j *evalJob) run(ctx context.Context, runtime ort.Options, p *progress) (*e
 	for _, n := range out.Notes {
 		p.note("note: " + n)
 	}
+	networks, err := j.open(h, runtime)
+	defer func() {
+		for _, x := range networks {
+			x.close()
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
 	var faults []error
-	for _, part := range j.shares {
-		x, err := newExtractor(part.featureNetwork, h, runtime)
-		if err != nil {
+	for i, part := range j.shares {
+		if err := out.describe(j, part, networks[i]); err != nil {
 			return nil, err
 		}
-		if part.name == j.main {
-			err = out.describe(j, x)
-		}
-		if err == nil {
-			err = j.scoreShare(ctx, x, part.metrics, out, p)
-		}
-		x.close()
-		faults = append(faults, err)
-		network := out.Inputs[j.role(part)]
-		network.Network, err = part.settings()
-		out.Inputs[j.role(part)] = network
-		faults = append(faults, err)
+		faults = append(faults, j.scoreShare(ctx, networks[i], part.metrics, out, p))
 	}
 	if len(out.Scores) == 0 {
 		return nil, errors.Join(faults...)
 	}
 	return out, errors.Join(faults...)
+}
+
+// open opens all networks, before an image is looked at.
+func (j *evalJob) open(h hashes, runtime ort.Options) (opened []*extractor, err error) {
+	var faults []error
+	for _, part := range j.shares {
+		x, err := newExtractor(part.featureNetwork, h, runtime)
+		if err == nil {
+			opened = append(opened, x)
+			err = part.able(x.net)
+		}
+		faults = append(faults, err)
+	}
+	return opened, errors.Join(faults...)
 }
 
 // role is what the inputs call the file of a share's network.

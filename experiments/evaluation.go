@@ -71,9 +71,18 @@ func (in *evaluatedInput) add(f *eval.Features, r images.Report) {
 	}
 }
 
-// describe fills in protocol, settings and versions.
-func (e *evaluation) describe(j *evalJob, x *extractor) (err error) {
-	if e.Protocol, err = describeProtocol(j.protocol, x.featureNetwork, j.metrics); err != nil {
+// describe fills in how a network is used, and of the main one protocol, settings
+// and versions.
+func (e *evaluation) describe(j *evalJob, s share, x *extractor) (err error) {
+	in := e.Inputs[j.role(s)]
+	if in.Network, err = s.settings(); err != nil {
+		return err
+	}
+	e.Inputs[j.role(s)] = in
+	if s.name != j.main {
+		return nil
+	}
+	if e.Protocol, err = describeProtocol(j.protocol, s.featureNetwork, j.metrics); err != nil {
 		return err
 	}
 	e.Settings = evaluationSettings{Protocol: j.protocol.Name, Network: x.name, Resize: string(x.resize), InputSize: x.side(),

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -133,6 +135,22 @@ func sharesOf(metrics []configs.Named[eval.Metric], networks map[string]featureN
 		all[i].metrics = append(all[i].metrics, m)
 	}
 	return all
+}
+
+// able is an error where the network lacks what its metrics compare.
+func (s share) able(x models.Extractor) error {
+	want, has := generatedParts(s.metrics), x.Outputs()
+	var faults []error
+	lacks := func(what, metric string) {
+		faults = append(faults, fmt.Errorf("%s has no %s, which %s needs; leave it out of the metrics", filepath.Base(s.path), what, metric))
+	}
+	if want.spatial && !slices.Contains(has, models.Spatial) {
+		lacks("spatial features", "sfid")
+	}
+	if _, classifies := x.(models.Classifying); want.logits && !classifies && !slices.Contains(has, models.Logits) {
+		lacks("class logits", "is")
+	}
+	return errors.Join(faults...)
 }
 
 // names lists the share's metrics.

@@ -189,7 +189,7 @@ func TestEvalWithONNXFile(t *testing.T) {
 		want string
 		args []string
 	}{
-		{`no output "spatial"; it has logits, pool`, append([]string{"--metrics", "sfid"}, own...)},
+		{`mine.onnx has no spatial features, which sfid needs`, append([]string{"--metrics", "sfid"}, own...)},
 		{"range is missing", []string{"--network", network, "--output", "pool=pooled"}},
 		{`no output "pool5"; it has pooled [N,12] F32, classes [N,4] F32`, []string{"--network", network, "--output", "pool=pool5", "--range", "unit"}},
 		{"expected pool=NAME", []string{"--network", network, "--output", "features=pooled", "--range", "unit"}},

@@ -21,7 +21,7 @@ type input struct {
 	source Source
 	rows   []*row // that need it
 
-	network *featureNetwork // where it is one's file
+	shares []share // of the rows, where it is a feature network
 }
 
 type inputKind string
@@ -53,7 +53,8 @@ func (e *experiment) inputs() []*input {
 		if len(r.metrics) > 0 {
 			need(referenceInput, r.reference)
 			for _, s := range r.shares {
-				need(inputKind(s.title), r.networkFiles[s.name]).network = &s.featureNetwork
+				in := need(inputKind(s.title), r.networkFiles[s.name])
+				in.shares = append(in.shares, s)
 			}
 		}
 	}
@@ -93,7 +94,7 @@ func (in *input) problem() string {
 		return "there is no such file"
 	case err != nil:
 		return err.Error()
-	case info.IsDir() && in.network != nil:
+	case info.IsDir() && in.shares != nil:
 		return "is a folder, expected a file"
 	case info.IsDir(): // some checkpoints and sets of images are folders
 		return ""
@@ -107,12 +108,8 @@ func (in *input) problem() string {
 // open reads the directory of a file: whether it is whole enough to be one of
 // its kind.
 func (in *input) open() error {
-	if in.network != nil {
-		x, err := in.network.flags.Extractor(in.Path, models.Options{})
-		if err == nil {
-			x.Close()
-		}
-		return err
+	if in.shares != nil {
+		return in.openNetwork()
 	}
 	if in.kind != referenceInput {
 		f, err := checkpoint.Open(in.Path)
@@ -131,6 +128,29 @@ func (in *input) open() error {
 	defer f.Close()
 	if !f.Has("arr_0") && !(f.Has("mu") && f.Has("sigma")) {
 		return fmt.Errorf("%s: holds %s; expected a reference batch with arr_0, or mu and sigma", in.Path, strings.Join(f.Names(), ", "))
+	}
+	return nil
+}
+
+// openNetwork opens a feature network as each of the rows does, and looks whether
+// it has what their metrics need.
+func (in *input) openNetwork() error {
+	seen := map[string]bool{}
+	for _, s := range in.shares {
+		use := s.key("") + " " + s.names()
+		if seen[use] {
+			continue
+		}
+		seen[use] = true
+		x, err := s.flags.Extractor(in.Path, models.Options{})
+		if err != nil {
+			return err
+		}
+		err = s.able(x)
+		x.Close()
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

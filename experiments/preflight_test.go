@@ -115,8 +115,7 @@ func TestInputProblems(t *testing.T) {
 	} {
 		in := &input{inputPath: inputPath{Path: c.path}, kind: c.kind}
 		if e := defaults(); c.kind == "Inception network" {
-			n := e.featureNetworks()["inception"]
-			in.network = &n
+			in.shares = []share{{featureNetwork: e.featureNetworks()["inception"]}}
 		}
 		if got := in.problem(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q, want %q", c.kind, c.path, got, c.want)

@@ -51,7 +51,7 @@ func describeProtocol(p eval.Protocol, n featureNetwork, metrics []configs.Named
 func foreign(p eval.Protocol, metrics []configs.Named[eval.Metric]) []string {
 	var names []string
 	for _, m := range metrics {
-		if !slices.Contains(p.Own, m.Name) {
+		if !slices.Contains(p.Own, m.Name) && eval.NetworkOf(m.Value) == "" { // one with a network of its own has its own protocol
 			names = append(names, m.Name)
 		}
 	}

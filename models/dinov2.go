@@ -2,9 +2,9 @@ package models
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
@@ -51,11 +51,11 @@ type dinoShape struct {
 // shapeOfDINOv2 reads the geometry off a checkpoint.
 func shapeOfDINOv2(sd checkpoint.StateDict) (dinoShape, error) {
 	var s dinoShape
-	var faults []error
+	var faults []string
 	need := func(key string, axes int) []int {
 		t, ok := sd[key]
 		if !ok || len(t.Shape) != axes {
-			faults = append(faults, fmt.Errorf("%s with %d axes is missing", key, axes))
+			faults = append(faults, fmt.Sprintf("%s with %d axes", key, axes))
 			return make([]int, axes)
 		}
 		return t.Shape
@@ -80,7 +80,7 @@ func shapeOfDINOv2(sd checkpoint.StateDict) (dinoShape, error) {
 	}
 	switch {
 	case len(faults) > 0:
-		return s, fmt.Errorf("%w: expected a DINOv2 checkpoint such as dinov2_vitl14_pretrain.pth", errors.Join(faults...))
+		return s, fmt.Errorf("expected a DINOv2 checkpoint such as dinov2_vitl14_pretrain.pth, but there is no %s", strings.Join(faults, " and no "))
 	case s.patch < 1 || s.width < 1 || s.width%dinoHead != 0:
 		return s, fmt.Errorf("patch_embed.proj.weight %v: expected a multiple of %d channels, which is an attention head", patch, dinoHead)
 	case s.grid < 1 || s.grid*s.grid != positions[1]-1:
