@@ -76,6 +76,9 @@ func readProvenance(f *npz.File) (*Provenance, error) {
 // one of ADM's, whose images were resized as TensorFlow 1 does; with mu alone
 // (pytorch-fid, clean-fid, EDM, TTUR) nothing about it is known.
 func (r *Reference) Agree(network, sha256, resize string, inputSize int) (notes []string, err error) {
+	if !r.Features.IsZero() && resize != "clean" {
+		return nil, fmt.Errorf("%s: its features feats are clean-fid's, of images resized as \"clean\" does; these are resized as %q does. Take the protocol clean-fid", r.Path, resize)
+	}
 	if r.Pool == nil && r.Spatial == nil {
 		return nil, nil
 	}

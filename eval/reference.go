@@ -8,15 +8,17 @@ import (
 
 	"sagbench/eval/images"
 	"sagbench/eval/npz"
+	"sagbench/models/tensor"
 )
 
 // A Reference is what a file or a folder says about a set of images.
 type Reference struct {
 	Path     string
-	Pool     *Stats      // mu, sigma; nil where the file has none
-	Spatial  *Stats      // mu_s, sigma_s; nil where the file has none
-	Images   *images.Set // nil where there are none
-	Warnings []string    // what the file cannot supply, or what is suspicious about it
+	Pool     *Stats        // mu, sigma; nil where the file has none
+	Spatial  *Stats        // mu_s, sigma_s; nil where the file has none
+	Features tensor.Tensor // feats [N,D]: pool features of single images; zero where the file has none
+	Images   *images.Set   // nil where there are none
+	Warnings []string      // what the file cannot supply, or what is suspicious about it
 
 	Provenance *Provenance // how the statistics were made; nil where the file does not say
 }
@@ -25,8 +27,8 @@ type Reference struct {
 // .npz file in the layout of the ADM evaluator: images arr_0 [N,H,W,3] and,
 // where they are known, statistics mu [D], sigma [D,D] of pool features and
 // mu_s, sigma_s of spatial features, float32 or float64. A file of mu and sigma
-// alone (pytorch-fid, clean-fid, EDM) and one of arr_0 alone (samples) are read
-// as well. Statistics are checked: finite, symmetric, no negative variance,
+// alone (pytorch-fid, clean-fid, EDM), feats [N,D] alone (clean-fid's KID) and
+// one of arr_0 alone (samples) are read as well. Statistics are checked: finite, symmetric, no negative variance,
 // shapes that fit. Images are opened, not decoded; Close closes them.
 func ReadReference(ctx context.Context, path string, opt images.Options) (*Reference, error) {
 	kind, err := images.KindOf(path)
@@ -64,10 +66,14 @@ func (r *Reference) read(f *npz.File) error {
 		}
 		return false
 	}
-	if !has("arr_0", "mu", "sigma") {
+	if !has("arr_0", "mu", "sigma", "feats") {
 		return fmt.Errorf("%s: missing arr_0 and mu; the file holds %v, expected images arr_0 or statistics mu and sigma", r.Path, f.Names())
 	}
 	var err error
+	if has("feats") && !has("arr_0", "mu", "sigma") {
+		r.Features, err = readFeatures(f)
+		return err
+	}
 	if has("mu", "sigma") {
 		r.Pool, err = readStats(f, "mu", "sigma")
 		faults = append(faults, err)

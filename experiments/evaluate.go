@@ -40,7 +40,8 @@ func evalCommand(g *globals) *cobra.Command {
 		Long: `Scores SAMPLES against REF. Either is
   - an .npz in the layout of ADM's evaluator: images arr_0 [N,H,W,3] and, where they
     are known, statistics mu, sigma, mu_s, sigma_s, which are used instead of the
-    images' own (mu and sigma alone is the layout of pytorch-fid, clean-fid and EDM);
+    images' own (mu and sigma alone is the layout of pytorch-fid, clean-fid and EDM),
+    or features feats [N,D], clean-fid's reference of KID;
   - an .npy array of images;
   - a folder of PNG, JPEG, WebP and BMP files, those of its subfolders included, in
     the byte order of their paths; or a .zip of such files.

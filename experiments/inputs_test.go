@@ -80,3 +80,33 @@ func TestEvalFolder(t *testing.T) {
 		t.Errorf("without its broken images the folder's scores are %v, the array's %v", got, want)
 	}
 }
+
+// Features as clean-fid keeps them are a reference under its protocol alone.
+func TestEvalFeatures(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name string, d int) string {
+		path, values := filepath.Join(folder, name), make([]float32, 60*d)
+		for i := range values {
+			values[i] = float32(i*i%101) / 100
+		}
+		w, err := npz.Create(path)
+		if err == nil {
+			err = errors.Join(writeArray(w, "feats", values, 60, d), w.Commit())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	feats := write("kid.npz", 256)
+	scores := scoresOf(t, feats, feats, "--protocol", "clean-fid", "--metrics", "fid,kid")
+	if len(scores) != 2 || !strings.HasPrefix(scores[0][0], "fid") {
+		t.Errorf("%v", scores)
+	}
+	for want, path := range map[string]string{"Take the protocol clean-fid": feats, "300 dimensions": write("wide.npz", 300)} {
+		text := fail(t, slices.Concat([]string{"eval", path, path, "--metrics", "kid"}, embeddedInception)...)
+		if !strings.Contains(text, want) {
+			t.Errorf("%s, want %q", text, want)
+		}
+	}
+}

@@ -36,6 +36,12 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, o
 			return nil, report, err
 		}
 	}
+	if !ref.Features.IsZero() {
+		f.Pool, f.N = ref.Features.Data, ref.Features.Rows()
+		if f.Stats, err = eval.StatsOf(f.Pool, f.D, x.products); err != nil {
+			return nil, report, fmt.Errorf("%s: %w", path, err)
+		}
+	}
 	if ref.Pool != nil {
 		f.Stats = ref.Pool
 	}
@@ -59,6 +65,10 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, o
 // its images are used.
 func (x *extractor) agree(ref *eval.Reference) (notes []string, err error) {
 	switch foreign := ref.Provenance == nil && x.name != "inception"; {
+	case !ref.Features.IsZero() && x.name != "inception":
+		return nil, fmt.Errorf("%s: its features feats are clean-fid's, of Inception and not of %s", ref.Path, filepath.Base(x.path))
+	case !ref.Features.IsZero() && ref.Features.RowLen() != x.net.Width():
+		return nil, fmt.Errorf("%s: its features have %d dimensions, those of %s %d: they were made with another network", ref.Path, ref.Features.RowLen(), filepath.Base(x.path), x.net.Width())
 	case ref.Pool == nil && ref.Spatial == nil:
 	case foreign && ref.Images == nil:
 		return nil, fmt.Errorf("%s: its statistics do not say that they are of %s; give the images themselves, or make a reference of them with `sagbench reference`", ref.Path, filepath.Base(x.path))
