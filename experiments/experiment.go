@@ -46,7 +46,7 @@ func defaults() Experiment {
 // An Inception is the block of the network that images are compared with.
 type Inception struct {
 	Checkpoint       string        `yaml:"checkpoint" doc:"FID Inception with pytorch-fid's names (pt_inception-2015-12-05-6726825d.pth)"`
-	Resize           models.Resize `yaml:"resize" doc:"how images come to input_size: tf (ADM's evaluator, torch-fidelity), torch (pytorch-fid) or clean (clean-fid)"`
+	Resize           models.Resize `yaml:"resize" doc:"how images come to input_size: tf (ADM's evaluator, torch-fidelity), torch (pytorch-fid), clean (clean-fid), pil or edm2"`
 	models.Inception `yaml:",inline"`
 }
 
