@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 	"sagbench/models/tensor"
 	"sagbench/sampling"
 )
@@ -190,4 +191,20 @@ func TestSkippedBlockGates(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantNear(t, "ε", got.Eps.Data, float64s(want.Eps.Data), 1e-6)
+}
+
+// The layers that the official code of PAG perturbs are there in ADM 256×256.
+func TestOfficialPAGLayers(t *testing.T) {
+	c := newADM()
+	c.ImageSize, c.NumChannels, c.NumHeadChannels, c.NumResBlocks, c.AttentionResolutions = 256, 256, 64, 2, "32,16,8"
+	c.LearnSigma, c.ResblockUpdown = true, true
+	u, err := c.network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := sampling.Perturb(sampling.IdentityAttention, 0, []string{"input_blocks.14.1", "input_blocks.16.1", "input_blocks.17.1", "middle_block.1"})
+	var missing error
+	if _, err := onnx.Parameters(func(m *onnx.Module) { missing = u.build(m, newTaps(nil, p)) }); err != nil || missing != nil {
+		t.Error(err, missing)
+	}
 }
