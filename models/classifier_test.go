@@ -155,13 +155,14 @@ func TestClassifierHints(t *testing.T) {
 	}
 	for want, spoil := range map[string]func(*Classifier){
 		`classifier_pool is "max", expected adaptive, attention, spatial, spatial_v2`: func(c *Classifier) { c.Pool = "max" },
-		"num_classes is 0":                             func(c *Classifier) { c.NumClasses = 0 },
-		"num_head_channels is -1":                      func(c *Classifier) { c.NumHeadChannels = -1 },
-		"num_head_channels 24 does not divide":         func(c *Classifier) { c.NumHeadChannels = 24 },
-		"num_head_channels 0 does not divide":          func(c *Classifier) { c.NumHeadChannels = 0 },
-		"classifier_width 0 and classifier_depth":      func(c *Classifier) { c.Width = 0 },
-		"(classifier_width 40 times its channel_mult)": func(c *Classifier) { c.Width = 40 },
-		"image_size 48 has no default channel_mult":    func(c *Classifier) { c.ChannelMult, c.ImageSize = "", 48 },
+		"num_classes is 0":                                func(c *Classifier) { c.NumClasses = 0 },
+		"num_head_channels is -1":                         func(c *Classifier) { c.NumHeadChannels = -1 },
+		"num_head_channels 24 does not divide":            func(c *Classifier) { c.NumHeadChannels = 24 },
+		"num_head_channels 0 does not divide":             func(c *Classifier) { c.NumHeadChannels = 0 },
+		"classifier_width 0 and classifier_depth":         func(c *Classifier) { c.Width = 0 },
+		"(classifier_width 40 times its channel_mult)":    func(c *Classifier) { c.Width = 40 },
+		"channel_mult has 70 levels, expected at most 16": func(c *Classifier) { c.ChannelMult = strings.Repeat("1,", 69) + "1" },
+		"image_size 48 has no default channel_mult":       func(c *Classifier) { c.ChannelMult, c.ImageSize = "", 48 },
 	} {
 		c := fashionClassifier()
 		spoil(c)

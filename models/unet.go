@@ -83,10 +83,17 @@ func (f *UNetFlags) unet(mults map[int]string) (*unet, error) {
 	return u, u.check()
 }
 
+// maxLevels bounds the levels of a U-Net against a mistyped channel_mult: an image
+// of one pixel at the last has 32,768 at the first.
+const maxLevels = 16
+
 // check tells what keeps the sizes from being those of a network.
 func (u *unet) check() error {
 	if u.base <= 0 || u.blocks <= 0 {
 		return fmt.Errorf("num_channels %d and num_res_blocks %d: expected positive numbers", u.base, u.blocks)
+	}
+	if len(u.widths) > maxLevels {
+		return fmt.Errorf("channel_mult has %d levels, expected at most %d", len(u.widths), maxLevels)
 	}
 	if n := 1 << (len(u.widths) - 1); u.size <= 0 || u.size%n != 0 {
 		return fmt.Errorf("image_size %d: %d levels of channel_mult need a positive multiple of %d", u.size, len(u.widths), n)
