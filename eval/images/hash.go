@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -14,18 +15,24 @@ import (
 // the sha256 of its bytes, of a folder the sha256 of one line for each image
 // file, in the order in which the set is read: the file's own sha256, two
 // spaces and its path below the folder (the output of sha256sum). What is not
-// read as an image does not count.
+// read as an image does not count; an image that cannot be opened, which is
+// broken, has zeros.
 func Hash(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", err
 	}
 	if !info.IsDir() {
-		sum, err := hashOf(func() (io.ReadCloser, error) { return os.Open(path) })
+		f, err := os.Open(path)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", path, err)
+			return "", err
 		}
-		return sum, nil
+		defer f.Close()
+		sum, err := hashOf(f)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+		return sum, err
 	}
 	l, err := listFolder(path)
 	if err != nil {
@@ -35,8 +42,14 @@ func Hash(path string) (string, error) {
 	var group errgroup.Group
 	group.SetLimit(runtime.NumCPU())
 	for i, f := range l.files {
-		group.Go(func() (err error) {
-			if sums[i], err = hashOf(f.open); err != nil {
+		group.Go(func() error {
+			r, err := f.open()
+			if err != nil {
+				sums[i] = strings.Repeat("0", 2*sha256.Size)
+				return nil
+			}
+			defer r.Close()
+			if sums[i], err = hashOf(r); err != nil {
 				err = fmt.Errorf("%s: %s: %w", path, f.name, err)
 			}
 			return err
@@ -52,12 +65,7 @@ func Hash(path string) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)), nil
 }
 
-func hashOf(open func() (io.ReadCloser, error)) (string, error) {
-	r, err := open()
-	if err != nil {
-		return "", err
-	}
-	defer r.Close()
+func hashOf(r io.Reader) (string, error) {
 	h := sha256.New()
 	if _, err := io.CopyBuffer(h, r, make([]byte, 1<<18)); err != nil {
 		return "", err

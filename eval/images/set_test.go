@@ -168,6 +168,9 @@ func TestNames(t *testing.T) {
 	if err != nil || !slices.Equal(got, []uint8{1, 1}) || len(report.Broken) != 1 || report.Broken[0].Name != "c.png" {
 		t.Errorf("%v %+v %v", got, report, err)
 	}
+	if _, err := Hash(dir); err != nil {
+		t.Error(err)
+	}
 }
 
 // The hash of a folder follows names and content of its images, and nothing
