@@ -38,11 +38,15 @@ func (c *slope) Open(path string, _ models.Options) (models.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	slopes.opened++
 	return &slope{c.Sign, len(step), step[0]}, nil
 }
 
+// slopes counts what became of the networks of slope.
+var slopes struct{ opened, closed int }
+
 func (c *slope) Classes() int { return c.classes }
-func (c *slope) Close()       {}
+func (c *slope) Close()       { slopes.closed++ }
 
 func (c *slope) Gradient(_ context.Context, x tensor.Tensor, _ sampling.Timestep, y []int64) (tensor.Tensor, error) {
 	g := x.Like()
@@ -136,8 +140,12 @@ func TestAttachedNetwork(t *testing.T) {
 	if err != nil || !strings.Contains(plan, "1 pass in 1 call  ") || !strings.Contains(plan, "1 pass in 1 call + 1 of climb  ") || !strings.Contains(plan, "20 passes through the networks of guidances") {
 		t.Errorf("plan: %v\n%s", err, plan)
 	}
+	slopes.opened, slopes.closed = 0, 0
 	if _, err := run("run", file); err != nil {
 		t.Fatal(err)
+	}
+	if slopes.opened != 1 || slopes.closed != 1 {
+		t.Errorf("the two rows opened the guidance's network %d times and closed it %d times, want once", slopes.opened, slopes.closed)
 	}
 	labels := drawnLabels(t, filepath.Join(results, "climb", "scale=1-*", "samples", "*.npz"))
 	pixels := drawnPixels(t, filepath.Join(results, "climb"), "scale=1")
