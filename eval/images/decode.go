@@ -94,12 +94,7 @@ func checkHeader(r io.Reader, maxPixels int) error {
 }
 
 // Decode decodes the file of one image of at most maxPixels pixels.
-func Decode(data []byte, maxPixels int) (im Image, err error) {
-	defer func() { // damaged data is no reason to end the program, whatever a decoder thinks of it
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("cannot be decoded: the decoder failed: %v", fault)
-		}
-	}()
+func Decode(data []byte, maxPixels int) (Image, error) {
 	f, pixels, err := check(string(data[:min(16, len(data))]), bytes.NewReader(data), maxPixels)
 	if err != nil {
 		return Image{}, err
@@ -107,7 +102,8 @@ func Decode(data []byte, maxPixels int) (im Image, err error) {
 	if f.least != nil && len(data) < f.least(data, pixels) {
 		return Image{}, fmt.Errorf("%s that is truncated: %d bytes cannot hold %d pixels", f.name, len(data), pixels)
 	}
-	if im, err = f.decode(data); err != nil {
+	im, err := f.decode(data)
+	if err != nil {
 		return Image{}, f.explain(err)
 	}
 	return im, nil

@@ -120,7 +120,7 @@ type load[T any] struct {
 
 func (j *load[T]) work(prepare func(Image) (T, error), failed *atomic.Bool) {
 	defer close(j.ready)
-	im, err := j.Decode()
+	im, err := j.decode()
 	if err != nil {
 		j.broken = err
 		return
@@ -129,4 +129,15 @@ func (j *load[T]) work(prepare func(Image) (T, error), failed *atomic.Bool) {
 	if !failed.Load() {
 		j.value, j.fault = prepare(im)
 	}
+}
+
+// decode takes a decoder's panic for an error: an image is no reason to end the
+// program, whatever is in it.
+func (j *load[T]) decode() (im Image, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("cannot be decoded: the decoder failed: %v", fault)
+		}
+	}()
+	return j.Decode()
 }

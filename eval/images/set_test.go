@@ -249,6 +249,18 @@ func TestSwollenEntry(t *testing.T) {
 	}
 }
 
+// A decoder that panics has met a broken image.
+func TestLoaderRecovers(t *testing.T) {
+	one := func(yield func(Pending, error) bool) {
+		yield(Pending{"a", func() (Image, error) { panic("index out of range") }}, nil)
+	}
+	load := Loader[int]{Prepare: func(Image) (int, error) { return 0, nil }}
+	_, err := load.Run(t.Context(), one, func(int) error { return nil })
+	if broken := (*BrokenError)(nil); !errors.As(err, &broken) || !strings.Contains(err.Error(), "a: cannot be decoded") {
+		t.Error(err)
+	}
+}
+
 func FuzzZip(f *testing.F) {
 	files := map[string][]byte{"a.png": greyLevel(1), "b/c.bmp": readFile(f, "testdata/pillow/bmp1.bmp"), "d.txt": nil}
 	f.Add(readFile(f, zipOf(f, files, "a.png", "b/c.bmp", "d.txt")))
