@@ -223,7 +223,7 @@ func TestStatisticsOfAnotherNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	message := fail(t, "eval", statistics, noiseImages(t, "gen.npz", 20, 10, 2, 0), "--network", meanNetwork(t), "--range", "unit", "--output", "pool=pooled", "--metrics", "fid")
-	if !strings.Contains(message, "do not say that they are of mine.onnx; give the images themselves") {
+	if !strings.Contains(message, "its statistics are not of mine.onnx, or do not say so; give the images themselves") {
 		t.Error(message)
 	}
 	named := filepath.Join(folder, "net-abcdef01.onnx")
@@ -233,5 +233,29 @@ func TestStatisticsOfAnotherNetwork(t *testing.T) {
 	message = fail(t, "eval", statistics, statistics, "--network", named, "--range", "unit", "--output", "pool=pooled", "--metrics", "fid")
 	if !strings.Contains(message, "its sha256 begins with abcdef01") {
 		t.Error(message)
+	}
+}
+
+// A reference that the program made is of its network; of Inception's, another
+// network takes the images.
+func TestReferenceOfEachNetwork(t *testing.T) {
+	dino, inception := tinyDINOv2(t), []string{"--inception", "../models/pretrained/inception.pt", "--input-size", "107"}
+	data, gen := noiseImages(t, "data.npz", 150, 10, 1, 0), noiseImages(t, "gen.npz", 130, 10, 2, 20)
+	folder := t.TempDir()
+	ofDINO, ofInception := filepath.Join(folder, "dino.npz"), filepath.Join(folder, "inception.npz")
+	succeed(t, "reference", data, "-o", ofDINO, "--network", "dinov2", "--dinov2", dino, "--images", "0", "--protocol", "pytorch-fid")
+	succeed(t, append([]string{"reference", data, "-o", ofInception}, inception...)...)
+	for _, ref := range []string{ofDINO, ofInception} {
+		if e := evaluated(t, ref, gen, "--dinov2", dino, "--metrics", "fd_dinov2"); math.Abs(e.Scores[0].Value-0.2465685225) > 2e-6 {
+			t.Errorf("%s: %v, want 0.2465685225", filepath.Base(ref), e.Scores[0].Value)
+		}
+	}
+	for want, args := range map[string][]string{
+		"with network dinov2, these features with inception": append([]string{ofDINO, gen, "--metrics", "fid"}, inception...),
+		"with resize pil, these features with clean":         {ofDINO, gen, "--network", "dinov2", "--dinov2", dino, "--resize", "clean", "--metrics", "fid"},
+	} {
+		if message := fail(t, append([]string{"eval"}, args...)...); !strings.Contains(message, want) {
+			t.Errorf("%s, want %s", message, want)
+		}
 	}
 }

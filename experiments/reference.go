@@ -61,24 +61,29 @@ func (x *extractor) reference(ctx context.Context, path, contentSHA256 string, o
 }
 
 // agree checks that the statistics of a reference were made with this network.
-// A file that does not say with which holds Inception's; for another network
-// its images are used.
+// A file that does not say with which holds Inception's. Another network uses the
+// images of a file of Inception's.
 func (x *extractor) agree(ref *eval.Reference) (notes []string, err error) {
-	switch foreign := ref.Provenance == nil && x.name != "inception"; {
+	of := "inception"
+	if ref.Provenance != nil {
+		of = ref.Provenance.Network
+	}
+	statistics := ref.Pool != nil || ref.Spatial != nil
+	switch foreign := statistics && of == "inception" && x.name != of; {
 	case !ref.Features.IsZero() && x.name != "inception":
 		return nil, fmt.Errorf("%s: its features feats are clean-fid's, of Inception and not of %s", ref.Path, filepath.Base(x.path))
 	case !ref.Features.IsZero() && ref.Features.RowLen() != x.net.Width():
 		return nil, fmt.Errorf("%s: its features have %d dimensions, those of %s %d: they were made with another network", ref.Path, ref.Features.RowLen(), filepath.Base(x.path), x.net.Width())
-	case ref.Pool == nil && ref.Spatial == nil:
 	case foreign && ref.Images == nil:
-		return nil, fmt.Errorf("%s: its statistics do not say that they are of %s; give the images themselves, or make a reference of them with `sagbench reference`", ref.Path, filepath.Base(x.path))
+		return nil, fmt.Errorf("%s: its statistics are not of %s, or do not say so; give the images themselves, or make a reference of them with `sagbench reference`", ref.Path, filepath.Base(x.path))
 	case foreign:
 		ref.Pool, ref.Spatial = nil, nil
 		return []string{fmt.Sprintf("%s: its statistics are not of %s, its %d images are used", ref.Path, filepath.Base(x.path), ref.Images.N)}, nil
-	case ref.Pool != nil && ref.Pool.D() != x.net.Width():
-		return nil, fmt.Errorf("%s: its statistics are of %d features, %s has %d: they were made with another network", ref.Path, ref.Pool.D(), filepath.Base(x.path), x.net.Width())
 	}
-	return ref.Agree(x.name, x.sha256, string(x.resize), x.side())
+	if notes, err = ref.Agree(x.name, x.sha256, string(x.resize), x.side()); err == nil && ref.Pool != nil && ref.Pool.D() != x.net.Width() {
+		err = fmt.Errorf("%s: its statistics are of %d features, %s has %d: they were made with another network", ref.Path, ref.Pool.D(), filepath.Base(x.path), x.net.Width())
+	}
+	return notes, err
 }
 
 // referenceImages are the features of the images, from the cache if they are
