@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/tw"
 	"github.com/spf13/cobra"
 
@@ -193,19 +192,6 @@ func printDifferences(w io.Writer, all []difference) error {
 	}
 	return writeTable(w, []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, lines,
 		tw.Alignment{tw.AlignLeft, tw.AlignLeft, tw.AlignLeft, tw.AlignRight, tw.AlignRight, tw.AlignRight, tw.AlignLeft})
-}
-
-// writeTable draws a table for people at a terminal.
-func writeTable(w io.Writer, head []string, lines [][]string, align tw.Alignment) error {
-	t := tablewriter.NewTable(w,
-		tablewriter.WithHeaderAutoFormat(tw.Off),
-		tablewriter.WithHeaderAutoWrap(tw.WrapNone), tablewriter.WithRowAutoWrap(tw.WrapNone),
-		tablewriter.WithEastAsian(tw.Off), tablewriter.WithAlignment(align))
-	t.Header(head)
-	if err := t.Bulk(lines); err != nil {
-		return err
-	}
-	return t.Render()
 }
 
 func differencesCSV(w io.Writer, all []difference) error {

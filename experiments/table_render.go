@@ -62,30 +62,37 @@ func renderTerminal(w io.Writer, t *resultTable) error {
 			align[j] = tw.AlignRight
 		}
 	}
-	fmt.Fprintln(w, t.groups[0].experiment)
-	table := tablewriter.NewTable(w,
-		tablewriter.WithHeaderAutoFormat(tw.Off),
-		tablewriter.WithHeaderAutoWrap(tw.WrapNone), tablewriter.WithRowAutoWrap(tw.WrapNone),
-		tablewriter.WithEastAsian(tw.Off), tablewriter.WithAlignment(align))
-	table.Header(head)
+	var lines [][]string
 	for _, g := range t.groups {
 		for i, row := range g.rows {
 			line := make([]string, len(row))
 			for j, c := range t.columns {
 				line[j] = oneLine(c.written(row[j], i, true))
 			}
-			if err := table.Append(line); err != nil {
-				return err
-			}
+			lines = append(lines, line)
 		}
 	}
-	if err := table.Render(); err != nil {
+	fmt.Fprintln(w, t.groups[0].experiment)
+	if err := writeTable(w, head, lines, align); err != nil {
 		return err
 	}
 	for _, line := range t.footer() {
 		fmt.Fprintln(w, line)
 	}
 	return nil
+}
+
+// writeTable draws a table for people at a terminal.
+func writeTable(w io.Writer, head []string, lines [][]string, align tw.Alignment) error {
+	t := tablewriter.NewTable(w,
+		tablewriter.WithHeaderAutoFormat(tw.Off),
+		tablewriter.WithHeaderAutoWrap(tw.WrapNone), tablewriter.WithRowAutoWrap(tw.WrapNone),
+		tablewriter.WithEastAsian(tw.Off), tablewriter.WithAlignment(align))
+	t.Header(head)
+	if err := t.Bulk(lines); err != nil {
+		return err
+	}
+	return t.Render()
 }
 
 // oneLine keeps a label or setting on its line.
