@@ -11,7 +11,7 @@ runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 
-.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families compare-guidances ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench fuzz docs clean
+.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families compare-guidances ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench bench-peers fuzz docs clean
 
 help:
 	@echo 'make reproduce-table1 | reproduce-table2'
@@ -23,7 +23,7 @@ help:
 	@echo 'make compare-guidances                every guidance against the same network without it'
 	@echo 'make ablation-scale | ablation-blur | ablation-threshold | ablation-mask'
 	@echo '                                      a setting of SAG swept over every family'
-	@echo 'make build | test | test-slow | lint | bench | fuzz | docs | clean'
+	@echo 'make build | test | test-slow | lint | bench | bench-peers | fuzz | docs | clean'
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
 
 build: onnxruntime
@@ -68,6 +68,9 @@ lint:
 
 bench: build
 	@bin/sagbench bench --device $(device)
+
+bench-peers: build
+	@peers=$$(sh eval/peers/install.sh) && SAGBENCH_PEERS="$$peers" bin/sagbench bench peers
 
 fuzz: onnxruntime
 	@for p in $$(go list ./...); do \

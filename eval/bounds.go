@@ -50,10 +50,15 @@ func (p pair) measures() (u, v *measure) {
 	return &p.u.measure, &p.v.measure
 }
 
+// omitted bounds the part of a product that the forms of its rows leave out.
+func omitted(u, v *measure, i, j int) float64 {
+	return u.err[i]*v.norm[j] + (u.norm[i]+u.err[i])*v.err[j]
+}
+
 // bounds encloses the distance of rows i and j whose computed product is c.
 func (p pair) bounds(i, j int, c float32) (low, high float64) {
 	u, v := p.measures()
-	e := u.err[i]*v.norm[j] + (u.norm[i]+u.err[i])*v.err[j]
+	e := omitted(u, v, i, j)
 	if p.u.half != nil {
 		e += u.unit * u.span[i] * v.span[j]
 		return p.halve(i, j, float64(c)+e), p.halve(i, j, float64(c)-e)
@@ -108,14 +113,14 @@ func (s *screen) enclose(i, j int, c float32) (low, high float64) {
 	if !s.rough {
 		return s.bounds(i, j, c)
 	}
-	e := s.weight[i] * s.size[j]
-	if c+e >= s.beyond {
+	u, v := s.measures()
+	e := omitted(u, v, i, j)
+	if float64(c)+e >= float64(s.beyond) {
 		return 0, math.Inf(1)
 	}
-	u, v := s.measures()
-	d, slack := s.u.add[i]+s.v.add[j]-2*float64(c), 2*float64(e)+rounding(u.unit, u.span[i], v.span[j])
+	d, slack := s.u.add[i]+s.v.add[j]-2*float64(c), 2*e+rounding(u.unit, u.span[i], v.span[j])
 	if s.u.half != nil {
-		slack += halves(math.Abs(float64(c))+float64(e), max(d, 0)+slack, s.v.add[j])
+		slack += halves(math.Abs(float64(c))+e, max(d, 0)+slack, s.v.add[j])
 	}
 	return max(d-slack, 0), max(d+slack, 0)
 }

@@ -47,19 +47,19 @@ func (s *scan) nearest(u, v *block, found []float64, k int) error {
 		return err
 	}
 	if u == v {
-		return s.collect(forth, true, s.newNearest(forth, found, k), s.newNearest(forth, found, k))
+		return s.collect(forth, true, s.newNearest(forth, found, k, 0), nil)
 	}
 	back, err := s.pair(v, u)
 	if err != nil {
 		return err
 	}
 	if forth.redo == back.redo { // one product serves both ways
-		return s.collect(forth, false, s.newNearest(forth, found, k), s.newNearest(forth.swapped(), found, k))
+		return s.collect(forth, false, s.newNearest(forth, found, k, 0), s.newNearest(forth.swapped(), found, k, 1))
 	}
-	if err := s.collect(forth, false, s.newNearest(forth, found, k), nil); err != nil {
+	if err := s.collect(forth, false, s.newNearest(forth, found, k, 0), nil); err != nil {
 		return err
 	}
-	return s.collect(back, false, s.newNearest(back, found, k), nil)
+	return s.collect(back, false, s.newNearest(back, found, k, 0), nil)
 }
 
 // collect gathers candidates for the rows of u, and for those of v from the
@@ -110,17 +110,24 @@ type nearest struct {
 	refined *atomic.Int64
 }
 
+// room is how many candidates a row has at least: enough for what 8 bits leave
+// undecided in usual features, so that few distances are computed for nothing.
+const room = 256
+
 type candidate struct {
-	low, high float64
+	low, high float32
 	j         int32
 	rough     bool
 }
 
-func (s *scan) newNearest(p pair, found []float64, k int) *nearest {
+// newNearest looks for neighbours of the rows of p.u; side tells rows and
+// columns, which are looked at together, apart.
+func (s *scan) newNearest(p pair, found []float64, k, side int) *nearest {
 	n := p.u.n
-	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(128, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
+	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(room, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
 		count: make([]int, n), limits: make([]float32, n), half: make([]float32, p.v.n), refined: &s.refined}
-	r.waiting = make([]candidate, n*r.room)
+	s.waiting[side] = resized(s.waiting[side], n*r.room)
+	r.waiting = s.waiting[side]
 	r.upper = slices.Clone(r.found)
 	for i := range n {
 		r.limit(i)
@@ -178,10 +185,10 @@ func (r *nearest) offer(s *screen, i, j int, c float32) {
 		insert(bound, high)
 		r.limit(i)
 	}
-	r.waiting[i*r.room+r.count[i]] = candidate{low, high, int32(j), s.rough}
+	r.waiting[i*r.room+r.count[i]] = candidate{below(low), above(high), int32(j), s.rough}
 	r.count[i]++
 	if r.count[i] == r.room {
-		r.settle(i, r.room/2)
+		r.settle(i, r.room*3/4)
 	}
 }
 
@@ -197,14 +204,14 @@ func insert(list []float64, d float64) {
 func (r *nearest) settle(i, keep int) {
 	top, bound, list := r.top(i), r.bound(i), r.waiting[i*r.room:i*r.room+r.count[i]]
 	// What the bounds exclude; one that is equal may be the bound itself.
-	list = slices.DeleteFunc(list, func(c candidate) bool { return c.low > bound[r.k] })
+	list = slices.DeleteFunc(list, func(c candidate) bool { return float64(c.low) > bound[r.k] })
 	if len(list) > keep {
 		slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.high, b.high) })
 		list = r.decide(i, list, keep)
 		copy(bound, top)
 		for _, c := range list {
-			if c.high < bound[r.k] {
-				insert(bound, c.high)
+			if high := float64(c.high); high < bound[r.k] {
+				insert(bound, high)
 			}
 		}
 		r.limit(i)
@@ -219,20 +226,17 @@ func (r *nearest) decide(i int, list []candidate, keep int) []candidate {
 	for len(list) > keep {
 		c := list[0]
 		list = list[1:]
-		if c.low >= top[r.k] {
-			continue
-		}
-		if c.rough && c.low != c.high {
-			c.low, c.high = r.pair.refined(i, int(c.j))
+		d, high := float64(c.low), float64(c.high)
+		if c.rough && d < high && d < top[r.k] {
+			d, high = r.pair.refined(i, int(c.j))
 			refined++
 		}
-		d := c.low
-		if c.low != c.high && c.low < top[r.k] {
+		if d < high && d < top[r.k] {
 			d = r.exact(i, int(c.j))
 		}
 		if d < top[r.k] {
 			insert(top, d)
-			list = slices.DeleteFunc(list, func(c candidate) bool { return c.low >= top[r.k] })
+			list = slices.DeleteFunc(list, func(c candidate) bool { return float64(c.low) >= top[r.k] })
 		}
 	}
 	r.refined.Add(refined)
@@ -246,3 +250,15 @@ func (r *nearest) settleAll() {
 		}
 	})
 }
+
+// below is the largest float32 that is no larger than x, above the smallest
+// that is no smaller.
+func below(x float64) float32 {
+	f := float32(x)
+	if float64(f) > x {
+		f = math.Nextafter32(f, float32(math.Inf(-1)))
+	}
+	return f
+}
+
+func above(x float64) float32 { return -below(-x) }

@@ -20,11 +20,12 @@ type scan struct {
 	tile     []float32
 	ready    []*block // prepared last, at most two
 
-	bytes   ByteProducts // nil where the products have none, or they decide too little
-	crowded float64      // share of pairs that 8 bits cannot decide from which float32 is faster
-	sums    []int32      // of a tile of bytes
-	pairs   int64        // of rows in tiles of bytes
-	refined atomic.Int64 // of these, how many 8 bits could not decide
+	bytes   ByteProducts   // nil where the products have none, or they decide too little
+	crowded float64        // share of pairs that 8 bits cannot decide from which float32 is faster
+	sums    []int32        // of a tile of bytes
+	waiting [2][]candidate // of the rows and of the columns of a pair
+	pairs   int64          // of rows in tiles of bytes
+	refined atomic.Int64   // of these, how many 8 bits could not decide
 }
 
 func newScan(ctx context.Context, kind Distance, products Products, features []float32, d int) *scan {

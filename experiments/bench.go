@@ -52,9 +52,15 @@ var benchSections = []benchSection{
 	{"memory", "evaluation of 50,000 images", (*bench).memory},
 }
 
+// namedSections run only where they are asked for by name.
+var namedSections = []benchSection{
+	{"peers", "Against public evaluators, in turns (make bench-peers)", (*bench).peers},
+}
+
 func benchCommand(g *globals) *cobra.Command {
 	var names []string
-	for _, s := range benchSections {
+	sections := slices.Concat(benchSections, namedSections)
+	for _, s := range sections {
 		names = append(names, s.name)
 	}
 	c := &cobra.Command{
@@ -78,7 +84,10 @@ Sections: ` + strings.Join(names, ", ") + `.`,
 			if err := b.machine(); err != nil {
 				return err
 			}
-			for _, s := range benchSections {
+			if len(args) == 0 {
+				sections = benchSections
+			}
+			for _, s := range sections {
 				if len(args) > 0 && !slices.Contains(args, s.name) {
 					continue
 				}

@@ -3,9 +3,9 @@
     python peers.py PEER TASK FOLDER
 
 FOLDER holds what sagbench measures itself on: inception.pt (the FID Inception
-under pytorch-fid's names), images.npy (uint8 NHWC), ref.npy and gen.npy
-(float32 features). Prints one line: the fastest of the repetitions in seconds,
-and the largest resident size of the process in bytes.
+under pytorch-fid's names) and data.npz with images (uint8 NHWC), ref and gen
+(float32 features). Prints one line: seconds, of the fastest repetition where
+there are several, and the largest resident size of the process in bytes.
 """
 
 import resource
@@ -36,12 +36,17 @@ def in_batches(network, images, size):
         return timed(lambda: [network(batch) for batch in images.split(size)], REPETITIONS)
 
 
+def arrays(folder, *names):
+    with np.load(folder / "data.npz") as data:
+        return [torch.from_numpy(data[name]) for name in names]
+
+
 def images(folder):
-    return torch.from_numpy(np.load(folder / "images.npy")).permute(0, 3, 1, 2).contiguous()
+    return arrays(folder, "images")[0].permute(0, 3, 1, 2).contiguous()
 
 
 def features(folder):
-    return [torch.from_numpy(np.load(folder / name)) for name in ("ref.npy", "gen.npy")]
+    return arrays(folder, "ref", "gen")
 
 
 def statistics(x):
@@ -74,12 +79,6 @@ class TorchFidelity:
 
         ref, gen = features(folder)
         return timed(lambda: prc_features_to_metric(gen, ref, verbose=False))
-
-    def precision_recall_lean(self, folder):
-        from torch_fidelity.metric_prc import prc_features_to_metric
-
-        ref, gen = features(folder)
-        return timed(lambda: prc_features_to_metric(gen, ref, verbose=False, save_cpu_ram=True))
 
 
 class PytorchFID:

@@ -19,6 +19,10 @@ type Options struct {
 	// the optimized graph of a small model is kept in the user's cache folder,
 	// so that the next start takes a tenth of the time.
 	Content func() (string, error)
+	// idle lets the runtime's threads sleep between calls. They otherwise wait
+	// for the next one in a loop, which takes a core from what the caller does
+	// between short calls.
+	idle bool
 }
 
 func (o Options) device() string {
@@ -41,6 +45,9 @@ func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
 		so.SetIntraOpNumThreads(threads),
 		so.SetGraphOptimizationLevel(rt.GraphOptimizationLevelEnableAll),
 		so.SetLogSeverityLevel(rt.LoggingLevelFatal), /* errors are returned, not printed */
+	}
+	if o.idle {
+		errs = append(errs, so.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"))
 	}
 	if folder != "" {
 		errs = append(errs, so.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", folder))

@@ -75,7 +75,7 @@ func product(ta, tb checkpoint.DType, threads int, op func(m *onnx.Module, a, b 
 	if err != nil {
 		return nil, err
 	}
-	return Open(m, Options{Threads: threads})
+	return Open(m, Options{Threads: threads, idle: true})
 }
 
 // Mul32 sets dst [m,n] = a [m,k] · b [n,k]ᵀ.
