@@ -59,6 +59,45 @@ func TestProducts(t *testing.T) {
 	}
 }
 
+// TestMul8 holds products of bytes against integers, and against the promise of
+// Bytes that the extremes neither overflow nor saturate.
+func TestMul8(t *testing.T) {
+	p, err := NewProducts(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if !p.Bytes() {
+		if err := p.Mul8(make([]int32, 1), []uint8{1}, []int8{1}, 1, 1, 1); err == nil {
+			t.Error("products of bytes that are not exact")
+		}
+		t.Skip("no exact products of bytes on this processor")
+	}
+	r := rand.New(rand.NewPCG(3, 3))
+	for _, s := range [][3]int{{1, 1, 1}, {7, 5, 3}, {64, 130, 257}, {3, 200, 2048}} {
+		m, n, k := s[0], s[1], s[2]
+		a, b, got := make([]uint8, m*k), make([]int8, n*k), make([]int32, m*n)
+		for i := range a {
+			a[i] = []uint8{0, 1, 128, 255, uint8(r.IntN(256))}[r.IntN(5)]
+		}
+		for i := range b {
+			b[i] = []int8{-127, 0, 127, int8(r.IntN(255) - 127)}[r.IntN(4)]
+		}
+		if err := p.Mul8(got, a, b, m, n, k); err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range got {
+			want := int32(0)
+			for l := range k {
+				want += (int32(a[i/n*k+l]) - 128) * int32(b[i%n*k+l])
+			}
+			if v != want {
+				t.Fatalf("%v: element %d is %d, expected %d", s, i, v, want)
+			}
+		}
+	}
+}
+
 func to32(a []float64) []float32 {
 	r := make([]float32, len(a))
 	for i, x := range a {
