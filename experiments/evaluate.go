@@ -149,7 +149,7 @@ func (j *evalJob) run(ctx context.Context, runtime ort.Options, p *progress) (*e
 	}
 	var faults []error
 	for i, part := range j.shares {
-		if err := out.describe(j, part, networks[i]); err != nil {
+		if err := out.describe(j, part, networks[i], runtime.Device); err != nil {
 			return nil, err
 		}
 		faults = append(faults, j.scoreShare(ctx, networks[i], part.metrics, out, p))

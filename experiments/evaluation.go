@@ -37,6 +37,7 @@ type evaluationSettings struct {
 	Network    string           `json:"network"`
 	Resize     string           `json:"resize"`
 	InputSize  int              `json:"input_size"`
+	Device     string           `json:"device"`
 	Metrics    []map[string]any `json:"metrics"` // name → options
 	Bootstrap  int              `json:"bootstrap"`
 	SkipBroken bool             `json:"skip_broken"`
@@ -73,7 +74,7 @@ func (in *evaluatedInput) add(f *eval.Features, r images.Report) {
 
 // describe fills in how a network is used, and of the main one protocol, settings
 // and versions.
-func (e *evaluation) describe(j *evalJob, s share, x *extractor) (err error) {
+func (e *evaluation) describe(j *evalJob, s share, x *extractor, device string) (err error) {
 	in := e.Inputs[j.role(s)]
 	if in.Network, err = s.settings(); err != nil {
 		return err
@@ -86,7 +87,7 @@ func (e *evaluation) describe(j *evalJob, s share, x *extractor) (err error) {
 		return err
 	}
 	e.Settings = evaluationSettings{Protocol: j.protocol.Name, Network: x.name, Resize: string(x.resize), InputSize: x.side(),
-		Bootstrap: j.bootstrap, SkipBroken: j.read.SkipBroken}
+		Device: device, Bootstrap: j.bootstrap, SkipBroken: j.read.SkipBroken}
 	for _, m := range j.metrics {
 		options, err := fieldsOf(m.Value)
 		if err != nil {
