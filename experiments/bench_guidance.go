@@ -56,7 +56,7 @@ const guidedBatch = 8
 // of networks as they are, without a tap or a perturbation.
 func (b *bench) guidedSteps() error {
 	fmt.Fprintf(b.out, "Batches of %d. The same calls are those of the network as it is, of as many images each.\n\n", guidedBatch)
-	b.header("model", "guidance", "a step", "step, best", "the same calls, best", "more")
+	b.header("model", "guidance", "a step", "step, best", "the same calls, best", "more, median", "outside the networks, median")
 	for _, m := range guidedModels {
 		for _, c := range m.combinations {
 			r, err := guidedRow(m.experiment, c)
@@ -143,7 +143,11 @@ func (b *bench) guidedStep(r *row, model, guidance string) error {
 	if err != nil {
 		return err
 	}
+	var outside []float64
 	sample := func() error {
+		start := time.Now()
+		t.spent = 0
+		defer func() { outside = append(outside, 1-t.spent.Seconds()/time.Since(start).Seconds()) }()
 		_, err := r.sampler.Value.Sample(b.ctx, p, x, sampling.Keyed{Images: make([]int, guidedBatch)})
 		return err
 	}
@@ -151,12 +155,12 @@ func (b *bench) guidedStep(r *row, model, guidance string) error {
 		return err
 	}
 	t.done = true
-	whole, calls, err := alternately(sample, func() error { return t.replay(b.ctx) })
+	c, err := alternately(sample, func() error { return t.replay(b.ctx) })
 	if err != nil {
 		return err
 	}
 	one := time.Duration(p.Schedule.Len())
-	b.row(model, guidance, r.perStep(steps, others), ms(whole/one), ms(calls/one), fmt.Sprintf("%.1f %%", 100*(whole.Seconds()/calls.Seconds()-1)))
+	b.row(model, guidance, r.perStep(steps, others), ms(c.best[0]/one), ms(c.best[1]/one), percent(c.ratio-1), percent(median(outside)))
 	return nil
 }
 
@@ -177,25 +181,45 @@ func (b *bench) guidedPredictor(r *row, n *network, d sampling.Denoiser, attache
 	return p, x, r.prompt(b.ctx, p, n.Generator, span{0, guidedBatch})
 }
 
-// alternately calls f and g in turn, once to warm up and then for at least six
-// seconds and six times each, and returns the fastest of each.
-func alternately(f, g func() error) (bestF, bestG time.Duration, err error) {
-	bestF, bestG = time.Hour, time.Hour
-	timed := func(f func() error, best *time.Duration, counts bool) {
-		start := time.Now()
-		if e := f(); e != nil {
-			err = e
-		}
-		if counts {
-			*best = min(*best, time.Since(start))
-		}
-	}
-	for i, start := 0, time.Now(); err == nil && (i < 7 || time.Since(start) < 6*time.Second); i++ {
-		timed(f, &bestF, i > 0)
-		timed(g, &bestG, i > 0)
-	}
-	return bestF, bestG, err
+// A duel is two things that were timed in turn, so that the load of the
+// machine is the same for both.
+type duel struct {
+	best  [2]time.Duration
+	ratio float64 // of the first to the second, the median of all turns
 }
+
+// alternately calls two functions in turn, once to warm up and then for at least
+// six seconds and six times each.
+func alternately(f, g func() error) (duel, error) {
+	c := duel{best: [2]time.Duration{time.Hour, time.Hour}}
+	var ratios []float64
+	for i, start := -1, time.Now(); i < 6 || time.Since(start) < 6*time.Second; i++ {
+		var took [2]time.Duration
+		for k, f := range []func() error{f, g} {
+			from := time.Now()
+			if err := f(); err != nil {
+				return c, err
+			}
+			took[k] = time.Since(from)
+		}
+		if i < 0 {
+			continue
+		}
+		for k := range took {
+			c.best[k] = min(c.best[k], took[k])
+		}
+		ratios = append(ratios, took[0].Seconds()/took[1].Seconds())
+	}
+	c.ratio = median(ratios)
+	return c, nil
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func percent(part float64) string { return fmt.Sprintf("%.1f %%", 100*part) }
 
 // joinedCalls prints the calls of a row's network for one to three predictions of
 // a batch.

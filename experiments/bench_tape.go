@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"sagbench/models/tensor"
 	"sagbench/sampling"
@@ -10,8 +11,11 @@ import (
 // A tape keeps the calls that a row's networks get, to make them again.
 type tape struct {
 	calls []func(context.Context) error
-	done  bool // nothing more is kept
+	done  bool          // nothing more is kept
+	spent time.Duration // in the networks
 }
+
+func (t *tape) clock(start time.Time) { t.spent += time.Since(start) }
 
 func (t *tape) replay(ctx context.Context) error {
 	for _, call := range t.calls {
@@ -54,6 +58,7 @@ func (d *recordedDenoiser) Denoise(ctx context.Context, x tensor.Tensor, t sampl
 			return err
 		})
 	}
+	defer d.tape.clock(time.Now())
 	return d.Denoiser.Denoise(ctx, x, t, c)
 }
 
@@ -70,5 +75,6 @@ func (d *recordedClassifier) Gradient(ctx context.Context, x tensor.Tensor, t sa
 			return err
 		})
 	}
+	defer d.tape.clock(time.Now())
 	return d.Classifier.Gradient(ctx, x, t, y)
 }

@@ -103,9 +103,13 @@ func blurredImage(m *onnx.Module, x onnx.Value, s size, sigma float64) onnx.Valu
 	return m.Reshape(image, x.Shape...)
 }
 
-// blurredTokens is blurredImage of tokens, x [N,H·W,D].
+// blurredTokens is blurredImage of tokens, x [N,H·W,D], without moving them: few
+// products of wide matrices.
 func blurredTokens(m *onnx.Module, x onnx.Value, s size, sigma float64) onnx.Value {
-	return m.Transpose(blurredImage(m, m.Transpose(x, 0, 2, 1), s, sigma), 0, 2, 1)
+	n, d := x.Dim(0), x.Dim(2)
+	image := m.MatMul(blurMatrix(m, s.height, sigma), m.Reshape(x, n, s.height, s.width*d))
+	image = m.MatMul(blurMatrix(m, s.width, sigma), m.Reshape(image, n, s.height, s.width, d))
+	return m.Reshape(image, x.Shape...)
 }
 
 // blurMatrix is the blur of an axis of n positions, [n,n]: a Gaussian kernel,
