@@ -56,7 +56,7 @@ const guidedBatch = 8
 // of networks as they are, without a tap or a perturbation.
 func (b *bench) guidedSteps() error {
 	fmt.Fprintf(b.out, "Batches of %d. The same calls are those of the network as it is, of as many images each.\n\n", guidedBatch)
-	b.header("model", "guidance", "a step", "step, best", "the same calls, best", "more, median", "outside the networks, median")
+	b.header("model", "guidance", "a step", "step, best", "the same calls, best", "more", "outside the networks, median")
 	for _, m := range guidedModels {
 		for _, c := range m.combinations {
 			r, err := guidedRow(m.experiment, c)
@@ -155,12 +155,12 @@ func (b *bench) guidedStep(r *row, model, guidance string) error {
 		return err
 	}
 	t.done = true
-	c, err := alternately(sample, func() error { return t.replay(b.ctx) })
+	best, err := alternately(sample, func() error { return t.replay(b.ctx) })
 	if err != nil {
 		return err
 	}
 	one := time.Duration(p.Schedule.Len())
-	b.row(model, guidance, r.perStep(steps, others), ms(c.best[0]/one), ms(c.best[1]/one), percent(c.ratio-1), percent(median(outside)))
+	b.row(model, guidance, r.perStep(steps, others), ms(best[0]/one), ms(best[1]/one), percent(best[0].Seconds()/best[1].Seconds()-1), percent(median(outside)))
 	return nil
 }
 
@@ -181,37 +181,23 @@ func (b *bench) guidedPredictor(r *row, n *network, d sampling.Denoiser, attache
 	return p, x, r.prompt(b.ctx, p, n.Generator, span{0, guidedBatch})
 }
 
-// A duel is two things that were timed in turn, so that the load of the
-// machine is the same for both.
-type duel struct {
-	best  [2]time.Duration
-	ratio float64 // of the first to the second, the median of all turns
-}
-
-// alternately calls two functions in turn, once to warm up and then for at least
-// six seconds and six times each.
-func alternately(f, g func() error) (duel, error) {
-	c := duel{best: [2]time.Duration{time.Hour, time.Hour}}
-	var ratios []float64
+// alternately calls f and g in turn, so that the load of the machine is the same
+// for both: once to warm up and then for at least six seconds and six times each.
+// It returns the fastest of each.
+func alternately(f, g func() error) (best [2]time.Duration, err error) {
+	best = [2]time.Duration{time.Hour, time.Hour}
 	for i, start := -1, time.Now(); i < 6 || time.Since(start) < 6*time.Second; i++ {
-		var took [2]time.Duration
-		for k, f := range []func() error{f, g} {
+		for k, call := range []func() error{f, g} {
 			from := time.Now()
-			if err := f(); err != nil {
-				return c, err
+			if err := call(); err != nil {
+				return best, err
 			}
-			took[k] = time.Since(from)
+			if took := time.Since(from); i >= 0 {
+				best[k] = min(best[k], took)
+			}
 		}
-		if i < 0 {
-			continue
-		}
-		for k := range took {
-			c.best[k] = min(c.best[k], took[k])
-		}
-		ratios = append(ratios, took[0].Seconds()/took[1].Seconds())
 	}
-	c.ratio = median(ratios)
-	return c, nil
+	return best, nil
 }
 
 func median(v []float64) float64 {
