@@ -24,20 +24,23 @@ func (n *InceptionNet) build(m *onnx.Module, outputs []string) {
 	}
 }
 
+// blocked tells whether the network runs on package kernels, which is for images
+// in blocks of 16 channels: 2 to 3 times as many images a second on the CPU.
+func (n *InceptionNet) blocked() bool { return n.width%fullWidth == 0 && n.opt.Blocked() }
+
 func (n *InceptionNet) network(m *onnx.Module, x onnx.Value) map[string]onnx.Value {
 	out := map[string]onnx.Value{}
-	b := inceptionBlocks{width: n.width}
-	average := func(v onnx.Value) onnx.Value { return m.Mean(v, 2, 3) }
+	b := inceptionBlocks{width: n.width, blocked: n.blocked()}
 
 	x = b.conv(m.In("Conv2d_1a_3x3"), x, 32, 3, 2, 0)
 	x = b.conv(m.In("Conv2d_2a_3x3"), x, 32, 3, 1, 0)
 	x = b.conv(m.In("Conv2d_2b_3x3"), x, 64, 3, 1, 1)
 	x = m.MaxPool(x, onnx.Pool{Kernel: 3, Stride: 2})
-	out[Features64] = average(x)
+	out[Features64] = m.ImageMean(x)
 	x = b.conv(m.In("Conv2d_3b_1x1"), x, 80, 1, 1, 0)
 	x = b.conv(m.In("Conv2d_4a_3x3"), x, 192, 3, 1, 0)
 	x = m.MaxPool(x, onnx.Pool{Kernel: 3, Stride: 2})
-	out[Features192] = average(x)
+	out[Features192] = m.ImageMean(x)
 	x = b.mixedA(m.In("Mixed_5b"), x, 32)
 	x = b.mixedA(m.In("Mixed_5c"), x, 64)
 	x = b.mixedA(m.In("Mixed_5d"), x, 64)
@@ -45,15 +48,15 @@ func (n *InceptionNet) network(m *onnx.Module, x onnx.Value) map[string]onnx.Val
 	x = b.mixedC(m.In("Mixed_6b"), x, 128)
 	x = b.mixedC(m.In("Mixed_6c"), x, 160)
 	x = b.mixedC(m.In("Mixed_6d"), x, 160)
-	first := m.Slice(x, 1, 0, spatialChannels) // branch1x1 comes first in the concatenation
+	first := m.FirstChannels(x, spatialChannels) // branch1x1 comes first in the concatenation
 	spatial := m.Transpose(first, 0, 2, 3, 1)
 	out[Spatial] = m.Reshape(spatial, x.Dim(0), x.Dim(2)*x.Dim(3)*spatialChannels)
 	x = b.mixedC(m.In("Mixed_6e"), x, 192)
-	out[Features768] = average(x)
+	out[Features768] = m.ImageMean(x)
 	x = b.mixedD(m.In("Mixed_7a"), x)
 	x = b.mixedE(m.In("Mixed_7b"), x, m.AveragePool)
 	x = b.mixedE(m.In("Mixed_7c"), x, m.MaxPool)
-	pool := average(x)
+	pool := m.ImageMean(x)
 	fc := m.In("fc")
 	weight, bias := fc.Param("weight", n.classes, n.width), fc.Param("bias", n.classes)
 	out[Pool] = pool
@@ -64,7 +67,10 @@ func (n *InceptionNet) network(m *onnx.Module, x onnx.Value) map[string]onnx.Val
 
 // inceptionBlocks are the building blocks, with channel counts given for the
 // official width and divided for narrower networks.
-type inceptionBlocks struct{ width int }
+type inceptionBlocks struct {
+	width   int
+	blocked bool // with the operators of package kernels
+}
 
 // conv is BasicConv2d with a square kernel.
 func (b inceptionBlocks) conv(m *onnx.Module, x onnx.Value, out, kernel, stride, pad int) onnx.Value {
@@ -73,8 +79,12 @@ func (b inceptionBlocks) conv(m *onnx.Module, x onnx.Value, out, kernel, stride,
 
 // conv2 is BasicConv2d: convolution without bias, batch norm with eps 1e-3, ReLU.
 func (b inceptionBlocks) conv2(m *onnx.Module, x onnx.Value, out int, kernel [2]int, stride int, pad [2]int) onnx.Value {
-	x = m.In("conv").Conv(x, onnx.Conv{Out: out * b.width / fullWidth, Kernel: kernel, Stride: stride, Pad: pad, NoBias: true})
-	return m.ReLU(m.In("bn").BatchNorm(x, 1e-3))
+	const eps = 1e-3
+	c := onnx.Conv{Out: out * b.width / fullWidth, Kernel: kernel, Stride: stride, Pad: pad, NoBias: true}
+	if b.blocked {
+		return m.BlockedConvBatchNormReLU(x, c, eps)
+	}
+	return m.ReLU(m.In("bn").BatchNorm(m.In("conv").Conv(x, c), eps))
 }
 
 var pool3 = onnx.Pool{Kernel: 3, Stride: 1, Pad: 1}

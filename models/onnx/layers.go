@@ -180,18 +180,22 @@ type Pool struct{ Kernel, Stride, Pad int }
 
 func (m *Module) pool(kind string, x Value, p Pool, at attrs) Value {
 	size := func(i int) int { return (x.Shape[i]+2*p.Pad-p.Kernel)/p.Stride + 1 }
+	if len(x.Shape) == 5 {
+		return m.blockedPool(kind, x, p, size(2), size(3))
+	}
 	at["kernel_shape"] = []int{p.Kernel, p.Kernel}
 	at["strides"] = []int{p.Stride, p.Stride}
 	at["pads"] = []int{p.Pad, p.Pad, p.Pad, p.Pad}
 	return m.op(kind, x.DType, []int{x.Shape[0], x.Shape[1], size(2), size(3)}, at, x)
 }
 
-// AveragePool is nn.AvgPool2d with count_include_pad=False.
+// AveragePool is nn.AvgPool2d with count_include_pad=False, of an image [N,C,H,W]
+// or a blocked one.
 func (m *Module) AveragePool(x Value, p Pool) Value {
 	return m.pool("AveragePool", x, p, attrs{"count_include_pad": 0})
 }
 
-// MaxPool is nn.MaxPool2d.
+// MaxPool is nn.MaxPool2d, likewise.
 func (m *Module) MaxPool(x Value, p Pool) Value { return m.pool("MaxPool", x, p, attrs{}) }
 
 // TimestepEmbedding is the sinusoidal embedding of t [N] (float32) in dim

@@ -66,7 +66,7 @@ type graph struct {
 	nodes     []node
 	proto     *pb.GraphProto
 	files     map[string]bool
-	contrib   bool // uses com.microsoft operators
+	domains   map[string]bool // of operators other than ONNX's own
 	missing   []Parameter
 	misshaped []Misshape
 	inputs    []Info
@@ -85,6 +85,7 @@ type Model struct {
 	Proto           []byte // ModelProto; external data named by base name
 	Files           []string
 	Inputs, Outputs []Info
+	Blocked         bool // uses operators of BlockedDomain
 }
 
 // buildError is what a programmer's error raises while a graph is built.
@@ -105,6 +106,8 @@ func Build(sd checkpoint.StateDict, f func(*Module)) (model *Model, err error) {
 		ints:   map[string][]int{},
 		proto:  &pb.GraphProto{Name: proto.String("sagbench")},
 		files:  map[string]bool{},
+
+		domains: map[string]bool{},
 	}
 	defer func() {
 		switch r := recover().(type) {
@@ -129,14 +132,14 @@ func (g *graph) finish() (*Model, error) {
 		Graph:        g.proto,
 		OpsetImport:  []*pb.OperatorSetIdProto{{Version: proto.Int64(opset)}},
 	}
-	if g.contrib {
-		m.OpsetImport = append(m.OpsetImport, &pb.OperatorSetIdProto{Domain: proto.String(contribDomain), Version: proto.Int64(1)})
+	for _, d := range sortedKeys(g.domains) {
+		m.OpsetImport = append(m.OpsetImport, &pb.OperatorSetIdProto{Domain: proto.String(d), Version: proto.Int64(1)})
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	return &Model{Proto: b, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs}, nil
+	return &Model{Proto: b, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Blocked: g.domains[BlockedDomain]}, nil
 }
 
 // In enters a child scope, as attribute access on an nn.Module does.
@@ -178,8 +181,8 @@ func (m *Module) op(kind string, t checkpoint.DType, shape []int, at attrs, in .
 func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at attrs, in ...Value) []Value {
 	name := m.prefix + kind + "_" + strconv.Itoa(len(m.g.proto.Node))
 	n := &pb.NodeProto{OpType: proto.String(kind), Domain: proto.String(domain), Name: proto.String(name), Attribute: at.protos()}
-	if domain == contribDomain {
-		m.g.contrib = true
+	if domain != "" {
+		m.g.domains[domain] = true
 	}
 	for _, v := range in {
 		n.Input = append(n.Input, v.Name)

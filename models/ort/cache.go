@@ -48,9 +48,9 @@ func (o Options) cachePath(m *onnx.Model) string {
 // openCached loads the optimized graph at path, or optimizes and keeps it. A
 // file that cannot be read back is made anew. It returns nil where nothing can
 // be kept, such as on a full disk: the caller prepares the graph without.
-func (s *Session) openCached(path string, options func() (*rt.SessionOptions, error)) *rt.DynamicAdvancedSession {
+func (s *Session) openCached(path string) *rt.DynamicAdvancedSession {
 	if b, err := os.ReadFile(path); err == nil {
-		o, err := options()
+		o, err := s.sessionOptions()
 		if err != nil {
 			return nil
 		}
@@ -71,7 +71,7 @@ func (s *Session) openCached(path string, options func() (*rt.SessionOptions, er
 		return nil
 	}
 	defer os.RemoveAll(scratch)
-	o, err := options()
+	o, err := s.sessionOptions()
 	if err != nil {
 		return nil
 	}

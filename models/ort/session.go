@@ -37,12 +37,13 @@ func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := opt.sessionOptions(folder)
+	s := &Session{model: m, options: opt, folder: folder}
+	options, err := s.sessionOptions()
 	if err != nil {
 		return nil, err
 	}
 	options.Destroy()
-	return &Session{model: m, options: opt, folder: folder}, nil
+	return s, nil
 }
 
 // prepared is the session, made at the first call.
@@ -61,18 +62,28 @@ func (s *Session) prepared() (*rt.DynamicAdvancedSession, error) {
 }
 
 func (s *Session) prepare() (*rt.DynamicAdvancedSession, error) {
-	options := func() (*rt.SessionOptions, error) { return s.options.sessionOptions(s.folder) }
 	if path := s.options.cachePath(s.model); path != "" {
-		if session := s.openCached(path, options); session != nil {
+		if session := s.openCached(path); session != nil {
 			return session, nil
 		}
 	}
-	o, err := options()
+	o, err := s.sessionOptions()
 	if err != nil {
 		return nil, err
 	}
 	defer o.Destroy()
 	return s.create(s.model.Proto, o)
+}
+
+// sessionOptions are those that the session is made with.
+func (s *Session) sessionOptions() (*rt.SessionOptions, error) {
+	o, err := s.options.sessionOptions(s.folder)
+	if err == nil && s.model.Blocked {
+		if err = addKernels(o); err != nil {
+			o.Destroy()
+		}
+	}
+	return o, err
 }
 
 func (s *Session) create(proto []byte, o *rt.SessionOptions) (*rt.DynamicAdvancedSession, error) {

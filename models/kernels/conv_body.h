@@ -1,0 +1,540 @@
+// The implementation NAME with the instructions TARGET, for vectors of LANES
+// floats: a kernel computes PLACES pixels at once.
+
+#include <immintrin.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conv.h"
+#include "winograd.h"
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define STRING_(a) #a
+#define STRING(a) STRING_(a)
+#define INLINE static inline __attribute__((always_inline)) TARGET
+#define UNROLL _Pragma("GCC unroll 16")
+
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+INLINE vec load(const float *p) { return *(const vec *)p; }
+INLINE void store(float *p, vec v) { *(vec *)p = v; }
+INLINE vec greater(vec a, vec b) { return MAX(a, b); }
+INLINE vec relu(vec v) { return greater((vec){0}, v); } // NaN stays NaN
+
+enum {
+	HALVES = BLOCK / LANES, // vectors of a block
+	PANEL = 2,              // vectors of output channels that a kernel computes at once
+	GROUP = 4 * PLACES,     // pixels that share a panel's weights while they are in the cache
+	CACHE = 400 << 10,      // bytes of the second-level cache for the operands of Winograd's products
+};
+
+// ---- sums of products
+
+// A walk leads through the factors of a sum: blocks of channels, then rows and
+// columns of the kernel, the given numbers of floats apart.
+typedef struct {
+	int blocks, rows, columns;
+	size_t block, row, column;
+} walk;
+
+// multiply adds up the products of P places, step floats apart, with V vectors of
+// output channels, and leaves them with bias and ReLU or, raw, without.
+INLINE void multiply(const int P, const int V, const int step, const int depth, const int raw,
+                     const float *x, const walk *s, const float *w, const float *bias,
+                     float *y, size_t place, size_t vector) {
+	vec sum[PLACES][PANEL];
+	UNROLL for (int p = 0; p < P; p++) {
+		UNROLL for (int v = 0; v < V; v++) sum[p][v] = raw ? (vec){0} : load(bias + v * LANES);
+	}
+	for (int b = 0; b < s->blocks; b++) {
+		for (int i = 0; i < s->rows; i++) {
+			for (int j = 0; j < s->columns; j++) {
+				const float *from = x + b * s->block + i * s->row + j * s->column;
+				for (int c = 0; c < depth; c++, w += V * LANES) {
+					vec f[PANEL];
+					UNROLL for (int v = 0; v < V; v++) f[v] = load(w + v * LANES);
+					UNROLL for (int p = 0; p < P; p++) {
+						UNROLL for (int v = 0; v < V; v++) sum[p][v] += from[c + p * step] * f[v];
+					}
+				}
+			}
+		}
+	}
+	UNROLL for (int p = 0; p < P; p++) {
+		UNROLL for (int v = 0; v < V; v++) store(y + p * place + v * vector, raw ? sum[p][v] : relu(sum[p][v]));
+	}
+}
+
+typedef void kernel(const float *x, const walk *s, const float *w, const float *bias, float *y, size_t place, size_t vector);
+
+// KERNELS makes the table name[P-1][V-1] of kernels.
+#define KERNEL(name, P, V, step, depth, raw)                                                                  \
+	TARGET static void name##_##P##_##V(const float *x, const walk *s, const float *w, const float *bias, \
+	                                    float *y, size_t place, size_t vector) {                          \
+		multiply(P, V, step, depth, raw, x, s, w, bias, y, place, vector);                            \
+	}
+#define BOTH(P, name, step, depth, raw) KERNEL(name, P, 1, step, depth, raw) KERNEL(name, P, 2, step, depth, raw)
+#define ENTRY(P, name) {name##_##P##_1, name##_##P##_2},
+#define TO6(M, ...) M(1, __VA_ARGS__) M(2, __VA_ARGS__) M(3, __VA_ARGS__) M(4, __VA_ARGS__) M(5, __VA_ARGS__) M(6, __VA_ARGS__)
+#define TO14(M, ...)                                                                                    \
+	TO6(M, __VA_ARGS__) M(7, __VA_ARGS__) M(8, __VA_ARGS__) M(9, __VA_ARGS__) M(10, __VA_ARGS__)    \
+	M(11, __VA_ARGS__) M(12, __VA_ARGS__) M(13, __VA_ARGS__) M(14, __VA_ARGS__)
+#if PLACES == 14
+#define EACH TO14
+#else
+#define EACH TO6
+#endif
+#define KERNELS(name, step, depth, raw)      \
+	EACH(BOTH, name, step, depth, raw) \
+	static kernel *const name[PLACES][PANEL] = {EACH(ENTRY, name)};
+
+KERNELS(plain, BLOCK, BLOCK, 0)       // stride 1
+KERNELS(strided, 2 * BLOCK, BLOCK, 0) // stride 2
+KERNELS(colours, 2 * 3, 3, 0)         // stride 2, three channels
+KERNELS(products, BLOCK, BLOCK, 1)    // of Winograd's algorithm
+
+// ---- weights
+
+static int by_winograd(geometry g) { return g.stride == 1 && g.kernel[0] * g.kernel[1] > 1; }
+
+static int panels(const conv *c) { return (c->vectors + PANEL - 1) / PANEL; }
+
+// width is how many vectors a panel has.
+static int width(const conv *c, int panel) {
+	int left = c->vectors - panel * PANEL;
+	return left < PANEL ? left : PANEL;
+}
+
+// products_of is how many products a convolution takes for one tile of outputs.
+static int products_of(geometry g) {
+	return by_winograd(g) ? points(g.kernel[0]) * points(g.kernel[1]) : g.kernel[0] * g.kernel[1];
+}
+
+static const float *weights(const conv *c, int panel) {
+	return c->weights + (size_t)panel * PANEL * LANES * products_of(c->g) * c->g.in;
+}
+
+// prepare lays out, for every panel of output channels, [point,in,channel] for
+// Winograd's algorithm, else [block,row,column,depth,channel].
+static conv *prepare(geometry g, const float *w, const double *scale, const double *bias) {
+	int taps = g.kernel[0] * g.kernel[1], count = products_of(g), across = points(g.kernel[1]);
+	double rows[MAX_POINTS * MAX_TAPS], columns[MAX_POINTS * MAX_TAPS];
+	if (by_winograd(g)) {
+		winograd_weights(g.kernel[0], rows);
+		winograd_weights(g.kernel[1], columns);
+	}
+	conv *c = calloc(1, sizeof *c);
+	if (!c) return NULL;
+	c->g = g;
+	c->depth = g.in % BLOCK ? g.in : BLOCK;
+	c->vectors = g.out / LANES;
+	c->bias = malloc(sizeof(float) * g.out);
+	c->weights = aligned_alloc(64, sizeof(float) * count * g.in * g.out);
+	if (!c->bias || !c->weights) {
+		conv_free(c);
+		return NULL;
+	}
+	for (int o = 0; o < g.out; o++) {
+		int panel = o / (PANEL * LANES), channels = width(c, panel) * LANES;
+		float *to = c->weights + (weights(c, panel) - c->weights) + o % (PANEL * LANES);
+		c->bias[o] = bias[o];
+		for (int i = 0; i < g.in; i++, w += taps) {
+			for (int p = 0; p < count; p++) {
+				if (!by_winograd(g)) {
+					to[((size_t)(i / c->depth * taps + p) * c->depth + i % c->depth) * channels] = w[p] * scale[o];
+					continue;
+				}
+				double sum = 0;
+				for (int a = 0; a < g.kernel[0]; a++) {
+					for (int b = 0; b < g.kernel[1]; b++) {
+						sum += rows[p / across * g.kernel[0] + a] * columns[p % across * g.kernel[1] + b] * w[a * g.kernel[1] + b];
+					}
+				}
+				to[((size_t)p * g.in + i) * channels] = sum * scale[o];
+			}
+		}
+	}
+	return c;
+}
+
+// ---- a run
+
+// A call is one run of a convolution; the items of its work are done by whoever
+// comes first.
+typedef struct {
+	const conv *c;
+	const float *x;
+	float *y;
+	int n, h, w, oh, ow;
+
+	size_t items;
+	atomic_size_t next;
+	float *scratch;
+	size_t space; // floats of scratch for each worker
+
+	// Winograd's algorithm: rows and columns of tiles, tiles of an item.
+	// Directly: rows and their length, kernels of a row and of an item.
+	int rows, columns, length, count;
+} call;
+
+// output is where vector v of the output channels of an image is.
+static float *output(const call *k, int image, int v) {
+	size_t block = (size_t)image * (k->c->g.out / BLOCK) + v / HALVES;
+	return k->y + block * k->oh * k->ow * BLOCK + v % HALVES * LANES;
+}
+
+// ---- directly
+
+// interleave brings rows of an image's planes together: [rows,w,in].
+static void interleave(const call *k, int image, int first, int rows, float *to) {
+	int in = k->c->g.in;
+	for (int c = 0; c < in; c++) {
+		const float *from = k->x + (((size_t)image * in + c) * k->h + first) * k->w;
+		for (int i = 0; i < rows * k->w; i++) to[(size_t)i * in + c] = from[i];
+	}
+}
+
+// direct computes the kernels of one item, panel by panel.
+static void direct(const call *k, size_t item, float *scratch) {
+	const conv *c = k->c;
+	geometry g = c->g;
+	kernel *const(*table)[PANEL] = g.stride == 1 ? plain : c->depth == BLOCK ? strided : colours;
+	walk s = {g.in / c->depth, g.kernel[0], g.kernel[1], (size_t)k->h * k->w * c->depth, (size_t)k->w * c->depth, c->depth};
+
+	int all = k->rows * k->columns, items = (all + k->count - 1) / k->count;
+	int image = item / items, from = item % items * k->count, to = from + k->count < all ? from + k->count : all;
+	int top = from / k->columns;
+	const float *x = k->x + (size_t)image * g.in * k->h * k->w + (size_t)top * g.stride * s.row;
+	if (c->depth != BLOCK) {
+		int bottom = (to - 1) / k->columns;
+		interleave(k, image, top * g.stride, (bottom - top) * g.stride + g.kernel[0], scratch);
+		x = scratch;
+	}
+	for (int p = 0; p < panels(c); p++) {
+		int v = width(c, p);
+		float *y = output(k, image, p * PANEL);
+		size_t vector = v > 1 ? output(k, image, p * PANEL + 1) - y : 0;
+		for (int t = from; t < to; t++) {
+			int row = t / k->columns, i = t % k->columns;
+			int begin = i * k->length / k->columns, end = (i + 1) * k->length / k->columns;
+			table[end - begin - 1][v - 1](x + (size_t)(row - top) * g.stride * s.row + (size_t)begin * g.stride * s.column, &s,
+			                              weights(c, p), c->bias + p * PANEL * LANES,
+			                              y + ((size_t)row * k->length + begin) * BLOCK, BLOCK, vector);
+		}
+	}
+}
+
+// ---- by Winograd's algorithm
+
+// product sets c [K+1] to the coefficients, in x², of the product of x²−p² over
+// the points p but number skip. All of it is known to the compiler.
+INLINE void product(const int K, const int skip, float *c) {
+	UNROLL for (int i = 1; i <= K; i++) c[i] = 0;
+	c[0] = 1;
+	UNROLL for (int j = 0; j < K; j++) {
+		if (j == skip) continue;
+		const float square = POINTS[K][j] * POINTS[K][j];
+		UNROLL for (int i = K; i > 0; i--) c[i] = c[i - 1] - square * c[i];
+		c[0] *= -square;
+	}
+}
+
+// inputs is the transform of 2K+2 inputs: at 0, ±p and infinity.
+INLINE void inputs(const int K, const vec *d, vec *to) {
+	if (K == 0) {
+		to[0] = d[0];
+		return;
+	}
+	float c[MAX_POINTS];
+	product(K, -1, c);
+	to[0] = d[2 * K];
+	to[2 * K + 1] = d[2 * K + 1];
+	UNROLL for (int i = 0; i < K; i++) {
+		to[0] += c[i] * d[2 * i];
+		to[2 * K + 1] += c[i] * d[2 * i + 1];
+	}
+	UNROLL for (int i = 0; i < K; i++) {
+		product(K, i, c);
+		vec even = d[2 * K], odd = d[2 * K - 1];
+		UNROLL for (int j = 0; j < K - 1; j++) {
+			even += c[j] * d[2 * j + 2];
+			odd += c[j] * d[2 * j + 1];
+		}
+		to[1 + 2 * i] = even + POINTS[K][i] * odd;
+		to[2 + 2 * i] = even - POINTS[K][i] * odd;
+	}
+}
+
+// sums is the transform of 2K+2 products to OUTPUTS outputs.
+INLINE void sums(const int K, const vec *m, vec *y) {
+	y[0] = m[0];
+	if (K == 0) return;
+	y[1] = y[2] = (vec){0};
+	y[3] = m[2 * K + 1];
+	UNROLL for (int i = 0; i < K; i++) {
+		const float p = POINTS[K][i];
+		vec even = m[1 + 2 * i] + m[2 + 2 * i], odd = m[1 + 2 * i] - m[2 + 2 * i];
+		y[0] += even;
+		y[1] += p * odd;
+		y[2] += p * p * even;
+		y[3] += p * p * p * odd;
+	}
+}
+
+// transform_inputs transforms one tile, row floats between its rows, to one
+// place in the operands of each product, which are next floats apart.
+INLINE void transform_inputs(const int A, const int B, const float *x, size_t row, float *to, size_t next) {
+	const int height = points(A), across = points(B);
+	vec t[MAX_POINTS][MAX_POINTS];
+	UNROLL for (int i = 0; i < height; i++) {
+		vec d[MAX_POINTS];
+		UNROLL for (int j = 0; j < across; j++) d[j] = load(x + i * row + j * BLOCK);
+		inputs(pairs(B), d, t[i]);
+	}
+	UNROLL for (int j = 0; j < across; j++) {
+		vec d[MAX_POINTS], e[MAX_POINTS];
+		UNROLL for (int i = 0; i < height; i++) d[i] = t[i][j];
+		inputs(pairs(A), d, e);
+		UNROLL for (int i = 0; i < height; i++) store(to + (i * across + j) * next, e[i]);
+	}
+}
+
+// transform_products transforms one tile's products, next floats apart, to
+// outputs, h rows of w at the most.
+INLINE void transform_products(const int A, const int B, const float *m, size_t next, vec bias, float *y, size_t row, int h, int w) {
+	const int height = points(A), across = points(B);
+	vec t[OUTPUTS][MAX_POINTS];
+	UNROLL for (int j = 0; j < across; j++) {
+		vec d[MAX_POINTS], e[OUTPUTS];
+		UNROLL for (int i = 0; i < height; i++) d[i] = load(m + (i * across + j) * next);
+		sums(pairs(A), d, e);
+		UNROLL for (int i = 0; i < outputs(A); i++) t[i][j] = e[i];
+	}
+	UNROLL for (int i = 0; i < outputs(A); i++) {
+		if (i >= h) break;
+		vec e[OUTPUTS];
+		sums(pairs(B), t[i], e);
+		UNROLL for (int j = 0; j < outputs(B); j++) {
+			if (j < w) store(y + i * row + j * BLOCK, relu(e[j] + bias));
+		}
+	}
+}
+
+// A tile is where outputs(A)·outputs(B) outputs start.
+typedef struct { int image, top, left; } tile;
+
+INLINE tile tile_at(const int A, const int B, const call *k, size_t i) {
+	size_t area = (size_t)k->rows * k->columns, at = i % area;
+	return (tile){i / area, at / k->columns * outputs(A), at % k->columns * outputs(B)};
+}
+
+// operands transforms all blocks of channels of tile i of an item:
+// [product,block,tile,16].
+INLINE void operands(const int A, const int B, const call *k, tile t, int i, int count, float *to) {
+	const int height = points(A), across = points(B);
+	geometry g = k->c->g;
+	int blocks = g.in / BLOCK, top = t.top - g.pad[0], left = t.left - g.pad[1];
+	int up = top < 0 ? -top : 0, down = k->h - top < height ? k->h - top : height;
+	int from = left < 0 ? -left : 0, until = k->w - left < across ? k->w - left : across;
+	int inside = up == 0 && from == 0 && down == height && until == across;
+	float padded[MAX_POINTS * MAX_POINTS * BLOCK];
+	if (!inside) memset(padded, 0, sizeof(float) * height * across * BLOCK);
+	for (int b = 0; b < blocks; b++, to += (size_t)count * BLOCK) {
+		const float *x = k->x + ((size_t)t.image * blocks + b) * k->h * k->w * BLOCK;
+		size_t row = (size_t)k->w * BLOCK;
+		if (inside) {
+			x += top * row + left * BLOCK;
+		} else {
+			for (int r = up; r < down; r++) {
+				memcpy(padded + (r * across + from) * BLOCK, x + (top + r) * row + (left + from) * BLOCK, sizeof(float) * (until - from) * BLOCK);
+			}
+			x = padded;
+			row = across * BLOCK;
+		}
+		for (int half = 0; half < BLOCK; half += LANES) {
+			transform_inputs(A, B, x + half, row, to + (size_t)i * BLOCK + half, (size_t)count * g.in);
+		}
+	}
+}
+
+// tiled computes the tiles of one item for a kernel of A×B: it transforms their
+// inputs and, panel by panel, multiplies and transforms back.
+INLINE void tiled(const int A, const int B, const call *k, size_t item, float *scratch) {
+	const int n = points(A) * points(B);
+	const conv *c = k->c;
+	size_t first = item * k->count, left = (size_t)k->n * k->rows * k->columns - first;
+	int count = left < (size_t)k->count ? (int)left : k->count, kernels = (count + PLACES - 1) / PLACES;
+	float *product = scratch + (size_t)n * count * c->g.in;
+	for (int i = 0; i < count; i++) operands(A, B, k, tile_at(A, B, k, first + i), i, count, scratch);
+
+	walk s = {c->g.in / BLOCK, 1, 1, (size_t)count * BLOCK, 0, 0};
+	for (int p = 0; p < panels(c); p++) {
+		int v = width(c, p), channels = v * LANES;
+		for (int q = 0; q < n; q++) {
+			const float *x = scratch + (size_t)q * count * c->g.in, *w = weights(c, p) + (size_t)q * c->g.in * channels;
+			for (int i = 0; i < kernels; i++) {
+				int begin = i * count / kernels, end = (i + 1) * count / kernels;
+				products[end - begin - 1][v - 1](x + begin * BLOCK, &s, w, NULL, product + (q * count + begin) * channels, channels, LANES);
+			}
+		}
+		for (int i = 0; i < v; i++) {
+			vec bias = load(c->bias + (p * PANEL + i) * LANES);
+			for (int j = 0; j < count; j++) {
+				tile t = tile_at(A, B, k, first + j);
+				float *y = output(k, t.image, p * PANEL + i) + ((size_t)t.top * k->ow + t.left) * BLOCK;
+				transform_products(A, B, product + j * channels + i * LANES, (size_t)count * channels, bias,
+				                   y, (size_t)k->ow * BLOCK, k->oh - t.top, k->ow - t.left);
+			}
+		}
+	}
+}
+
+// A function for each kernel, for the compiler to know its sizes.
+#define TILED(A, B) \
+	TARGET static void tiled_##A##_##B(const call *k, size_t item, float *scratch) { tiled(A, B, k, item, scratch); }
+TILED(3, 3)
+TILED(5, 5)
+TILED(1, 3)
+TILED(3, 1)
+TILED(1, 7)
+TILED(7, 1)
+
+// ---- all of it
+
+static void compute(const call *k, size_t item, float *scratch) {
+	geometry g = k->c->g;
+	if (!by_winograd(g)) {
+		direct(k, item, scratch);
+		return;
+	}
+	switch (10 * g.kernel[0] + g.kernel[1]) {
+	case 33: tiled_3_3(k, item, scratch); break;
+	case 55: tiled_5_5(k, item, scratch); break;
+	case 13: tiled_1_3(k, item, scratch); break;
+	case 31: tiled_3_1(k, item, scratch); break;
+	case 17: tiled_1_7(k, item, scratch); break;
+	case 71: tiled_7_1(k, item, scratch); break;
+	}
+}
+
+static void work(void *arg, size_t worker) {
+	call *k = arg;
+	for (size_t item; (item = atomic_fetch_add(&k->next, 1)) < k->items;) compute(k, item, k->scratch + worker * k->space);
+}
+
+// plan_tiles divides Winograd's tiles into items: enough for every worker, few
+// enough tiles that their operands stay in the cache, and enough tiles that the
+// weights are worth loading.
+static void plan_tiles(call *k, size_t workers) {
+	geometry g = k->c->g;
+	k->rows = (k->oh + outputs(g.kernel[0]) - 1) / outputs(g.kernel[0]);
+	k->columns = (k->ow + outputs(g.kernel[1]) - 1) / outputs(g.kernel[1]);
+	size_t all = (size_t)k->n * k->rows * k->columns, n = products_of(g);
+	size_t most = CACHE / (sizeof(float) * n * g.in) / PLACES * PLACES, share = (all + workers - 1) / workers;
+	if (most < 2 * PLACES) most = 2 * PLACES;
+	if (most > 8 * PLACES) most = 8 * PLACES;
+	if (most > share) most = share;
+	size_t items = (all + most - 1) / most;
+	k->count = (all + items - 1) / items;
+	k->items = (all + k->count - 1) / k->count;
+	k->space = n * k->count * (g.in + PANEL * LANES);
+}
+
+// plan_rows divides a direct convolution's rows, cut into kernels, into items.
+static void plan_rows(call *k) {
+	const conv *c = k->c;
+	int one = c->g.stride == 1; // a 1×1 convolution, to which an image is one row
+	k->rows = one ? 1 : k->oh;
+	k->length = one ? k->oh * k->ow : k->ow;
+	k->columns = (k->length + PLACES - 1) / PLACES;
+	k->count = GROUP / PLACES;
+	if (c->depth != BLOCK) { // whole rows, of which the inputs are brought together
+		k->count = k->columns;
+		k->space = (size_t)c->g.kernel[0] * k->w * c->g.in;
+	}
+	k->items = (size_t)k->n * ((k->rows * k->columns + k->count - 1) / k->count);
+}
+
+static int run(const conv *c, const float *x, int n, int h, int w, float *y, team t) {
+	call k = {.c = c, .x = x, .y = y, .n = n, .h = h, .w = w, .oh = conv_size(c->g, 0, h), .ow = conv_size(c->g, 1, w)};
+	if (n == 0 || k.oh == 0 || k.ow == 0) return 0;
+	if (by_winograd(c->g)) {
+		plan_tiles(&k, t.size);
+	} else {
+		plan_rows(&k);
+	}
+	k.space = (k.space + 15) / 16 * 16;
+	size_t workers = k.items < t.size ? k.items : t.size;
+	if (k.space) {
+		k.scratch = aligned_alloc(64, sizeof(float) * k.space * workers);
+		if (!k.scratch) return 1;
+	}
+	t.run(t.of, work, workers, &k);
+	free(k.scratch);
+	return 0;
+}
+
+// ---- pools
+
+typedef struct {
+	geometry g;
+	int h, w, oh, ow;
+	const float *x;
+	float *y;
+	size_t blocks;
+	atomic_size_t next;
+} pooling;
+
+INLINE void pool_row(const int average, const pooling *k, const float *x, int i, float *y) {
+	geometry g = k->g;
+	int top = i * g.stride - g.pad[0], up = top < 0 ? 0 : top, down = top + g.kernel[0] < k->h ? top + g.kernel[0] : k->h;
+	for (int j = 0; j < k->ow; j++, y += BLOCK) {
+		int left = j * g.stride - g.pad[1], from = left < 0 ? 0 : left, until = left + g.kernel[1] < k->w ? left + g.kernel[1] : k->w;
+		vec all[HALVES];
+		UNROLL for (int v = 0; v < HALVES; v++) all[v] = average ? (vec){0} : load(x + ((size_t)up * k->w + from) * BLOCK + v * LANES);
+		for (int r = up; r < down; r++) {
+			for (int c = from; c < until; c++) {
+				UNROLL for (int v = 0; v < HALVES; v++) {
+					vec d = load(x + ((size_t)r * k->w + c) * BLOCK + v * LANES);
+					if (average) {
+						all[v] += d;
+					} else {
+						all[v] = greater(all[v], d);
+					}
+				}
+			}
+		}
+		float area = (down - up) * (until - from);
+		UNROLL for (int v = 0; v < HALVES; v++) {
+			if (average) all[v] /= area;
+			store(y + v * LANES, all[v]);
+		}
+	}
+}
+
+INLINE void pool_blocks(const int average, pooling *k) {
+	for (size_t b; (b = atomic_fetch_add(&k->next, 1)) < k->blocks;) {
+		const float *x = k->x + b * k->h * k->w * BLOCK;
+		float *y = k->y + b * k->oh * k->ow * BLOCK;
+		for (int i = 0; i < k->oh; i++, y += k->ow * BLOCK) pool_row(average, k, x, i, y);
+	}
+}
+
+TARGET static void maxima(void *arg, size_t worker) {
+	(void)worker;
+	pool_blocks(0, arg);
+}
+
+TARGET static void averages(void *arg, size_t worker) {
+	(void)worker;
+	pool_blocks(1, arg);
+}
+
+static void pool(geometry g, int average, const float *x, int n, int h, int w, float *y, team t) {
+	pooling k = {g, h, w, conv_size(g, 0, h), conv_size(g, 1, w), x, y, n, 0};
+	t.run(t.of, average ? averages : maxima, t.size, &k);
+}
+
+const implementation JOIN(implementation, NAME) = {"sagbench-" STRING(NAME), prepare, run, pool};

@@ -1,0 +1,42 @@
+//go:build linux && amd64
+
+package kernels
+
+// #cgo CFLAGS: -O3 -Wno-psabi
+// #cgo LDFLAGS: -ldl -lm
+// #include <dlfcn.h>
+// #include <stdlib.h>
+// #include "operators.h"
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// Name names the implementation for this processor; "" where there is none.
+func Name() string { return C.GoString(C.operators_name()) }
+
+// Add makes the operators known to the session that options, an
+// *OrtSessionOptions, will make. library is the path of ONNX Runtime, which is
+// loaded already.
+func Add(library string, options unsafe.Pointer) error {
+	path, symbol := C.CString(library), C.CString("OrtGetApiBase")
+	defer C.free(unsafe.Pointer(path))
+	defer C.free(unsafe.Pointer(symbol))
+	handle := C.dlopen(path, C.RTLD_NOW|C.RTLD_NOLOAD)
+	if handle == nil {
+		return fmt.Errorf("kernels: %s is not loaded", library)
+	}
+	defer C.dlclose(handle)
+	base := C.dlsym(handle, symbol)
+	if base == nil {
+		return fmt.Errorf("kernels: %s has no OrtGetApiBase: expected the shared library of ONNX Runtime", library)
+	}
+	message := C.operators_add(base, options)
+	if message == nil {
+		return nil
+	}
+	defer C.free(unsafe.Pointer(message))
+	return fmt.Errorf("kernels: %s takes no operators: %s", library, C.GoString(message))
+}

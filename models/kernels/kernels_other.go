@@ -1,0 +1,16 @@
+//go:build !(linux && amd64)
+
+package kernels
+
+import (
+	"errors"
+	"unsafe"
+)
+
+// Name names the implementation for this processor; "" where there is none.
+func Name() string { return "" }
+
+// Add makes the operators known to the session that options will make.
+func Add(library string, options unsafe.Pointer) error {
+	return errors.New("kernels: there are none for this processor")
+}

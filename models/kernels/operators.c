@@ -1,0 +1,251 @@
+//go:build linux && amd64
+
+#include "operators.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "conv.h"
+#include "ort_api.h"
+
+#define TRY(call)                             \
+	do {                                  \
+		OrtStatus *status_ = (call);  \
+		if (status_) return status_;  \
+	} while (0)
+
+static OrtStatus *fail(const OrtApi *api, const char *format, ...) {
+	char message[400];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(message, sizeof message, format, args);
+	va_end(args);
+	return api->CreateStatus(ORT_FAIL, message);
+}
+
+typedef enum { CONV, MAX_POOL, AVERAGE_POOL } kind;
+
+// Inputs of CONV; pools have the first one alone.
+enum { X, WEIGHT, GAMMA, BETA, MEAN, VARIANCE, CONV_INPUTS };
+
+// An operator is one kind of node; a node is one of them in a graph.
+typedef struct {
+	OrtCustomOp op; // the first member, to which the runtime points
+	kind kind;
+	const char *name;
+} operator;
+
+typedef struct {
+	const OrtApi *api;
+	const implementation *implementation;
+	kind kind;
+	geometry g;
+	conv *conv; // of CONV
+} node;
+
+// ---- arrays
+
+enum { RANK = 5 };
+
+typedef struct {
+	float *data;
+	int64_t shape[RANK];
+	size_t rank;
+} array;
+
+static OrtStatus *array_of(const OrtApi *api, const OrtValue *value, array *a) {
+	OrtShape *shape;
+	TRY(api->GetTensorTypeAndShape(value, &shape));
+	OrtStatus *status = api->GetDimensionsCount(shape, &a->rank);
+	if (!status && a->rank > RANK) status = fail(api, "an array of %zu axes", a->rank);
+	if (!status) status = api->GetDimensions(shape, a->shape, a->rank);
+	api->ReleaseTensorTypeAndShapeInfo(shape);
+	if (status) return status;
+	return api->GetTensorMutableData((OrtValue *)value, (void **)&a->data);
+}
+
+// weight is a constant input: of rank axes, the first of length n.
+static OrtStatus *weight(const OrtApi *api, const OrtKernelInfo *info, size_t index, size_t rank, int64_t n, array *a) {
+	int constant = 0;
+	const OrtValue *value = NULL;
+	TRY(api->KernelInfoGetConstantInput_tensor(info, index, &constant, &value));
+	if (!constant || !value) return fail(api, "input %zu is not constant", index);
+	TRY(array_of(api, value, a));
+	if (a->rank != rank || (n && a->shape[0] != n)) {
+		return fail(api, "input %zu has %zu axes and a first length of %lld", index, a->rank, a->rank ? (long long)a->shape[0] : 0LL);
+	}
+	return NULL;
+}
+
+static OrtStatus *integers(const OrtApi *api, const OrtKernelInfo *info, const char *name, int *to, size_t n) {
+	int64_t values[2];
+	size_t length = n;
+	TRY(api->KernelInfoGetAttributeArray_int64(info, name, values, &length));
+	if (length != n) return fail(api, "%s has %zu values, not %zu", name, length, n);
+	for (size_t i = 0; i < n; i++) to[i] = values[i];
+	return NULL;
+}
+
+// ---- nodes
+
+// prepare folds the batch norm into the weights, in float64.
+static OrtStatus *prepare(node *k, const OrtKernelInfo *info) {
+	const OrtApi *api = k->api;
+	array a[CONV_INPUTS];
+	float eps;
+	TRY(api->KernelInfoGetAttribute_float(info, "epsilon", &eps));
+	TRY(weight(api, info, WEIGHT, 4, 0, &a[WEIGHT]));
+	for (int i = GAMMA; i < CONV_INPUTS; i++) TRY(weight(api, info, i, 1, a[WEIGHT].shape[0], &a[i]));
+	geometry *g = &k->g;
+	g->out = a[WEIGHT].shape[0];
+	g->in = a[WEIGHT].shape[1];
+	if (a[WEIGHT].shape[2] != g->kernel[0] || a[WEIGHT].shape[3] != g->kernel[1] || !conv_can(*g)) {
+		return fail(api, "a convolution of %d to %d channels, kernel %d×%d, stride %d, padding %d and %d is not one of those that are computed in blocks of %d channels",
+		            g->in, g->out, g->kernel[0], g->kernel[1], g->stride, g->pad[0], g->pad[1], BLOCK);
+	}
+	double *scale = malloc(sizeof(double) * g->out), *bias = malloc(sizeof(double) * g->out);
+	if (scale && bias) {
+		for (int o = 0; o < g->out; o++) {
+			scale[o] = a[GAMMA].data[o] / sqrt((double)a[VARIANCE].data[o] + eps);
+			bias[o] = a[BETA].data[o] - a[MEAN].data[o] * scale[o];
+		}
+		k->conv = k->implementation->prepare(*g, a[WEIGHT].data, scale, bias);
+	}
+	free(scale);
+	free(bias);
+	return k->conv ? NULL : fail(api, "no memory for weights of %d×%d×%d×%d", g->out, g->in, g->kernel[0], g->kernel[1]);
+}
+
+static OrtStatus *read_geometry(node *k, const OrtKernelInfo *info) {
+	int64_t stride;
+	TRY(integers(k->api, info, "kernel_shape", k->g.kernel, 2));
+	TRY(integers(k->api, info, "pads", k->g.pad, 2));
+	TRY(k->api->KernelInfoGetAttribute_int64(info, "stride", &stride));
+	k->g.stride = stride;
+	if (k->kind == CONV) return prepare(k, info);
+	for (int i = 0; i < 2; i++) {
+		if (stride < 1 || k->g.kernel[i] < 1 || k->g.pad[i] < 0 || k->g.pad[i] >= k->g.kernel[i]) {
+			return fail(k->api, "a pool of kernel %d, stride %d, padding %d", k->g.kernel[i], k->g.stride, k->g.pad[i]);
+		}
+	}
+	return NULL;
+}
+
+static void destroy(void *kernel) {
+	node *k = kernel;
+	conv_free(k->conv);
+	free(k);
+}
+
+static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **kernel) {
+	node *k = calloc(1, sizeof *k);
+	if (!k) return fail(api, "no memory");
+	k->api = api;
+	k->implementation = conv_implementation();
+	k->kind = ((const operator *)op)->kind;
+	OrtStatus *status = read_geometry(k, info);
+	if (status) {
+		destroy(k);
+		return status;
+	}
+	*kernel = k;
+	return NULL;
+}
+
+// The runtime's threads are the team.
+typedef struct {
+	const OrtApi *api;
+	const OrtKernelContext *context;
+	OrtStatus *status;
+} threads;
+
+static void parallel(void *of, void (*job)(void *, size_t), size_t n, void *arg) {
+	threads *t = of;
+	t->status = t->api->KernelContext_ParallelFor(t->context, job, n, 0, arg);
+}
+
+static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
+	node *k = kernel;
+	const OrtApi *api = k->api;
+	const OrtValue *value;
+	array x, y;
+	TRY(api->KernelContext_GetInput(context, X, &value));
+	TRY(array_of(api, value, &x));
+	int planar = k->kind == CONV && k->g.in < BLOCK;
+	int64_t blocks = planar ? k->g.in : k->kind == CONV ? k->g.in / BLOCK : x.shape[1];
+	if (x.rank != (planar ? 4 : 5) || x.shape[1] != blocks || (!planar && x.shape[4] != BLOCK)) {
+		return fail(api, "input of %zu axes, the second of %lld; expected %lld %s", x.rank, x.rank > 1 ? (long long)x.shape[1] : 0LL,
+		            (long long)blocks, planar ? "channels" : "blocks of 16 channels");
+	}
+	int n = x.shape[0], h = x.shape[2], w = x.shape[3];
+	int64_t shape[RANK] = {n, k->kind == CONV ? k->g.out / BLOCK : blocks, conv_size(k->g, 0, h), conv_size(k->g, 1, w), BLOCK};
+	OrtValue *out;
+	TRY(api->KernelContext_GetOutput(context, 0, shape, RANK, &out));
+	TRY(api->GetTensorMutableData(out, (void **)&y.data));
+
+	threads t = {api, context, NULL};
+	team all = {parallel, &t, sysconf(_SC_NPROCESSORS_ONLN)};
+	int full = 0;
+	if (k->kind == CONV) {
+		full = k->implementation->run(k->conv, x.data, n, h, w, y.data, all);
+	} else {
+		k->implementation->pool(k->g, k->kind == AVERAGE_POOL, x.data, n * blocks, h, w, y.data, all);
+	}
+	if (!t.status && full) return fail(api, "no memory to convolve %d images of %d×%d", n, h, w);
+	return t.status;
+}
+
+// ---- the operators
+
+static const char *name_of(const OrtCustomOp *op) { return ((const operator *)op)->name; }
+static const char *provider(const OrtCustomOp *op) { (void)op; return NULL; } // the CPU
+static size_t inputs(const OrtCustomOp *op) { return ((const operator *)op)->kind == CONV ? CONV_INPUTS : 1; }
+static size_t outputs(const OrtCustomOp *op) { (void)op; return 1; }
+static int type(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return ORT_FLOAT; }
+static int required(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return 0; }
+static int memory(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return 0; } // the provider's own
+static int one(const OrtCustomOp *op) { (void)op; return 1; }
+
+#define OPERATOR(k, n)                                                                                           \
+	{{.version = API_VERSION, .GetName = name_of, .GetExecutionProviderType = provider,                      \
+	  .GetInputType = type, .GetInputTypeCount = inputs, .GetOutputType = type, .GetOutputTypeCount = outputs, \
+	  .KernelDestroy = destroy, .GetInputMemoryType = memory, .GetInputCharacteristic = required, .GetOutputCharacteristic = required,     \
+	  .GetVariadicInputMinArity = one, .GetVariadicInputHomogeneity = one, .GetVariadicOutputMinArity = one, \
+	  .GetVariadicOutputHomogeneity = one, .CreateKernelV2 = create, .KernelComputeV2 = compute,             \
+	  .GetStartVersion = one, .GetEndVersion = one},                                                          \
+	 k, n}
+
+static const operator all[] = {
+	OPERATOR(CONV, "ConvBatchNormRelu"),
+	OPERATOR(MAX_POOL, "MaxPool"),
+	OPERATOR(AVERAGE_POOL, "AveragePool"),
+};
+
+const char *operators_name(void) {
+	const implementation *i = conv_implementation();
+	return i ? i->name : NULL;
+}
+
+char *operators_add(void *get_api_base, void *options) {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static OrtCustomOpDomain *domain; // sessions keep pointing to it
+	const OrtApi *api = ((const OrtApiBase *(*)(void))get_api_base)()->GetApi(API_VERSION);
+	if (!api) return strdup("it has no interface of version 18");
+	OrtStatus *status = NULL;
+	pthread_mutex_lock(&lock);
+	if (!domain) {
+		status = api->CreateCustomOpDomain("sagbench", &domain);
+		for (size_t i = 0; !status && i < sizeof all / sizeof *all; i++) status = api->CustomOpDomain_Add(domain, &all[i].op);
+	}
+	if (!status) status = api->AddCustomOpDomain(options, domain);
+	pthread_mutex_unlock(&lock);
+	if (!status) return NULL;
+	char *message = strdup(api->GetErrorMessage(status));
+	api->ReleaseStatus(status);
+	return message;
+}
