@@ -3,14 +3,22 @@
 #include "conv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "winograd.h"
 
 extern const implementation implementation_avx512, implementation_avx2;
 
+// allowed tells whether the user lets an implementation be.
+static int allowed(const implementation *i) {
+	const char *only = getenv("SAGBENCH_KERNELS");
+	return !only || !*only || strcmp(only, i->name) == 0;
+}
+
 const implementation *conv_implementation(void) {
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return &implementation_avx512;
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &implementation_avx2;
+	const implementation *wide = &implementation_avx512, *narrow = &implementation_avx2;
+	if (allowed(wide) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return wide;
+	if (allowed(narrow) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return narrow;
 	return NULL;
 }
 
@@ -18,7 +26,7 @@ int conv_can(geometry g) {
 	int a = g.kernel[0], b = g.kernel[1], padded = g.pad[0] || g.pad[1];
 	if (g.out < BLOCK || g.out % BLOCK || a < 1 || b < 1) return 0;
 	if (g.in == 3) return g.stride == 2 && !padded;
-	if (g.in < BLOCK || g.in % BLOCK) return 0;
+	if (g.in < BLOCK || g.in % BLOCK || g.in > BLOCK * MAX_BLOCKS) return 0;
 	if (g.stride == 2) return !padded;
 	if (g.stride != 1) return 0;
 	if (a == 1 && b == 1) return !padded;

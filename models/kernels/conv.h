@@ -5,7 +5,10 @@
 
 #include <stddef.h>
 
-enum { BLOCK = 16 }; // channels that lie together
+enum {
+	BLOCK = 16,        // channels that lie together
+	MAX_BLOCKS = 1024, // of an input
+};
 
 // A geometry is that of a convolution or a pool; padding is on both sides.
 typedef struct {
@@ -19,6 +22,12 @@ typedef struct {
 	void *of;
 	size_t size;
 } team;
+
+// A part of an input is some of its channels: [n,blocks,h,w,16].
+typedef struct {
+	const float *x;
+	int blocks;
+} part;
 
 // A conv is a convolution with its weights laid out for one implementation.
 typedef struct {
@@ -35,15 +44,17 @@ typedef struct {
 	// prepare lays out weights [out,in,kh,kw] times scale [out], of a geometry
 	// that conv_can; NULL: no memory.
 	conv *(*prepare)(geometry g, const float *weights, const double *scale, const double *bias);
-	// run sets y = max(0, conv(x) + bias) for n images of height h and width w:
-	// x [n,in/16,h,w,16] or, for three channels, [n,3,h,w]. Nonzero: no memory.
-	int (*run)(const conv *c, const float *x, int n, int h, int w, float *y, team t);
+	// run sets y = max(0, conv(x) + bias) for n images of height h and width w.
+	// The parts of x have in/16 blocks in all; three channels are three blocks of
+	// one, [n,3,h,w]. Nonzero: no memory.
+	int (*run)(const conv *c, const part *x, int n, int h, int w, float *y, team t);
 	// pool sets y to the maximum or the average over windows of n blocks of
-	// channels; padding does not count.
-	void (*pool)(geometry g, int average, const float *x, int n, int h, int w, float *y, team t);
+	// channels; padding does not count. Nonzero: no memory.
+	int (*pool)(geometry g, int average, const float *x, int n, int h, int w, float *y, team t);
 } implementation;
 
-// conv_implementation is the best one for this processor, or NULL.
+// conv_implementation is the best one for this processor, or NULL. The
+// environment's SAGBENCH_KERNELS allows for one of them alone, by name.
 const implementation *conv_implementation(void);
 
 // conv_can tells whether run is for this geometry: 1×1; 3×3, 5×5, 1×3, 3×1,

@@ -20,38 +20,39 @@ typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias))
 
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
-INLINE vec greater(vec a, vec b) { return MAX(a, b); }
+INLINE vec greater(vec a, vec b) { return (vec)MAX(a, b); }
 INLINE vec relu(vec v) { return greater((vec){0}, v); } // NaN stays NaN
 
 enum {
 	HALVES = BLOCK / LANES, // vectors of a block
 	PANEL = 2,              // vectors of output channels that a kernel computes at once
 	GROUP = 4 * PLACES,     // pixels that share a panel's weights while they are in the cache
-	CACHE = 400 << 10,      // bytes of the second-level cache for the operands of Winograd's products
+	CACHE = 300 << 10,      // bytes of the second-level cache for Winograd's products and their operands
 };
 
 // ---- sums of products
 
-// A walk leads through the factors of a sum: blocks of channels, then rows and
-// columns of the kernel, the given numbers of floats apart.
+// A walk leads through the factors of a sum: from a place in each block of
+// channels to those of the kernel's rows and columns, given in floats.
 typedef struct {
-	int blocks, rows, columns;
-	size_t block, row, column;
+	const float *const *blocks;
+	int count, rows, columns;
+	size_t row, column;
 } walk;
 
-// multiply adds up the products of P places, step floats apart, with V vectors of
-// output channels, and leaves them with bias and ReLU or, raw, without.
+// multiply adds up the products of P places, step floats apart from x on, with V
+// vectors of output channels, and leaves them with bias and ReLU or, raw, without.
 INLINE void multiply(const int P, const int V, const int step, const int depth, const int raw,
-                     const float *x, const walk *s, const float *w, const float *bias,
+                     size_t x, const walk *s, const float *w, const float *bias,
                      float *y, size_t place, size_t vector) {
 	vec sum[PLACES][PANEL];
 	UNROLL for (int p = 0; p < P; p++) {
 		UNROLL for (int v = 0; v < V; v++) sum[p][v] = raw ? (vec){0} : load(bias + v * LANES);
 	}
-	for (int b = 0; b < s->blocks; b++) {
+	for (int b = 0; b < s->count; b++) {
 		for (int i = 0; i < s->rows; i++) {
 			for (int j = 0; j < s->columns; j++) {
-				const float *from = x + b * s->block + i * s->row + j * s->column;
+				const float *from = s->blocks[b] + x + i * s->row + j * s->column;
 				for (int c = 0; c < depth; c++, w += V * LANES) {
 					vec f[PANEL];
 					UNROLL for (int v = 0; v < V; v++) f[v] = load(w + v * LANES);
@@ -67,11 +68,11 @@ INLINE void multiply(const int P, const int V, const int step, const int depth, 
 	}
 }
 
-typedef void kernel(const float *x, const walk *s, const float *w, const float *bias, float *y, size_t place, size_t vector);
+typedef void kernel(size_t x, const walk *s, const float *w, const float *bias, float *y, size_t place, size_t vector);
 
 // KERNELS makes the table name[P-1][V-1] of kernels.
 #define KERNEL(name, P, V, step, depth, raw)                                                                  \
-	TARGET static void name##_##P##_##V(const float *x, const walk *s, const float *w, const float *bias, \
+	TARGET static void name##_##P##_##V(size_t x, const walk *s, const float *w, const float *bias, \
 	                                    float *y, size_t place, size_t vector) {                          \
 		multiply(P, V, step, depth, raw, x, s, w, bias, y, place, vector);                            \
 	}
@@ -92,7 +93,7 @@ typedef void kernel(const float *x, const walk *s, const float *w, const float *
 
 KERNELS(plain, BLOCK, BLOCK, 0)       // stride 1
 KERNELS(strided, 2 * BLOCK, BLOCK, 0) // stride 2
-KERNELS(colours, 2 * 3, 3, 0)         // stride 2, three channels
+KERNELS(planar, 2, 1, 0)              // stride 2, channels one by one
 KERNELS(products, BLOCK, BLOCK, 1)    // of Winograd's algorithm
 
 // ---- weights
@@ -128,7 +129,7 @@ static conv *prepare(geometry g, const float *w, const double *scale, const doub
 	conv *c = calloc(1, sizeof *c);
 	if (!c) return NULL;
 	c->g = g;
-	c->depth = g.in % BLOCK ? g.in : BLOCK;
+	c->depth = g.in % BLOCK ? 1 : BLOCK;
 	c->vectors = g.out / LANES;
 	c->bias = malloc(sizeof(float) * g.out);
 	c->weights = aligned_alloc(64, sizeof(float) * count * g.in * g.out);
@@ -165,7 +166,7 @@ static conv *prepare(geometry g, const float *w, const double *scale, const doub
 // comes first.
 typedef struct {
 	const conv *c;
-	const float *x;
+	const part *parts; // of the input
 	float *y;
 	int n, h, w, oh, ow;
 
@@ -185,43 +186,37 @@ static float *output(const call *k, int image, int v) {
 	return k->y + block * k->oh * k->ow * BLOCK + v % HALVES * LANES;
 }
 
-// ---- directly
-
-// interleave brings rows of an image's planes together: [rows,w,in].
-static void interleave(const call *k, int image, int first, int rows, float *to) {
-	int in = k->c->g.in;
-	for (int c = 0; c < in; c++) {
-		const float *from = k->x + (((size_t)image * in + c) * k->h + first) * k->w;
-		for (int i = 0; i < rows * k->w; i++) to[(size_t)i * in + c] = from[i];
+// blocks_of sets at [in/depth] to where the blocks of an image are.
+static void blocks_of(const call *k, int image, const float **at) {
+	size_t block = (size_t)k->h * k->w * k->c->depth;
+	int count = k->c->g.in / k->c->depth;
+	for (const part *p = k->parts; count > 0; p++) {
+		const float *x = p->x + image * p->blocks * block;
+		for (int b = 0; b < p->blocks; b++, count--) *at++ = x + b * block;
 	}
 }
 
+// ---- directly
+
 // direct computes the kernels of one item, panel by panel.
-static void direct(const call *k, size_t item, float *scratch) {
+static void direct(const call *k, size_t item) {
 	const conv *c = k->c;
 	geometry g = c->g;
-	kernel *const(*table)[PANEL] = g.stride == 1 ? plain : c->depth == BLOCK ? strided : colours;
-	walk s = {g.in / c->depth, g.kernel[0], g.kernel[1], (size_t)k->h * k->w * c->depth, (size_t)k->w * c->depth, c->depth};
-
+	kernel *const(*table)[PANEL] = g.stride == 1 ? plain : c->depth == BLOCK ? strided : planar;
 	int all = k->rows * k->columns, items = (all + k->count - 1) / k->count;
 	int image = item / items, from = item % items * k->count, to = from + k->count < all ? from + k->count : all;
-	int top = from / k->columns;
-	const float *x = k->x + (size_t)image * g.in * k->h * k->w + (size_t)top * g.stride * s.row;
-	if (c->depth != BLOCK) {
-		int bottom = (to - 1) / k->columns;
-		interleave(k, image, top * g.stride, (bottom - top) * g.stride + g.kernel[0], scratch);
-		x = scratch;
-	}
+	const float *blocks[MAX_BLOCKS];
+	blocks_of(k, image, blocks);
+	walk s = {blocks, g.in / c->depth, g.kernel[0], g.kernel[1], (size_t)k->w * c->depth, c->depth};
 	for (int p = 0; p < panels(c); p++) {
 		int v = width(c, p);
 		float *y = output(k, image, p * PANEL);
 		size_t vector = v > 1 ? output(k, image, p * PANEL + 1) - y : 0;
 		for (int t = from; t < to; t++) {
-			int row = t / k->columns, i = t % k->columns;
-			int begin = i * k->length / k->columns, end = (i + 1) * k->length / k->columns;
-			table[end - begin - 1][v - 1](x + (size_t)(row - top) * g.stride * s.row + (size_t)begin * g.stride * s.column, &s,
-			                              weights(c, p), c->bias + p * PANEL * LANES,
-			                              y + ((size_t)row * k->length + begin) * BLOCK, BLOCK, vector);
+			size_t row = t / k->columns;
+			int i = t % k->columns, begin = i * k->length / k->columns, end = (i + 1) * k->length / k->columns;
+			table[end - begin - 1][v - 1]((row * s.row + begin * s.column) * g.stride, &s, weights(c, p), c->bias + p * PANEL * LANES,
+			                              y + (row * k->length + begin) * BLOCK, BLOCK, vector);
 		}
 	}
 }
@@ -335,14 +330,16 @@ INLINE tile tile_at(const int A, const int B, const call *k, size_t i) {
 INLINE void operands(const int A, const int B, const call *k, tile t, int i, int count, float *to) {
 	const int height = points(A), across = points(B);
 	geometry g = k->c->g;
-	int blocks = g.in / BLOCK, top = t.top - g.pad[0], left = t.left - g.pad[1];
+	int count_in = g.in / BLOCK, top = t.top - g.pad[0], left = t.left - g.pad[1];
+	const float *blocks[MAX_BLOCKS];
+	blocks_of(k, t.image, blocks);
 	int up = top < 0 ? -top : 0, down = k->h - top < height ? k->h - top : height;
 	int from = left < 0 ? -left : 0, until = k->w - left < across ? k->w - left : across;
 	int inside = up == 0 && from == 0 && down == height && until == across;
 	float padded[MAX_POINTS * MAX_POINTS * BLOCK];
 	if (!inside) memset(padded, 0, sizeof(float) * height * across * BLOCK);
-	for (int b = 0; b < blocks; b++, to += (size_t)count * BLOCK) {
-		const float *x = k->x + ((size_t)t.image * blocks + b) * k->h * k->w * BLOCK;
+	for (int b = 0; b < count_in; b++, to += (size_t)count * BLOCK) {
+		const float *x = blocks[b];
 		size_t row = (size_t)k->w * BLOCK;
 		if (inside) {
 			x += top * row + left * BLOCK;
@@ -369,11 +366,14 @@ INLINE void tiled(const int A, const int B, const call *k, size_t item, float *s
 	float *product = scratch + (size_t)n * count * c->g.in;
 	for (int i = 0; i < count; i++) operands(A, B, k, tile_at(A, B, k, first + i), i, count, scratch);
 
-	walk s = {c->g.in / BLOCK, 1, 1, (size_t)count * BLOCK, 0, 0};
+	const float *blocks[MAX_BLOCKS];
+	walk s = {blocks, c->g.in / BLOCK, 1, 1, 0, 0};
+	for (int b = 0; b < s.count; b++) blocks[b] = scratch + (size_t)b * count * BLOCK;
 	for (int p = 0; p < panels(c); p++) {
 		int v = width(c, p), channels = v * LANES;
 		for (int q = 0; q < n; q++) {
-			const float *x = scratch + (size_t)q * count * c->g.in, *w = weights(c, p) + (size_t)q * c->g.in * channels;
+			size_t x = (size_t)q * count * c->g.in;
+			const float *w = weights(c, p) + (size_t)q * c->g.in * channels;
 			for (int i = 0; i < kernels; i++) {
 				int begin = i * count / kernels, end = (i + 1) * count / kernels;
 				products[end - begin - 1][v - 1](x + begin * BLOCK, &s, w, NULL, product + (q * count + begin) * channels, channels, LANES);
@@ -406,7 +406,7 @@ TILED(7, 1)
 static void compute(const call *k, size_t item, float *scratch) {
 	geometry g = k->c->g;
 	if (!by_winograd(g)) {
-		direct(k, item, scratch);
+		direct(k, item);
 		return;
 	}
 	switch (10 * g.kernel[0] + g.kernel[1]) {
@@ -432,7 +432,7 @@ static void plan_tiles(call *k, size_t workers) {
 	k->rows = (k->oh + outputs(g.kernel[0]) - 1) / outputs(g.kernel[0]);
 	k->columns = (k->ow + outputs(g.kernel[1]) - 1) / outputs(g.kernel[1]);
 	size_t all = (size_t)k->n * k->rows * k->columns, n = products_of(g);
-	size_t most = CACHE / (sizeof(float) * n * g.in) / PLACES * PLACES, share = (all + workers - 1) / workers;
+	size_t most = CACHE / (sizeof(float) * n * (g.in + PANEL * LANES)) / PLACES * PLACES, share = (all + workers - 1) / workers;
 	if (most < 2 * PLACES) most = 2 * PLACES;
 	if (most > 8 * PLACES) most = 8 * PLACES;
 	if (most > share) most = share;
@@ -444,21 +444,16 @@ static void plan_tiles(call *k, size_t workers) {
 
 // plan_rows divides a direct convolution's rows, cut into kernels, into items.
 static void plan_rows(call *k) {
-	const conv *c = k->c;
-	int one = c->g.stride == 1; // a 1×1 convolution, to which an image is one row
+	int one = k->c->g.stride == 1; // a 1×1 convolution, to which an image is one row
 	k->rows = one ? 1 : k->oh;
 	k->length = one ? k->oh * k->ow : k->ow;
 	k->columns = (k->length + PLACES - 1) / PLACES;
 	k->count = GROUP / PLACES;
-	if (c->depth != BLOCK) { // whole rows, of which the inputs are brought together
-		k->count = k->columns;
-		k->space = (size_t)c->g.kernel[0] * k->w * c->g.in;
-	}
 	k->items = (size_t)k->n * ((k->rows * k->columns + k->count - 1) / k->count);
 }
 
-static int run(const conv *c, const float *x, int n, int h, int w, float *y, team t) {
-	call k = {.c = c, .x = x, .y = y, .n = n, .h = h, .w = w, .oh = conv_size(c->g, 0, h), .ow = conv_size(c->g, 1, w)};
+static int run(const conv *c, const part *parts, int n, int h, int w, float *y, team t) {
+	call k = {.c = c, .parts = parts, .y = y, .n = n, .h = h, .w = w, .oh = conv_size(c->g, 0, h), .ow = conv_size(c->g, 1, w)};
 	if (n == 0 || k.oh == 0 || k.ow == 0) return 0;
 	if (by_winograd(c->g)) {
 		plan_tiles(&k, t.size);
@@ -485,56 +480,58 @@ typedef struct {
 	float *y;
 	size_t blocks;
 	atomic_size_t next;
+	float *scratch; // a row of x for each worker
 } pooling;
 
-INLINE void pool_row(const int average, const pooling *k, const float *x, int i, float *y) {
+INLINE vec reduce(const int average, vec a, vec b) {
+	if (average) return a + b;
+	return greater(a, b);
+}
+
+// pool_row reduces the rows of the windows to one, and that to the outputs.
+INLINE void pool_row(const int average, const pooling *k, const float *x, int i, float *row, float *y) {
 	geometry g = k->g;
-	int top = i * g.stride - g.pad[0], up = top < 0 ? 0 : top, down = top + g.kernel[0] < k->h ? top + g.kernel[0] : k->h;
+	size_t next = (size_t)k->w * BLOCK;
+	int top = i * g.stride - g.pad[0], up = top < 0 ? 0 : top, rows = (top + g.kernel[0] < k->h ? top + g.kernel[0] : k->h) - up;
+	x += up * next;
+	for (size_t c = 0; c < next; c += LANES) {
+		vec all = load(x + c);
+		for (int r = 1; r < rows; r++) all = reduce(average, all, load(x + r * next + c));
+		store(row + c, all);
+	}
 	for (int j = 0; j < k->ow; j++, y += BLOCK) {
-		int left = j * g.stride - g.pad[1], from = left < 0 ? 0 : left, until = left + g.kernel[1] < k->w ? left + g.kernel[1] : k->w;
-		vec all[HALVES];
-		UNROLL for (int v = 0; v < HALVES; v++) all[v] = average ? (vec){0} : load(x + ((size_t)up * k->w + from) * BLOCK + v * LANES);
-		for (int r = up; r < down; r++) {
-			for (int c = from; c < until; c++) {
-				UNROLL for (int v = 0; v < HALVES; v++) {
-					vec d = load(x + ((size_t)r * k->w + c) * BLOCK + v * LANES);
-					if (average) {
-						all[v] += d;
-					} else {
-						all[v] = greater(all[v], d);
-					}
-				}
-			}
-		}
-		float area = (down - up) * (until - from);
-		UNROLL for (int v = 0; v < HALVES; v++) {
-			if (average) all[v] /= area;
-			store(y + v * LANES, all[v]);
+		int left = j * g.stride - g.pad[1], from = left < 0 ? 0 : left, columns = (left + g.kernel[1] < k->w ? left + g.kernel[1] : k->w) - from;
+		float area = rows * columns;
+		UNROLL for (int v = 0; v < BLOCK; v += LANES) {
+			const float *at = row + (size_t)from * BLOCK + v;
+			vec all = load(at);
+			for (int c = 1; c < columns; c++) all = reduce(average, all, load(at + c * BLOCK));
+			if (average) all /= area;
+			store(y + v, all);
 		}
 	}
 }
 
-INLINE void pool_blocks(const int average, pooling *k) {
+INLINE void pool_blocks(const int average, pooling *k, size_t worker) {
 	for (size_t b; (b = atomic_fetch_add(&k->next, 1)) < k->blocks;) {
 		const float *x = k->x + b * k->h * k->w * BLOCK;
-		float *y = k->y + b * k->oh * k->ow * BLOCK;
-		for (int i = 0; i < k->oh; i++, y += k->ow * BLOCK) pool_row(average, k, x, i, y);
+		float *y = k->y + b * k->oh * k->ow * BLOCK, *row = k->scratch + worker * k->w * BLOCK;
+		for (int i = 0; i < k->oh; i++, y += k->ow * BLOCK) pool_row(average, k, x, i, row, y);
 	}
 }
 
-TARGET static void maxima(void *arg, size_t worker) {
-	(void)worker;
-	pool_blocks(0, arg);
+TARGET static void maxima(void *arg, size_t worker) { pool_blocks(0, arg, worker); }
+TARGET static void averages(void *arg, size_t worker) { pool_blocks(1, arg, worker); }
+
+static int pool(geometry g, int average, const float *x, int n, int h, int w, float *y, team t) {
+	pooling k = {.g = g, .h = h, .w = w, .oh = conv_size(g, 0, h), .ow = conv_size(g, 1, w), .x = x, .y = y, .blocks = n};
+	if (n == 0 || k.oh == 0 || k.ow == 0) return 0;
+	size_t workers = k.blocks < t.size ? k.blocks : t.size;
+	k.scratch = aligned_alloc(64, sizeof(float) * BLOCK * w * workers);
+	if (!k.scratch) return 1;
+	t.run(t.of, average ? averages : maxima, workers, &k);
+	free(k.scratch);
+	return 0;
 }
 
-TARGET static void averages(void *arg, size_t worker) {
-	(void)worker;
-	pool_blocks(1, arg);
-}
-
-static void pool(geometry g, int average, const float *x, int n, int h, int w, float *y, team t) {
-	pooling k = {g, h, w, conv_size(g, 0, h), conv_size(g, 1, w), x, y, n, 0};
-	t.run(t.of, average ? averages : maxima, t.size, &k);
-}
-
-const implementation JOIN(implementation, NAME) = {"sagbench-" STRING(NAME), prepare, run, pool};
+const implementation JOIN(implementation, NAME) = {STRING(NAME), prepare, run, pool};

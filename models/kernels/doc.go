@@ -3,7 +3,8 @@
 // products, and pools, of images in blocks of 16 channels. Session options go
 // in; sessions made with them run nodes of the domain "sagbench":
 //
-//	ConvBatchNormRelu  x, weight, gamma, beta, mean, variance → y
+//	ConvBatchNormRelu  weight, gamma, beta, mean, variance, x… → y;
+//	                   all x together are the input's channels;
 //	                   kernel_shape, pads [top and bottom, left and right], stride, epsilon
 //	MaxPool            x → y; kernel_shape, pads, stride
 //	AveragePool        the same; padding does not count

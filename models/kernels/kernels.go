@@ -14,7 +14,9 @@ import (
 	"unsafe"
 )
 
-// Name names the implementation for this processor; "" where there is none.
+// Name names the implementation for this processor, avx512 or avx2; "" where
+// there is none. $SAGBENCH_KERNELS allows for the one that it names alone, and
+// for none if it is "none".
 func Name() string { return C.GoString(C.operators_name()) }
 
 // Add makes the operators known to the session that options, an

@@ -30,8 +30,8 @@ static OrtStatus *fail(const OrtApi *api, const char *format, ...) {
 
 typedef enum { CONV, MAX_POOL, AVERAGE_POOL } kind;
 
-// Inputs of CONV; pools have the first one alone.
-enum { X, WEIGHT, GAMMA, BETA, MEAN, VARIANCE, CONV_INPUTS };
+// Inputs of CONV, before the parts of x.
+enum { WEIGHT, GAMMA, BETA, MEAN, VARIANCE, PARTS };
 
 // An operator is one kind of node; a node is one of them in a graph.
 typedef struct {
@@ -50,7 +50,7 @@ typedef struct {
 
 // ---- arrays
 
-enum { RANK = 5 };
+enum { RANK = 5, MAX_PARTS = 16 };
 
 typedef struct {
 	float *data;
@@ -96,11 +96,11 @@ static OrtStatus *integers(const OrtApi *api, const OrtKernelInfo *info, const c
 // prepare folds the batch norm into the weights, in float64.
 static OrtStatus *prepare(node *k, const OrtKernelInfo *info) {
 	const OrtApi *api = k->api;
-	array a[CONV_INPUTS];
+	array a[PARTS];
 	float eps;
 	TRY(api->KernelInfoGetAttribute_float(info, "epsilon", &eps));
 	TRY(weight(api, info, WEIGHT, 4, 0, &a[WEIGHT]));
-	for (int i = GAMMA; i < CONV_INPUTS; i++) TRY(weight(api, info, i, 1, a[WEIGHT].shape[0], &a[i]));
+	for (int i = GAMMA; i < PARTS; i++) TRY(weight(api, info, i, 1, a[WEIGHT].shape[0], &a[i]));
 	geometry *g = &k->g;
 	g->out = a[WEIGHT].shape[0];
 	g->in = a[WEIGHT].shape[1];
@@ -169,52 +169,93 @@ static void parallel(void *of, void (*job)(void *, size_t), size_t n, void *arg)
 	t->status = t->api->KernelContext_ParallelFor(t->context, job, n, 0, arg);
 }
 
+static team all_threads(threads *t) { return (team){parallel, t, sysconf(_SC_NPROCESSORS_ONLN)}; }
+
+static OrtStatus *input(const OrtApi *api, const OrtKernelContext *context, size_t index, array *x) {
+	const OrtValue *value;
+	TRY(api->KernelContext_GetInput(context, index, &value));
+	return array_of(api, value, x);
+}
+
+// output is y [n,blocks,h,w,16].
+static OrtStatus *output(const OrtApi *api, OrtKernelContext *context, int64_t n, int64_t blocks, int64_t h, int64_t w, float **y) {
+	int64_t shape[] = {n, blocks, h, w, BLOCK};
+	OrtValue *value;
+	TRY(api->KernelContext_GetOutput(context, 0, shape, 5, &value));
+	return api->GetTensorMutableData(value, (void **)y);
+}
+
+// image checks that x is one of the given number of axes: 5 in blocks, 4 not.
+static OrtStatus *image(const OrtApi *api, const array *x, size_t rank) {
+	if (x->rank == rank && (rank == 4 || x->shape[4] == BLOCK)) return NULL;
+	return fail(api, "an input of %zu axes; expected %s", x->rank, rank == 4 ? "[N,C,H,W]" : "blocks of 16 channels, [N,C/16,H,W,16]");
+}
+
+static OrtStatus *convolve(node *k, OrtKernelContext *context) {
+	const OrtApi *api = k->api;
+	geometry g = k->g;
+	size_t count;
+	TRY(api->KernelContext_GetInputCount(context, &count));
+	part parts[MAX_PARTS];
+	if (count < PARTS + 1 || count > PARTS + MAX_PARTS) return fail(api, "%zu inputs; expected weights and 1 to %d images", count, MAX_PARTS);
+	count -= PARTS;
+	array first = {0}, x;
+	int64_t blocks = 0;
+	for (size_t i = 0; i < count; i++) {
+		TRY(input(api, context, PARTS + i, &x));
+		TRY(image(api, &x, g.in < BLOCK ? 4 : 5));
+		if (i == 0) first = x;
+		if (x.shape[0] != first.shape[0] || x.shape[2] != first.shape[2] || x.shape[3] != first.shape[3]) {
+			return fail(api, "image %zu differs from the first in more than channels", i);
+		}
+		parts[i] = (part){x.data, x.shape[1]};
+		blocks += x.shape[1];
+	}
+	if (blocks != (g.in < BLOCK ? g.in : g.in / BLOCK)) return fail(api, "%lld blocks of channels for a convolution from %d channels", (long long)blocks, g.in);
+	int n = first.shape[0], h = first.shape[2], w = first.shape[3];
+	float *y;
+	TRY(output(api, context, n, g.out / BLOCK, conv_size(g, 0, h), conv_size(g, 1, w), &y));
+	threads t = {api, context, NULL};
+	if (k->implementation->run(k->conv, parts, n, h, w, y, all_threads(&t))) return fail(api, "no memory to convolve %d images of %d×%d", n, h, w);
+	return t.status;
+}
+
+static OrtStatus *pool(node *k, OrtKernelContext *context) {
+	const OrtApi *api = k->api;
+	array x;
+	TRY(input(api, context, 0, &x));
+	TRY(image(api, &x, 5));
+	int n = x.shape[0], blocks = x.shape[1], h = x.shape[2], w = x.shape[3];
+	float *y;
+	TRY(output(api, context, n, blocks, conv_size(k->g, 0, h), conv_size(k->g, 1, w), &y));
+	threads t = {api, context, NULL};
+	if (k->implementation->pool(k->g, k->kind == AVERAGE_POOL, x.data, n * blocks, h, w, y, all_threads(&t))) {
+		return fail(api, "no memory to pool %d images of %d×%d", n, h, w);
+	}
+	return t.status;
+}
+
 static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
 	node *k = kernel;
-	const OrtApi *api = k->api;
-	const OrtValue *value;
-	array x, y;
-	TRY(api->KernelContext_GetInput(context, X, &value));
-	TRY(array_of(api, value, &x));
-	int planar = k->kind == CONV && k->g.in < BLOCK;
-	int64_t blocks = planar ? k->g.in : k->kind == CONV ? k->g.in / BLOCK : x.shape[1];
-	if (x.rank != (planar ? 4 : 5) || x.shape[1] != blocks || (!planar && x.shape[4] != BLOCK)) {
-		return fail(api, "input of %zu axes, the second of %lld; expected %lld %s", x.rank, x.rank > 1 ? (long long)x.shape[1] : 0LL,
-		            (long long)blocks, planar ? "channels" : "blocks of 16 channels");
-	}
-	int n = x.shape[0], h = x.shape[2], w = x.shape[3];
-	int64_t shape[RANK] = {n, k->kind == CONV ? k->g.out / BLOCK : blocks, conv_size(k->g, 0, h), conv_size(k->g, 1, w), BLOCK};
-	OrtValue *out;
-	TRY(api->KernelContext_GetOutput(context, 0, shape, RANK, &out));
-	TRY(api->GetTensorMutableData(out, (void **)&y.data));
-
-	threads t = {api, context, NULL};
-	team all = {parallel, &t, sysconf(_SC_NPROCESSORS_ONLN)};
-	int full = 0;
-	if (k->kind == CONV) {
-		full = k->implementation->run(k->conv, x.data, n, h, w, y.data, all);
-	} else {
-		k->implementation->pool(k->g, k->kind == AVERAGE_POOL, x.data, n * blocks, h, w, y.data, all);
-	}
-	if (!t.status && full) return fail(api, "no memory to convolve %d images of %d×%d", n, h, w);
-	return t.status;
+	return k->kind == CONV ? convolve(k, context) : pool(k, context);
 }
 
 // ---- the operators
 
 static const char *name_of(const OrtCustomOp *op) { return ((const operator *)op)->name; }
 static const char *provider(const OrtCustomOp *op) { (void)op; return NULL; } // the CPU
-static size_t inputs(const OrtCustomOp *op) { return ((const operator *)op)->kind == CONV ? CONV_INPUTS : 1; }
+static size_t inputs(const OrtCustomOp *op) { return ((const operator *)op)->kind == CONV ? PARTS + 1 : 1; }
 static size_t outputs(const OrtCustomOp *op) { (void)op; return 1; }
 static int type(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return ORT_FLOAT; }
-static int required(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return 0; }
+static int input_kind(const OrtCustomOp *op, size_t i) { return ((const operator *)op)->kind == CONV && i == PARTS ? ORT_VARIADIC : ORT_REQUIRED; }
+static int output_kind(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return ORT_REQUIRED; }
 static int memory(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return 0; } // the provider's own
 static int one(const OrtCustomOp *op) { (void)op; return 1; }
 
 #define OPERATOR(k, n)                                                                                           \
 	{{.version = API_VERSION, .GetName = name_of, .GetExecutionProviderType = provider,                      \
 	  .GetInputType = type, .GetInputTypeCount = inputs, .GetOutputType = type, .GetOutputTypeCount = outputs, \
-	  .KernelDestroy = destroy, .GetInputMemoryType = memory, .GetInputCharacteristic = required, .GetOutputCharacteristic = required,     \
+	  .KernelDestroy = destroy, .GetInputMemoryType = memory, .GetInputCharacteristic = input_kind, .GetOutputCharacteristic = output_kind,     \
 	  .GetVariadicInputMinArity = one, .GetVariadicInputHomogeneity = one, .GetVariadicOutputMinArity = one, \
 	  .GetVariadicOutputHomogeneity = one, .CreateKernelV2 = create, .KernelComputeV2 = compute,             \
 	  .GetStartVersion = one, .GetEndVersion = one},                                                          \

@@ -19,6 +19,7 @@ enum {
 	API_VERSION = 18, // the first one with all of OrtCustomOp's members below
 	ORT_FAIL = 1,
 	ORT_FLOAT = 1, // ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+	ORT_REQUIRED = 0, ORT_VARIADIC = 2, // OrtCustomOpInputOutputCharacteristic
 };
 
 typedef struct OrtApi {
@@ -39,7 +40,9 @@ typedef struct OrtApi {
 	void *after65[19];
 	OrtStatus *(*KernelInfoGetAttribute_float)(const OrtKernelInfo *, const char *name, float *out);
 	OrtStatus *(*KernelInfoGetAttribute_int64)(const OrtKernelInfo *, const char *name, int64_t *out);
-	void *after86[3];
+	void *after86;
+	OrtStatus *(*KernelContext_GetInputCount)(const OrtKernelContext *, size_t *out);
+	void *after88;
 	OrtStatus *(*KernelContext_GetInput)(const OrtKernelContext *, size_t index, const OrtValue **out);
 	OrtStatus *(*KernelContext_GetOutput)(OrtKernelContext *, size_t index, const int64_t *shape, size_t rank, OrtValue **out);
 	void *after91;
@@ -61,6 +64,7 @@ PLACE(GetTensorMutableData, 51);
 PLACE(GetDimensionsCount, 61);
 PLACE(GetTensorTypeAndShape, 65);
 PLACE(KernelInfoGetAttribute_float, 85);
+PLACE(KernelContext_GetInputCount, 88);
 PLACE(KernelContext_GetInput, 90);
 PLACE(ReleaseStatus, 93);
 PLACE(ReleaseTensorTypeAndShapeInfo, 99);

@@ -10,12 +10,15 @@ const BlockedDomain = "sagbench"
 const block = 16
 
 // BlockedConvBatchNormReLU is a convolution without bias, batch norm in
-// evaluation mode and ReLU in one operator, with blocked output. The input is
-// blocked or has three channels; package kernels says which geometries there
-// are. Parameters conv.weight, bn.weight, bn.bias, bn.running_mean and
-// bn.running_var.
-func (m *Module) BlockedConvBatchNormReLU(x Value, c Conv, eps float64) Value {
-	in := x.Shape[1]
+// evaluation mode and ReLU in one operator, with blocked output. The inputs are
+// blocked images whose channels follow each other, or one with three channels;
+// package kernels says which geometries there are. Parameters conv.weight,
+// bn.weight, bn.bias, bn.running_mean and bn.running_var.
+func (m *Module) BlockedConvBatchNormReLU(xs []Value, c Conv, eps float64) Value {
+	x, in := xs[0], 0
+	for _, x := range xs {
+		in += x.Shape[1]
+	}
 	if len(x.Shape) == 5 {
 		in *= block
 	}
@@ -23,9 +26,10 @@ func (m *Module) BlockedConvBatchNormReLU(x Value, c Conv, eps float64) Value {
 	bn.Ignore("num_batches_tracked")
 	size := func(i int) int { return (x.Shape[2+i]+2*c.Pad[i]-c.Kernel[i])/c.Stride + 1 }
 	at := attrs{"kernel_shape": c.Kernel[:], "pads": c.Pad[:], "stride": c.Stride, "epsilon": eps}
-	return m.ops(BlockedDomain, "ConvBatchNormRelu", x.DType, [][]int{{x.Shape[0], c.Out / block, size(0), size(1), block}}, at,
-		x, m.In("conv").Param("weight", c.Out, in, c.Kernel[0], c.Kernel[1]),
-		bn.Param("weight", c.Out), bn.Param("bias", c.Out), bn.Param("running_mean", c.Out), bn.Param("running_var", c.Out))[0]
+	weights := []Value{m.In("conv").Param("weight", c.Out, in, c.Kernel[0], c.Kernel[1]),
+		bn.Param("weight", c.Out), bn.Param("bias", c.Out), bn.Param("running_mean", c.Out), bn.Param("running_var", c.Out)}
+	shape := []int{x.Shape[0], c.Out / block, size(0), size(1), block}
+	return m.ops(BlockedDomain, "ConvBatchNormRelu", x.DType, [][]int{shape}, at, append(weights, xs...)...)[0]
 }
 
 // blockedPool is a pool of a blocked image.
