@@ -39,7 +39,7 @@ func (b *bench) pipeline() error {
 	defer x.close()
 	b.header("256×256 images from", "images/s", "inside the network", "decoding and resizing, ms an image on one core")
 	for i, kind := range []string{"npz", "png", "jpg"} {
-		path, err := b.writeImages(kind, 8*featureBatch)
+		path, err := b.writeImages(kind, 24*featureBatch)
 		if err != nil {
 			return err
 		}

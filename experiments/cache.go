@@ -22,7 +22,7 @@ const cacheLimit = 16 << 30
 // given by a hash or an id of theirs.
 func (x *extractor) featuresKey(images string) ([]byte, error) {
 	runtime, err := ort.RuntimeVersion()
-	key := sha256.Sum256(fmt.Appendf(nil, "features 3 %s %s %s", images, x.key(), runtime))
+	key := sha256.Sum256(fmt.Appendf(nil, "features 4 %s %s %s %s", images, x.key(), runtime, ort.Kernels()))
 	return key[:], err
 }
 

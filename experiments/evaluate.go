@@ -269,7 +269,11 @@ func relative(warning string, ref, gen *eval.Features) string {
 // versions are those of everything that computes.
 func versions() (map[string]string, error) {
 	runtime, err := ort.RuntimeVersion()
-	return map[string]string{"sagbench": version, "sampling": fmt.Sprint(samplingVersion), "onnxruntime": runtime}, err
+	v := map[string]string{"sagbench": version, "sampling": fmt.Sprint(samplingVersion), "onnxruntime": runtime}
+	if k := ort.Kernels(); k != "" {
+		v["kernels"] = k
+	}
+	return v, err
 }
 
 // hashes remembers the sha256 of files and folders by path, for the time of one command.

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"sagbench/configs"
 	"sagbench/eval"
 	"sagbench/eval/images"
@@ -122,38 +124,37 @@ func referenceParts(metrics []configs.Named[eval.Metric]) parts {
 	return generatedParts(without)
 }
 
-// features streams the images through the network: they are decoded and resized
-// ahead of it. Rows of pool features are kept only where they are wanted; of
-// everything else statistics are accumulated.
+// features streams the images through the network: the next ones are decoded and
+// resized while it computes. Rows of pool features are kept only where they are
+// wanted; of everything else statistics are accumulated.
 func (x *extractor) features(ctx context.Context, from source, opt images.Options, want parts, tick func(int)) (*eval.Features, images.Report, error) {
 	c := newCollector(x, want, from.n)
-	batch := tensor.New(append([]int{featureBatch}, x.net.InputShape()...)...)
-	filled := 0
-	flush := func() error {
-		if filled == 0 {
-			return nil
-		}
-		out, err := x.net.Run(ctx, batch.Slice(0, filled), c.outputs...)
-		if err != nil {
-			return err
-		}
-		n := filled
-		filled = 0
-		tick(n)
-		return c.add(out)
+	g, ctx := errgroup.WithContext(ctx)
+	full, free := make(chan tensor.Tensor), make(chan tensor.Tensor, 2)
+	for range cap(free) {
+		free <- tensor.New(append([]int{featureBatch}, x.net.InputShape()...)...)
 	}
-	load := images.Loader[[]float32]{Ahead: featureBatch, SkipBroken: opt.SkipBroken, Prepare: x.input}
-	report, err := load.Run(ctx, from.images, func(in []float32) error {
-		copy(batch.Row(filled), in)
-		if filled++; filled < featureBatch {
-			return nil
+	g.Go(func() error {
+		for batch := range full {
+			out, err := x.net.Run(ctx, batch, c.outputs...)
+			if err != nil {
+				return err
+			}
+			free <- batch
+			tick(batch.Rows())
+			if err := c.add(out); err != nil {
+				return err
+			}
 		}
-		return flush()
+		return nil
 	})
-	if err == nil {
-		err = flush()
-	}
-	if err != nil {
+	var report images.Report
+	g.Go(func() (err error) {
+		defer close(full)
+		report, err = x.batches(ctx, from, opt, free, full)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, report, images.At(err, from.name)
 	}
 	f, err := c.features()
@@ -161,6 +162,41 @@ func (x *extractor) features(ctx context.Context, from source, opt images.Option
 		err = fmt.Errorf("%s: %w", from.name, err)
 	}
 	return f, report, err
+}
+
+// batches fills those that are free with images and hands them on.
+func (x *extractor) batches(ctx context.Context, from source, opt images.Options, free <-chan tensor.Tensor, full chan<- tensor.Tensor) (images.Report, error) {
+	var batch tensor.Tensor
+	filled := 0
+	flush := func() error {
+		n := filled
+		filled = 0
+		select {
+		case full <- batch.Slice(0, n):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	load := images.Loader[[]float32]{Ahead: featureBatch, SkipBroken: opt.SkipBroken, Prepare: x.input}
+	report, err := load.Run(ctx, from.images, func(in []float32) error {
+		if filled == 0 {
+			select {
+			case batch = <-free:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		copy(batch.Row(filled), in)
+		if filled++; filled < featureBatch {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil && filled > 0 {
+		err = flush()
+	}
+	return report, err
 }
 
 // input is an image as the network takes it.

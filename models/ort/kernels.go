@@ -13,6 +13,9 @@ import (
 // these options: on the CPU, if it is one that package kernels is for.
 func (o Options) Blocked() bool { return o.device() == "cpu" && kernels.Name() != "" }
 
+// Kernels names what computes these operators on this processor; "" for none.
+func Kernels() string { return kernels.Name() }
+
 // addKernels makes those operators known to the session that o will make.
 func addKernels(o *rt.SessionOptions) error {
 	library, err := libraryPath()
