@@ -3,7 +3,10 @@ package models
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"sagbench/models/tensor"
 )
@@ -80,30 +83,46 @@ type resampler interface {
 
 // resized are images [N,3,size,size] in the range before the network's.
 func (r resizer) resized(images Images, size int) []float32 {
+	return r.each(images, size, func([]float32) {})
+}
+
+// input is what the network looks at, [N,3,size,size].
+func (r resizer) input(images Images, size int) []float32 {
+	return r.each(images, size, func(plane []float32) {
+		for i, v := range plane {
+			plane[i] = float32(v*r.scale) + r.shift
+		}
+	})
+}
+
+// each resizes the images, at once where there are several, and calls finish
+// with each of their planes.
+func (r resizer) each(images Images, size int, finish func(plane []float32)) []float32 {
 	var level [256]float32
 	for i := range level {
 		level[i] = float32(i) / r.divisor
 	}
 	pixels := images.Height * images.Width
 	out := make([]float32, images.N*3*size*size)
-	src := make([]float32, pixels)
-	for i := range images.N * 3 {
-		in := images.Pixels[i/3*pixels*3+i%3:]
-		for p := range src {
-			src[p] = level[in[3*p]]
-		}
-		r.resample.plane(out[i*size*size:][:size*size], size, src, images.Height, images.Width)
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for n := range images.N {
+		g.Go(func() error {
+			src := make([]float32, pixels)
+			for c := range 3 {
+				in := images.Pixels[n*pixels*3+c:]
+				for p := range src {
+					src[p] = level[in[3*p]]
+				}
+				plane := out[(n*3+c)*size*size:][:size*size]
+				r.resample.plane(plane, size, src, images.Height, images.Width)
+				finish(plane)
+			}
+			return nil
+		})
 	}
+	g.Wait()
 	return out
-}
-
-// input is what the network looks at, [N,3,size,size].
-func (r resizer) input(images Images, size int) []float32 {
-	x := r.resized(images, size)
-	for i, v := range x {
-		x[i] = float32(v*r.scale) + r.shift
-	}
-	return x
 }
 
 // A bilinear resampler has for each pixel of the result a position in the
