@@ -3,6 +3,8 @@ package eval
 import (
 	"fmt"
 	"math"
+	"slices"
+	"sync/atomic"
 )
 
 // Stats are the mean and the covariance of a set of features of D dimensions.
@@ -33,7 +35,9 @@ const (
 	// which the features arrive.
 	batchRows = 1024
 	// panelRows bounds the rows of a product of which only a triangle is used.
-	panelRows = 512
+	panelRows = 256
+	// lineFloats are in a line of the cache: columns that are read together.
+	lineFloats = 16
 )
 
 // An Accumulator computes Stats from features that arrive in batches, in one
@@ -76,19 +80,24 @@ func (a *Accumulator) Add(rows []float32) error {
 	if err := checkFinite(rows, a.d, a.seen); err != nil {
 		return err
 	}
+	a.seen += len(rows) / a.d
+	if a.seen <= a.d {
+		a.rows = append(a.rows, rows...)
+	} else {
+		a.rows = nil
+	}
+	parallel(a.d, func(from, to int) {
+		for at := 0; at < len(rows); at += a.d {
+			sum := a.sum32[from:to]
+			for j, v := range rows[at+from : at+to] {
+				sum[j] += v
+			}
+		}
+	})
 	for len(rows) > 0 {
-		row := rows[:a.d]
-		rows = rows[a.d:]
-		for j, v := range row {
-			a.sum32[j] += v
-		}
-		a.batch = append(a.batch, row...)
-		a.seen++
-		if a.seen <= a.d {
-			a.rows = append(a.rows, row...)
-		} else {
-			a.rows = nil
-		}
+		n := min(len(rows), batchRows*a.d-len(a.batch))
+		a.batch = append(a.batch, rows[:n]...)
+		rows = rows[n:]
 		if len(a.batch) == batchRows*a.d {
 			if err := a.merge(); err != nil {
 				return err
@@ -107,26 +116,34 @@ func (a *Accumulator) merge() error {
 	if a.square == nil {
 		a.square = make([]float64, a.d*a.d)
 	}
-	mean := make([]float64, a.d)
-	for i := range nb {
-		for j, v := range a.batch[i*a.d : (i+1)*a.d] {
-			mean[j] += float64(v)
-		}
-	}
 	total := float64(a.n + nb)
 	weight := math.Sqrt(float64(a.n) * float64(nb) / total)
 	// Column j of the centred batch, and the shift of the means as one row more.
 	columns := make([]float64, a.d*(nb+1))
-	parallel(a.d, func(from, to int) {
-		for j := from; j < to; j++ {
-			m := mean[j] / float64(nb)
-			col := columns[j*(nb+1) : (j+1)*(nb+1)]
+	blocks := (a.d + lineFloats - 1) / lineFloats
+	parallel(blocks, func(from, to int) {
+		for b := from; b < to; b++ {
+			first, last := b*lineFloats, min((b+1)*lineFloats, a.d)
+			var mean [lineFloats]float64
 			for i := range nb {
-				col[i] = float64(a.batch[i*a.d+j]) - m
+				for j, v := range a.batch[i*a.d+first : i*a.d+last] {
+					mean[j] += float64(v)
+				}
 			}
-			delta := m - a.mean[j]
-			col[nb] = weight * delta
-			a.mean[j] += delta * float64(nb) / total
+			for j := range mean {
+				mean[j] /= float64(nb)
+			}
+			to := columns[first*(nb+1):]
+			for i := range nb {
+				for j, v := range a.batch[i*a.d+first : i*a.d+last] {
+					to[j*(nb+1)+i] = float64(v) - mean[j]
+				}
+			}
+			for j := first; j < last; j++ {
+				delta := mean[j-first] - a.mean[j]
+				columns[j*(nb+1)+nb] = weight * delta
+				a.mean[j] += delta * float64(nb) / total
+			}
 		}
 	})
 	a.n += nb
@@ -170,12 +187,16 @@ func (a *Accumulator) Stats() (*Stats, error) {
 	for j, v := range a.sum32 {
 		s.Mean32[j] = v / float32(a.n)
 	}
-	for i := range a.d {
-		for j := i; j < a.d; j++ {
-			v := a.square[i*a.d+j] / float64(a.n-1)
-			s.Cov[i*a.d+j], s.Cov[j*a.d+i] = v, v
+	parallel((a.d+lineFloats-1)/lineFloats, func(from, to int) {
+		for b := from; b < to; b++ {
+			first, last := b*lineFloats, min((b+1)*lineFloats, a.d)
+			for j := range a.d { // the block's rows, of which square holds the upper part
+				for i := first; i < last; i++ {
+					s.Cov[i*a.d+j] = a.square[min(i, j)*a.d+max(i, j)] / float64(a.n-1)
+				}
+			}
 		}
-	}
+	})
 	return s, nil
 }
 
@@ -201,10 +222,19 @@ func (e *NotFiniteError) Error() string {
 // checkFinite looks for the first value of rows [n,d] that is not finite;
 // first is the index of the first image.
 func checkFinite(rows []float32, d, first int) error {
-	for i, v := range rows {
-		if v-v != 0 {
-			return &NotFiniteError{Image: first + i/d, Dim: i % d, Value: v}
+	var found atomic.Bool
+	parallel(len(rows), func(from, to int) {
+		sum := float32(0) // of zeros, or NaN
+		for _, v := range rows[from:to] {
+			sum += v - v
 		}
+		if sum != 0 {
+			found.Store(true)
+		}
+	})
+	if !found.Load() {
+		return nil
 	}
-	return nil
+	i := slices.IndexFunc(rows, func(v float32) bool { return v-v != 0 })
+	return &NotFiniteError{Image: first + i/d, Dim: i % d, Value: rows[i]}
 }
