@@ -22,19 +22,23 @@ func roundHalf(x float64) float64 {
 // roundHalf32 is roundHalf of a float32. It serves for sums and products of
 // two float16 values as well: float32 has more than twice their digits, so
 // that rounding twice changes nothing.
+//
+// Adding 3·2¹² times the power of two below x, at least that of the smallest
+// normal float16, leaves ten bits of x after its first, and taking it away
+// again leaves x rounded to them, without a branch on what x is.
 func roundHalf32(x float32) float32 {
 	const (
-		smallest = 0x38800000 // bits of 2⁻¹⁴, the smallest normal float16
-		largest  = 0x477fe000 // bits of 65504, the largest
+		exponents = 0x7f800000
+		smallest  = 0x38800000 // bits of 2⁻¹⁴, the smallest normal float16
+		largest   = 0x47800000 // bits of 2¹⁶, infinite in float16
 	)
-	bits := math.Float32bits(x)
-	if magnitude := bits &^ (1 << 31); magnitude-smallest < largest-smallest {
-		bits += 0xfff + bits>>13&1
-		return math.Float32frombits(bits &^ 0x1fff)
-	} else if magnitude < smallest { // a multiple of 2⁻²⁴, the last digit of 0.75
-		return x + 0.75 - 0.75
+	power := min(max(math.Float32bits(x)&exponents, smallest), largest)
+	digits := math.Float32frombits(power + 13<<23 + 1<<22)
+	r := x + digits - digits
+	if r > 65504 || r < -65504 {
+		r *= math.MaxFloat32 // infinite
 	}
-	return float32(roundHalf(float64(x)))
+	return r
 }
 
 // halfRow writes row, rounded to float16, to dst.
