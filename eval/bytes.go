@@ -1,12 +1,15 @@
 package eval
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // maxByteDims is how many dimensions a sum of products of bytes may have in int32.
 const maxByteDims = 1 << 16
 
 // byteRows are the rows of a block in 8 bits. With w the row less the centre
-// and ŵ = scale·signed,
+// and ŵ = scale·signed + middle,
 //
 //	u·v ≈ scaleᵢ·scaleⱼ·signedᵢ·signedⱼ + shiftᵢ + shiftⱼ
 //
@@ -15,13 +18,33 @@ type byteRows struct {
 	signed   []int8    // [n,d] in −127…127
 	unsigned []uint8   // [n,d] signed + 128
 	scale    []float32 // [n]
-	shift    []float32 // [n] w·centre + |centre|²/2
+	shift    []float32 // [n] w·centre + |centre|²/2 + scale·Σsigned·middle + d·middle²/2
 	measure
+}
+
+// middleRows is how many rows tell where the middle is: more would not change it
+// by much.
+const middleRows = 1000
+
+// middleOf is the middle between the smallest and the largest element of a row
+// less the centre, on the average. Rectified features reach further above their
+// mean than below it: counted from this middle, the steps of 8 bits are smaller.
+func middleOf(rows, centre []float32) float32 {
+	sum, n := 0.0, len(rows)/len(centre)
+	for row := range slices.Chunk(rows, len(centre)) {
+		low, high := math.Inf(1), math.Inf(-1)
+		for j, v := range row {
+			w := float64(v - centre[j])
+			low, high = min(low, w), max(high, w)
+		}
+		sum += (low + high) / 2
+	}
+	return float32(sum / float64(n))
 }
 
 // quantise prepares the rows in 8 bits; centre is what work still contains, nil
 // where nothing.
-func (b *block) quantise(centre []float32) {
+func (b *block) quantise(centre []float32, middle float32) {
 	q := b.bytes
 	if q == nil {
 		q = &byteRows{}
@@ -33,6 +56,7 @@ func (b *block) quantise(centre []float32) {
 		centre = make([]float32, b.d)
 	}
 	offset := math.Sqrt(dot(centre, centre))
+	middles := math.Abs(float64(middle)) * math.Sqrt(float64(b.d)) // length of a row of it
 	parallel(b.n, func(from, to int) {
 		w := make([]float32, b.d)
 		for i := from; i < to; i++ {
@@ -40,13 +64,17 @@ func (b *block) quantise(centre []float32) {
 				w[j] = v - centre[j]
 			}
 			signed, unsigned := q.signed[i*b.d:(i+1)*b.d], q.unsigned[i*b.d:(i+1)*b.d]
-			scale, square := quantiseRow(signed, unsigned, w)
 			// A part in 2²⁰ more than computed is more than any rounding of it.
 			q.norm[i] = math.Sqrt(dot(w, w)) * (1 + 0x1p-20)
-			q.err[i] = (math.Sqrt(square) + q.norm[i]*0x1p-20) * (1 + 0x1p-20)
-			q.span[i] = q.norm[i] + q.err[i] + offset
+			shift := (offset*offset+middles*middles)/2 + dot(w, centre)
+			for j := range w {
+				w[j] -= middle
+			}
+			scale, sum, square := quantiseRow(signed, unsigned, w)
+			q.err[i] = (math.Sqrt(square) + (q.norm[i]+middles)*0x1p-20) * (1 + 0x1p-20)
+			q.span[i] = q.norm[i] + q.err[i] + offset + middles
 			q.scale[i] = scale
-			q.shift[i] = float32(dot(w, centre) + offset*offset/2)
+			q.shift[i] = float32(shift + float64(scale)*float64(middle)*float64(sum))
 		}
 	})
 	q.summarise()
@@ -54,13 +82,14 @@ func (b *block) quantise(centre []float32) {
 }
 
 // quantiseRow rounds w to multiples of a 127th of its largest element, and
-// returns that and Σ(w−ŵ)².
-func quantiseRow(signed []int8, unsigned []uint8, w []float32) (scale float32, square float64) {
-	largest := float32(0)
+// returns that, the sum of the multiples and Σ(w−ŵ)².
+func quantiseRow(signed []int8, unsigned []uint8, w []float32) (scale float32, sum int, square float64) {
+	const magnitude = 1<<31 - 1
+	bits := uint32(0) // ordered as the numbers are
 	for _, v := range w {
-		largest = max(largest, v, -v)
+		bits = max(bits, math.Float32bits(v)&magnitude)
 	}
-	scale = largest / 127
+	scale = math.Float32frombits(bits) / 127
 	inverse := 1 / scale
 	if scale < 0x1p-120 { // so that neither is zero or infinite
 		scale, inverse = 0, 0
@@ -72,10 +101,11 @@ func quantiseRow(signed []int8, unsigned []uint8, w []float32) (scale float32, s
 		r := v*inverse + round
 		x := int8(math.Float32bits(r))
 		signed[j], unsigned[j] = x, uint8(x)^0x80
+		sum += int(x)
 		e := float64(v - scale*(r-round))
 		s0, s1 = s1, s0+e*e
 	}
-	return scale, s0 + s1
+	return scale, sum, s0 + s1
 }
 
 // estimate turns the exact products of bytes of rows i… of u with rows j… of v

@@ -17,6 +17,7 @@ type scan struct {
 	rows     int // of a block
 	side     int // of a tile
 	centre   []float32
+	middle   float32 // see middleOf
 	tile     []float32
 	ready    []*block // prepared last, at most two
 
@@ -48,6 +49,7 @@ func newScan(ctx context.Context, kind Distance, products Products, features []f
 			s.centre[from+j] = float32(v / float64(n))
 		}
 	})
+	s.middle = middleOf(features[:min(n, middleRows)*d], s.centre)
 	return s
 }
 
@@ -81,9 +83,9 @@ func (s *scan) prepare(kind Distance, raw []float32, first int, used *block) *bl
 	case s.bytes == nil:
 		b.bytes = nil
 	case kind == DistanceF32:
-		b.quantise(nil)
+		b.quantise(nil, s.middle)
 	default:
-		b.quantise(s.centre)
+		b.quantise(s.centre, s.middle)
 	}
 	return b
 }
