@@ -19,7 +19,7 @@ type measure struct {
 	span []float64 // what rounding errors are relative to, at least norm
 	unit float64
 
-	maxNorm, maxSpan, maxErr float64 // maxErr is the largest err/norm
+	maxNorm, maxSpan float64
 }
 
 func newMeasure(n int) measure {
@@ -30,9 +30,6 @@ func newMeasure(n int) measure {
 func (m *measure) summarise() {
 	for i, norm := range m.norm {
 		m.maxNorm, m.maxSpan = max(m.maxNorm, norm), max(m.maxSpan, m.span[i])
-		if norm > 0 {
-			m.maxErr = max(m.maxErr, m.err[i]/norm)
-		}
 	}
 }
 
@@ -79,13 +76,14 @@ func (p pair) refined(i, j int) (low, high float64) {
 
 // A screen tells in float32 which products may matter: those for which
 //
-//	c + weightᵢ·sizeⱼ ≥ (addᵢ + addⱼ − d − slack(i,d))/2
+//	c + errᵢ·normⱼ + (normᵢ+errᵢ)·errⱼ ≥ (addᵢ + addⱼ − d − slack(i,d))/2
 //
 // where d is the largest distance that does, and those from beyond on.
 type screen struct {
 	pair
-	weight []float32 // of the rows of u
-	size   []float32 // of the rows of v
+	rows, columns   *measure  // of the forms of u and v
+	errors, lengths []float32 // err and norm + err of the rows of u
+	size, err       []float32 // norm and err of the rows of v
 	// beyond is the product from which doubling it overflows float16, so that
 	// the estimate add + add − 2·product says nothing; +Inf where none can be.
 	beyond float32
@@ -93,12 +91,13 @@ type screen struct {
 
 func newScreen(p pair) screen {
 	u, v := p.measures()
-	s := screen{pair: p, weight: make([]float32, p.u.n), size: make([]float32, p.v.n), beyond: float32(math.Inf(1))}
-	for i := range s.weight {
-		s.weight[i] = float32(u.err[i] + (u.norm[i]+u.err[i])*v.maxErr)
+	s := screen{pair: p, rows: u, columns: v, errors: make([]float32, p.u.n), lengths: make([]float32, p.u.n),
+		size: make([]float32, p.v.n), err: make([]float32, p.v.n), beyond: float32(math.Inf(1))}
+	for i := range s.errors {
+		s.errors[i], s.lengths[i] = float32(u.err[i]), float32(u.norm[i]+u.err[i])
 	}
 	for j := range s.size {
-		s.size[j] = float32(v.norm[j])
+		s.size[j], s.err[j] = float32(v.norm[j]), float32(v.err[j])
 	}
 	if largest := p.u.maxNorm * p.v.maxNorm; p.u.half != nil && largest*(1+p.u.unit) >= 32000 {
 		s.beyond = float32(32000 - u.unit*u.maxSpan*v.maxSpan)
@@ -113,7 +112,7 @@ func (s *screen) enclose(i, j int, c float32) (low, high float64) {
 	if !s.rough {
 		return s.bounds(i, j, c)
 	}
-	u, v := s.measures()
+	u, v := s.rows, s.columns
 	e := omitted(u, v, i, j)
 	if float64(c)+e >= float64(s.beyond) {
 		return 0, math.Inf(1)
@@ -146,13 +145,46 @@ func (s *screens) of(t tile) *screen {
 }
 
 // threshold bounds the products of row i of u, less half add of the row of v,
-// that can give a distance of at most d.
+// that can give a distance of at most d, or whose estimate says nothing.
 func (s *screens) threshold(i int, d float64) float32 {
-	slack := s.fine.slack(i, d)
+	slack, beyond := s.fine.slack(i, d), float64(s.fine.beyond)
 	if s.rough.u != nil {
-		slack = max(slack, s.rough.slack(i, d))
+		slack, beyond = max(slack, s.rough.slack(i, d)), min(beyond, float64(s.rough.beyond))
 	}
-	return float32((s.fine.u.add[i] - d - slack) / 2)
+	return float32(min((s.fine.u.add[i]-d-slack)/2, beyond-s.fine.v.maxAdd/2))
+}
+
+// A reach says which products matter to the rows of a block: that of row i with
+// row j of the other block where it is at least limit[i] + half[j] of the other.
+type reach struct{ limit, half []float32 }
+
+func newReach(b *block) reach {
+	r := reach{limit: make([]float32, b.n), half: make([]float32, b.n)}
+	for i, add := range b.add {
+		r.half[i] = float32(add / 2)
+	}
+	return r
+}
+
+// pass finds the pairs of a patch whose product c may matter to row i of u, and
+// calls toU, or to row j of v, and calls toV. toU may move the limit of its row.
+func (s *screen) pass(t tile, p patch, u, v reach, toU, toV func(i, j int, c float32)) {
+	first, n := t.j+p.j0, p.j1-p.j0
+	size, err, limit, half := s.size[first:][:n], s.err[first:][:n], v.limit[first:][:n], v.half[first:][:n]
+	buffer := make([]float32, n)
+	for i := t.i + p.i0; i < t.i+p.i1; i++ {
+		errI, length, limitI, halfI := s.errors[i], s.lengths[i], u.limit[i], u.half[i]
+		for x, c := range t.row(i, first, first+n, buffer)[:n] {
+			most := c + errI*size[x] + length*err[x]
+			if most >= limitI+half[x] {
+				toU(i, first+x, c)
+				limitI = u.limit[i]
+			}
+			if most >= limit[x]+halfI {
+				toV(i, first+x, c)
+			}
+		}
+	}
 }
 
 // slack bounds, for row i of u and every row of v, what a screen leaves out of

@@ -108,16 +108,13 @@ func quantiseRow(signed []int8, unsigned []uint8, w []float32) (scale float32, s
 	return scale, sum, s0 + s1
 }
 
-// estimate turns the exact products of bytes of rows i… of u with rows j… of v
-// into products of the rows.
-func (t tile) estimate(products []int32, u, v *byteRows) {
-	scale, shift := v.scale[t.j:t.j+t.cols], v.shift[t.j:t.j+t.cols]
-	parallel(t.rows, func(from, to int) {
-		for i := from; i < to; i++ {
-			a, b, out := u.scale[t.i+i], u.shift[t.i+i], t.row(i)
-			for x, q := range products[i*t.cols : (i+1)*t.cols] {
-				out[x] = float32(q)*(a*scale[x]) + (b + shift[x])
-			}
-		}
-	})
+// estimate turns the exact products of the bytes of row i of u with rows j… of
+// v into products of the rows.
+func (p pair) estimate(products []float32, sums []int32, i, j int) {
+	u, v := p.u.bytes, p.v.bytes
+	a, b, scale, shift := u.scale[i], u.shift[i], v.scale[j:][:len(sums)], v.shift[j:][:len(sums)]
+	products = products[:len(sums)]
+	for x, q := range sums {
+		products[x] = float32(q)*(a*scale[x]) + (b + shift[x])
+	}
 }

@@ -35,8 +35,9 @@ const (
 	// evaluatorRows is the row_batch_size and col_batch_size of the evaluator's
 	// ManifoldEstimator: the unit in which a float16 overflow is redone.
 	evaluatorRows = 10000
-	// tileRows divides a block so that a tile of products stays small.
-	tileRows = 1250
+	// tileRows divides a block so that a tile of products stays small; a multiple
+	// of 64 suits the products' kernels.
+	tileRows = 1280
 )
 
 // A block is a number of consecutive features, ready for products.

@@ -26,16 +26,18 @@ func (s *scan) manifolds(ref, gen []float32, refRadii, genRadii [][]float64, str
 			if err != nil {
 				return nil, err
 			}
-			c := s.newContains(p, refRadii, genRadii, strict)
-			if err := c.scan(s, total); err != nil {
+			if err := s.newContains(p, refRadii, genRadii, strict).scan(s, total.inRef, total.inGen); err != nil {
 				return nil, err
 			}
 		}
 	}
 	out := make([]manifoldCount, ks)
 	for k := range out {
-		out[k] = manifoldCount{refHolds: count(total.refHolds[k]), genIn: count(total.genIn[k]),
-			refIn: count(total.refIn[k]), pairs: total.pairs[k]}
+		out[k] = manifoldCount{genIn: count(total.genIn[k]), refIn: count(total.refIn[k])}
+		for _, held := range total.held[k] {
+			out[k].refHolds += min(held, 1)
+			out[k].pairs += held
+		}
 	}
 	return out, nil
 }
@@ -49,39 +51,38 @@ func count(flags []bool) (n int) {
 	return n
 }
 
-// hits are the findings of one worker; they are joined by or and by addition.
+// hits are the findings on all pairs, for each k and row.
 type hits struct {
-	refHolds, genIn, refIn [][]bool // for each k, a flag a row
-	pairs                  []int
+	held         [][]int // generated rows in the ball of a reference row
+	genIn, refIn [][]bool
 }
 
 func newHits(ks, n, m int) *hits {
-	flags := func(n int) [][]bool {
-		f := make([][]bool, ks)
-		for k := range f {
-			f[k] = make([]bool, n)
-		}
-		return f
+	h := &hits{}
+	for range ks {
+		h.held = append(h.held, make([]int, n))
+		h.genIn = append(h.genIn, make([]bool, m))
+		h.refIn = append(h.refIn, make([]bool, n))
 	}
-	return &hits{refHolds: flags(n), genIn: flags(m), refIn: flags(n), pairs: make([]int, ks)}
+	return h
 }
 
-// join adds the findings of a worker on rows of a pair.
-func (h *hits) join(w *hits, u, v *block) {
-	or := func(dst, src [][]bool, first int) {
-		for k := range dst {
-			for i, f := range src[k] {
-				if f {
-					dst[k][first+i] = true
-				}
-			}
+// inRef counts a pair if the generated row lies in the reference row's ball.
+func (h *hits) inRef(n neighbour) {
+	for k := range h.held {
+		if n.within(n.ref[k][n.i]) {
+			h.held[k][n.u.first+n.i]++
+			h.genIn[k][n.v.first+n.j] = true
 		}
 	}
-	or(h.refHolds, w.refHolds, u.first)
-	or(h.refIn, w.refIn, u.first)
-	or(h.genIn, w.genIn, v.first)
-	for k, n := range w.pairs {
-		h.pairs[k] += n
+}
+
+// inGen counts a pair if the reference row lies in the generated row's ball.
+func (h *hits) inGen(n neighbour) {
+	for k := range h.refIn {
+		if in := &h.refIn[k][n.u.first+n.i]; !*in {
+			*in = n.within(n.gen[k][n.j])
+		}
 	}
 }
 
@@ -91,61 +92,51 @@ type contains struct {
 	screens
 	ref, gen           [][]float64 // radii, for each k, of the rows of the blocks
 	strict             bool
-	refLimit, genLimit []float32 // a product that cannot reach refLimit[i]+genHalf[j] is outside every ball of i
-	refHalf, genHalf   []float32
+	refReach, genReach reach // the products outside these are outside every ball
 	refined            *atomic.Int64
 }
 
 func (s *scan) newContains(p pair, ref, gen [][]float64, strict bool) *contains {
 	c := &contains{pair: p, screens: newScreens(p), strict: strict, refined: &s.refined}
 	back := newScreens(p.swapped())
-	c.ref, c.refLimit, c.refHalf = c.limits(ref)
-	c.gen, c.genLimit, c.genHalf = back.limits(gen)
+	c.ref, c.refReach = c.limits(ref)
+	c.gen, c.genReach = back.limits(gen)
 	return c
 }
 
 // limits cuts the radii of u out and bounds the products that can lie inside.
-func (s *screens) limits(radii [][]float64) (cut [][]float64, limit, half []float32) {
+func (s *screens) limits(radii [][]float64) (cut [][]float64, r reach) {
 	u := s.fine.u
-	cut = make([][]float64, len(radii))
-	for k := range radii {
-		cut[k] = radii[k][u.first : u.first+u.n]
+	for _, k := range radii {
+		cut = append(cut, k[u.first:u.first+u.n])
 	}
-	limit, half = make([]float32, u.n), make([]float32, u.n)
+	r = newReach(u)
 	for i := range u.n {
 		largest := math.Inf(-1)
 		for k := range cut {
 			largest = max(largest, cut[k][i])
 		}
-		limit[i] = s.threshold(i, largest)
-		half[i] = float32(u.add[i] / 2)
+		r.limit[i] = s.threshold(i, largest)
 	}
-	return cut, limit, half
+	return cut, r
 }
 
-// scan tests all pairs of rows and joins the findings to total.
-func (c *contains) scan(s *scan, total *hits) error {
-	ks := len(c.ref)
-	workers := make(chan *hits, 1<<10) // idle ones
-	err := s.tiles(c.pair, false, func(t tile) {
-		parallel(t.rows, func(from, to int) {
-			var w *hits
-			select {
-			case w = <-workers:
-			default:
-				w = newHits(ks, c.u.n, c.v.n)
+// scan calls inRef for the pairs whose generated row may lie in the ball of the
+// reference row, inGen for those the other way round; never at the same time
+// for pairs that have a row in common.
+func (c *contains) scan(s *scan, inRef, inGen func(neighbour)) error {
+	return s.tiles(c.pair, false, func(t tile) {
+		screen := c.of(t)
+		enclosed := func(visit func(neighbour)) func(i, j int, product float32) {
+			return func(i, j int, product float32) {
+				n := neighbour{contains: c, i: i, j: j, rough: t.rough}
+				n.low, n.high = screen.enclose(i, j, product)
+				visit(n)
 			}
-			for i := from; i < to; i++ {
-				c.near(t, i, func(n neighbour) { w.add(c, n) })
-			}
-			workers <- w
-		})
+		}
+		toRef, toGen := enclosed(inRef), enclosed(inGen)
+		t.patches(func(p patch) { screen.pass(t, p, c.refReach, c.genReach, toRef, toGen) })
 	})
-	close(workers)
-	for w := range workers {
-		total.join(w, c.u, c.v)
-	}
-	return err
 }
 
 // A neighbour is a pair of rows that may lie in each other's balls: row i of
@@ -155,20 +146,6 @@ type neighbour struct {
 	i, j      int
 	low, high float64
 	rough     bool
-}
-
-// near calls visit for what is near row i of a tile.
-func (c *contains) near(t tile, i int, visit func(neighbour)) {
-	s, row := c.of(t), t.i+i
-	genHalf, genLimit, size := c.genHalf[t.j:t.j+t.cols], c.genLimit[t.j:t.j+t.cols], s.size[t.j:t.j+t.cols]
-	refHalf, refLimit, weight, beyond := c.refHalf[row], c.refLimit[row], s.weight[row], s.beyond
-	for x, v := range t.row(i) {
-		if most := v + weight*size[x]; most >= refLimit+genHalf[x] || most >= genLimit[x]+refHalf || most >= beyond {
-			n := neighbour{contains: c, i: row, j: t.j + x, rough: s.rough}
-			n.low, n.high = s.enclose(n.i, n.j, v)
-			visit(n)
-		}
-	}
 }
 
 // within compares the distance with a radius, in float64 where its bounds do
@@ -185,19 +162,6 @@ func (n *neighbour) within(radius float64) bool {
 		n.high = n.low
 	}
 	return n.less(n.low, radius)
-}
-
-func (w *hits) add(c *contains, n neighbour) {
-	for k := range c.ref {
-		if n.within(c.ref[k][n.i]) {
-			w.pairs[k]++
-			w.refHolds[k][n.i] = true
-			w.genIn[k][n.j] = true
-		}
-		if !w.refIn[k][n.i] && n.within(c.gen[k][n.j]) {
-			w.refIn[k][n.i] = true
-		}
-	}
 }
 
 func (c *contains) less(distance, radius float64) bool {

@@ -223,7 +223,7 @@ func TestManifoldsAreExact(t *testing.T) {
 	for name, set := range hardSets(r) {
 		ref, gen := set[0], set[1]
 		for _, kind := range []Distance{DistanceF32, DistanceFP16, DistanceADM} {
-			for _, cut := range [][2]int{{10000, 1250}, {33, 7}} {
+			for _, cut := range [][2]int{{evaluatorRows, tileRows}, {33, 7}} {
 				for _, crowded := range []float64{0, 0.1, 1} { // 0: without bytes
 					s := newScan(t.Context(), kind, worst{r: r, bytes: crowded > 0}, ref, d)
 					s.rows, s.side, s.crowded = cut[0], cut[1], crowded
@@ -267,6 +267,36 @@ func testManifolds(t *testing.T, name string, s *scan, ref, gen []float32) {
 		for i, k := range ks {
 			if want := naiveCount(distances, wantRef[i], wantGen[i], strict); got[i] != want {
 				t.Errorf("%s, %s, blocks of %d, k = %d, strict %v: got %+v, want %+v", name, s.kind, s.rows, k, strict, got[i], want)
+			}
+		}
+	}
+}
+
+// Products that come from 8 bits are within their bounds, in whole tiles and in
+// those that the end of a block cuts short.
+func TestByteBounds(t *testing.T) {
+	const d, side = 24, 32
+	r := rand.New(rand.NewPCG(2, 2))
+	for name, set := range hardSets(r) {
+		for _, kind := range []Distance{DistanceF32, DistanceADM} {
+			s := newScan(t.Context(), kind, worst{r: r, bytes: true}, set[0], d)
+			s.side = side
+			p := pair{kind: kind, u: s.prepare(kind, set[0], 0, nil), v: s.prepare(kind, set[1], 0, nil)}
+			err := s.tiles(p, false, func(tile tile) {
+				u, v := tile.measures()
+				buffer := make([]float32, tile.cols)
+				for i := tile.i; i < tile.i+tile.rows; i++ {
+					for x, c := range tile.row(i, tile.j, tile.j+tile.cols, buffer) {
+						j := tile.j + x
+						want, allowed := dot(p.u.row(i), p.v.row(j)), omitted(u, v, i, j)+u.unit*u.span[i]*v.span[j]
+						if math.Abs(float64(c)-want) > allowed {
+							t.Errorf("%s, %s: rows %d and %d: %v, want %v ± %g", name, kind, i, j, c, want, allowed)
+						}
+					}
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
 		}
 	}

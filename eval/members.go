@@ -1,9 +1,6 @@
 package eval
 
-import (
-	"context"
-	"sync/atomic"
-)
+import "context"
 
 // members says what each generated image contributes to the shares of images
 // in balls: what resampling the images needs, without a distance measured
@@ -52,14 +49,7 @@ func (s *scan) members(ref, gen []float32, refRadii, genRadii []float64, strict 
 				return nil, err
 			}
 			c := s.newContains(p, [][]float64{refRadii}, [][]float64{genRadii}, strict)
-			err = s.tiles(p, false, func(t tile) {
-				parallel(t.rows, func(from, to int) {
-					for r := from; r < to; r++ {
-						c.near(t, r, out.add)
-					}
-				})
-			})
-			if err != nil {
+			if err := c.scan(s, out.inRef, out.inGen); err != nil {
 				return nil, err
 			}
 		}
@@ -67,16 +57,18 @@ func (s *scan) members(ref, gen []float32, refRadii, genRadii []float64, strict 
 	return out, nil
 }
 
-// add counts a pair. Rows of the reference have one worker each.
-func (m *members) add(n neighbour) {
-	ref, gen := n.u.first+n.i, n.v.first+n.j
-	inRef, inGen := n.within(n.ref[0][n.i]), n.within(n.gen[0][n.j])
-	if inRef {
-		atomic.AddInt32(&m.pairs[gen], 1)
-		m.holds.add(ref, gen)
+// inRef counts a pair if the generated row lies in the reference row's ball.
+func (m *members) inRef(n neighbour) {
+	if n.within(n.ref[0][n.i]) {
+		m.pairs[n.v.first+n.j]++
+		m.holds.add(n.u.first+n.i, n.v.first+n.j)
 	}
-	if inGen {
-		m.in.add(ref, gen)
+}
+
+// inGen counts a pair if the reference row lies in the generated row's ball.
+func (m *members) inGen(n neighbour) {
+	if n.within(n.gen[0][n.j]) {
+		m.in.add(n.u.first+n.i, n.v.first+n.j)
 	}
 }
 

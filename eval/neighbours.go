@@ -66,23 +66,22 @@ func (s *scan) nearest(u, v *block, found []float64, k int) error {
 // same products unless columns is nil. For a block with itself rows and
 // columns are the same rows, met in tiles on either side of the diagonal.
 func (s *scan) collect(p pair, itself bool, rows, columns *nearest) error {
+	nobody := newReach(p.v)
+	for j := range nobody.limit {
+		nobody.limit[j] = float32(math.Inf(1))
+	}
 	if itself {
 		columns = rows
 	}
 	err := s.tiles(p, itself, func(t tile) {
-		parallel(t.rows, func(from, to int) {
-			for i := from; i < to; i++ {
-				rows.scanRow(t, i)
-			}
-		})
-		if columns == nil || itself && t.i == t.j {
-			return
+		screen := rows.of(t)
+		toRow := func(i, j int, c float32) { rows.offer(screen, i, j, c) }
+		others, toColumn := nobody, func(i, j int, c float32) {}
+		if columns != nil && !(itself && t.i == t.j) {
+			back := columns.of(t)
+			others, toColumn = columns.reach, func(i, j int, c float32) { columns.offer(back, j, i, c) }
 		}
-		parallel(t.cols, func(from, to int) {
-			for i := range t.rows {
-				columns.scanColumn(t, i, from, to)
-			}
-		})
+		t.patches(func(p patch) { screen.pass(t, p, rows.reach, others, toRow, toColumn) })
 	})
 	if err != nil {
 		return err
@@ -104,15 +103,14 @@ type nearest struct {
 	found   []float64 // [n,k+1] sorted
 	upper   []float64 // [n,k+1] sorted: the smallest bounds from above of found and waiting
 	waiting []candidate
-	count   []int     // [n] of waiting [n,room]
-	limits  []float32 // a product that cannot reach limits[i] + half[j] is of no interest
-	half    []float32 // add[j]/2 of the rows of p.v
+	count   []int // [n] of waiting [n,room]
+	reach   reach
 	refined *atomic.Int64
 }
 
 // room is how many candidates a row has at least: enough for what 8 bits leave
 // undecided in usual features, so that few distances are computed for nothing.
-const room = 256
+const room = 128
 
 type candidate struct {
 	low, high float32
@@ -125,15 +123,12 @@ type candidate struct {
 func (s *scan) newNearest(p pair, found []float64, k, side int) *nearest {
 	n := p.u.n
 	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(room, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
-		count: make([]int, n), limits: make([]float32, n), half: make([]float32, p.v.n), refined: &s.refined}
+		count: make([]int, n), reach: newReach(p.u), refined: &s.refined}
 	s.waiting[side] = resized(s.waiting[side], n*r.room)
 	r.waiting = s.waiting[side]
 	r.upper = slices.Clone(r.found)
 	for i := range n {
-		r.limit(i)
-	}
-	for j := range r.half {
-		r.half[j] = float32(p.v.add[j] / 2)
+		r.narrow(i)
 	}
 	return r
 }
@@ -141,40 +136,13 @@ func (s *scan) newNearest(p pair, found []float64, k, side int) *nearest {
 func (r *nearest) top(i int) []float64   { return r.found[i*(r.k+1) : (i+1)*(r.k+1)] }
 func (r *nearest) bound(i int) []float64 { return r.upper[i*(r.k+1) : (i+1)*(r.k+1)] }
 
-// limit sets the threshold of row i to distances that can be among the k+1 smallest.
-func (r *nearest) limit(i int) {
-	r.limits[i] = r.threshold(i, r.bound(i)[r.k])
+// narrow sets the reach of row i to distances that can be among the k+1 smallest.
+func (r *nearest) narrow(i int) {
+	r.reach.limit[i] = r.threshold(i, r.bound(i)[r.k])
 }
 
-// scanRow looks at row i of a tile.
-func (r *nearest) scanRow(t tile, i int) {
-	s := r.of(t)
-	half, size := r.half[t.j:t.j+t.cols], s.size[t.j:t.j+t.cols]
-	row := t.i + i
-	limit, weight, beyond := r.limits[row], s.weight[row], s.beyond
-	for x, c := range t.row(i) {
-		if most := c + weight*size[x]; most >= limit+half[x] || most >= beyond {
-			r.offer(s, row, t.j+x, c)
-			limit = r.limits[row]
-		}
-	}
-}
-
-// scanColumn looks at columns from…to of row j of a tile, which hold distances
-// from rows of p.u to one row of p.v.
-func (r *nearest) scanColumn(t tile, j, from, to int) {
-	s := r.of(t)
-	first, row := t.j+from, t.i+j
-	limits, weights := r.limits[first:t.j+to], s.weight[first:t.j+to]
-	half, size, beyond := r.half[row], s.size[row], s.beyond
-	for x, c := range t.row(j)[from:to] {
-		if most := c + weights[x]*size; most >= limits[x]+half || most >= beyond {
-			r.offer(s, first+x, row, c)
-		}
-	}
-}
-
-// offer considers row j of p.v as a neighbour of row i.
+// offer considers row j of p.v, the product with which is c, as a neighbour of
+// row i.
 func (r *nearest) offer(s *screen, i, j int, c float32) {
 	low, high := s.enclose(i, j, c)
 	bound := r.bound(i)
@@ -183,7 +151,7 @@ func (r *nearest) offer(s *screen, i, j int, c float32) {
 	}
 	if high < bound[r.k] {
 		insert(bound, high)
-		r.limit(i)
+		r.narrow(i)
 	}
 	r.waiting[i*r.room+r.count[i]] = candidate{below(low), above(high), int32(j), s.rough}
 	r.count[i]++
@@ -214,7 +182,7 @@ func (r *nearest) settle(i, keep int) {
 				insert(bound, high)
 			}
 		}
-		r.limit(i)
+		r.narrow(i)
 	}
 	r.count[i] = copy(r.waiting[i*r.room:], list)
 }

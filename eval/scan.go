@@ -3,6 +3,7 @@ package eval
 import (
 	"context"
 	"math"
+	"runtime"
 	"slices"
 	"sync/atomic"
 )
@@ -17,13 +18,13 @@ type scan struct {
 	rows     int // of a block
 	side     int // of a tile
 	centre   []float32
-	middle   float32 // see middleOf
-	tile     []float32
+	middle   float32  // see middleOf
 	ready    []*block // prepared last, at most two
 
 	bytes   ByteProducts   // nil where the products have none, or they decide too little
 	crowded float64        // share of pairs that 8 bits cannot decide from which float32 is faster
-	sums    []int32        // of a tile of bytes
+	tile    []float32      // the products of a tile in float32
+	sums    []int32        // those of a tile in bytes
 	waiting [2][]candidate // of the rows and of the columns of a pair
 	pairs   int64          // of rows in tiles of bytes
 	refined atomic.Int64   // of these, how many 8 bits could not decide
@@ -126,21 +127,21 @@ func (s *scan) overflows(p pair) (bool, error) {
 	err := s.tiles(p, false, func(t tile) {
 		screen := screens.of(t)
 		parallel(t.rows, func(from, to int) {
-			for i := from; i < to && !found.Load(); i++ {
-				r := t.i + i
-				limit := largest - max(screens.fine.slack(r, largest), screen.slack(r, largest))
-				for x, c := range t.row(i) {
+			buffer := make([]float32, t.cols)
+			for i := t.i + from; i < t.i+to && !found.Load(); i++ {
+				limit := largest - max(screens.fine.slack(i, largest), screen.slack(i, largest))
+				for x, c := range t.row(i, t.j, t.j+t.cols, buffer) {
 					j := t.j + x
-					least := float64(c) - float64(screen.weight[r])*float64(screen.size[j])
-					if p.u.add[r]+p.v.add[j]-2*least < limit {
+					least := float64(c) - omitted(screen.rows, screen.columns, i, j)
+					if p.u.add[i]+p.v.add[j]-2*least < limit {
 						continue
 					}
-					low, high := screen.bounds(r, j, c)
+					low, high := screen.bounds(i, j, c)
 					if t.rough && math.IsInf(low, 1) != math.IsInf(high, 1) {
 						s.refined.Add(1)
-						low, high = p.refined(r, j)
+						low, high = p.refined(i, j)
 					}
-					if math.IsInf(low, 1) || math.IsInf(high, 1) && math.IsInf(p.exact(r, j), 1) {
+					if math.IsInf(low, 1) || math.IsInf(high, 1) && math.IsInf(p.exact(i, j), 1) {
 						found.Store(true)
 					}
 				}
@@ -152,17 +153,44 @@ func (s *scan) overflows(p pair) (bool, error) {
 
 // A tile holds the products of rows i… of u with rows j… of v.
 type tile struct {
+	pair
 	i, j, rows, cols int
-	rough            bool      // from 8 bits
-	c                []float32 // [rows,cols]
+	c                []float32 // [rows,cols]; nil where they are rough
+	sums             []int32   // [rows,cols] of bytes, where they are
 }
 
-func (t tile) row(i int) []float32 { return t.c[i*t.cols : (i+1)*t.cols] }
+// row is the products of row i of u with rows from…to of v; buffer has room for
+// them.
+func (t tile) row(i, from, to int, buffer []float32) []float32 {
+	first, last := (i-t.i)*t.cols+from-t.j, (i-t.i)*t.cols+to-t.j
+	if !t.rough {
+		return t.c[first:last]
+	}
+	t.estimate(buffer, t.sums[first:last], i, from)
+	return buffer[:last-first]
+}
+
+// A patch is rows i0…i1 and columns j0…j1 of a tile.
+type patch struct{ i0, i1, j0, j1 int }
+
+// patches calls work for parts that make up the tile, one a core at a time; no
+// two at the same time share rows or columns.
+func (t tile) patches(work func(patch)) {
+	const least = 32 // rows; with fewer, taking turns costs more than the work
+	parts := max(1, min(runtime.GOMAXPROCS(0), t.rows/least, t.cols/least))
+	for turn := range parts {
+		parallel(parts, func(from, to int) {
+			for a := from; a < to; a++ {
+				b := (a + turn) % parts
+				work(patch{a * t.rows / parts, (a + 1) * t.rows / parts, b * t.cols / parts, (b + 1) * t.cols / parts})
+			}
+		})
+	}
+}
 
 // tiles computes the products of a pair tile by tile, in 8 bits while these
 // decide most; symmetric leaves out the tiles below the diagonal.
 func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
-	s.tile = resized(s.tile, min(s.side, p.u.n)*min(s.side, p.v.n))
 	for i := 0; i < p.u.n; i += s.side {
 		start := 0
 		if symmetric {
@@ -172,10 +200,9 @@ func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
 			if err := s.ctx.Err(); err != nil {
 				return err
 			}
-			t := tile{i: i, j: j, rows: min(s.side, p.u.n-i), cols: min(s.side, p.v.n-j)}
-			t.c = s.tile[:t.rows*t.cols]
-			t.rough = s.bytes != nil && p.u.bytes != nil && p.v.bytes != nil
-			if err := s.multiply(p, t); err != nil {
+			p.rough = s.bytes != nil && p.u.bytes != nil && p.v.bytes != nil
+			t := tile{pair: p, i: i, j: j, rows: min(s.side, p.u.n-i), cols: min(s.side, p.v.n-j)}
+			if err := s.multiply(&t); err != nil {
 				return err
 			}
 			visit(t)
@@ -191,15 +218,15 @@ func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
 }
 
 // multiply computes the products of a tile.
-func (s *scan) multiply(p pair, t tile) error {
+func (s *scan) multiply(t *tile) error {
+	n := t.rows * t.cols
 	u, v := [2]int{t.i * s.d, (t.i + t.rows) * s.d}, [2]int{t.j * s.d, (t.j + t.cols) * s.d}
-	if !t.rough {
-		return s.products.Mul32(t.c, p.u.work[u[0]:u[1]], p.v.work[v[0]:v[1]], t.rows, t.cols, s.d)
+	if t.rough {
+		s.sums = resized(s.sums, n)
+		t.sums = s.sums
+		return s.bytes.Mul8(t.sums, t.u.bytes.unsigned[u[0]:u[1]], t.v.bytes.signed[v[0]:v[1]], t.rows, t.cols, s.d)
 	}
-	s.sums = resized(s.sums, len(t.c))
-	err := s.bytes.Mul8(s.sums, p.u.bytes.unsigned[u[0]:u[1]], p.v.bytes.signed[v[0]:v[1]], t.rows, t.cols, s.d)
-	if err == nil {
-		t.estimate(s.sums, p.u.bytes, p.v.bytes)
-	}
-	return err
+	s.tile = resized(s.tile, n)
+	t.c = s.tile
+	return s.products.Mul32(t.c, t.u.work[u[0]:u[1]], t.v.work[v[0]:v[1]], t.rows, t.cols, s.d)
 }
