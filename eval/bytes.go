@@ -15,8 +15,8 @@ const maxByteDims = 1 << 16
 //
 // and the measure, of w, bounds how far that is off.
 type byteRows struct {
-	signed   []int8    // [n,d] in −127…127
-	unsigned []uint8   // [n,d] signed + 128
+	unsigned []uint8   // [n,d] signed + 128, of signed in −127…127
+	columns  []int8    // signed, each tile of rows transposed: [d,rows]
 	scale    []float32 // [n]
 	shift    []float32 // [n] w·centre + |centre|²/2 + scale·Σsigned·middle + d·middle²/2
 	measure
@@ -42,14 +42,14 @@ func middleOf(rows, centre []float32) float32 {
 	return float32(sum / float64(n))
 }
 
-// quantise prepares the rows in 8 bits; centre is what work still contains, nil
-// where nothing.
-func (b *block) quantise(centre []float32, middle float32) {
+// quantise prepares the rows in 8 bits, in tiles of side rows; centre is what
+// work still contains, nil where nothing.
+func (b *block) quantise(centre []float32, middle float32, side int) {
 	q := b.bytes
 	if q == nil {
 		q = &byteRows{}
 	}
-	*q = byteRows{signed: resized(q.signed, b.n*b.d), unsigned: resized(q.unsigned, b.n*b.d),
+	*q = byteRows{unsigned: resized(q.unsigned, b.n*b.d), columns: resized(q.columns, b.n*b.d),
 		scale: make([]float32, b.n), shift: make([]float32, b.n), measure: newMeasure(b.n)}
 	q.unit = 0x1p-20 // a few roundings in float32
 	if centre == nil {
@@ -63,18 +63,23 @@ func (b *block) quantise(centre []float32, middle float32) {
 			for j, v := range b.row(i) {
 				w[j] = v - centre[j]
 			}
-			signed, unsigned := q.signed[i*b.d:(i+1)*b.d], q.unsigned[i*b.d:(i+1)*b.d]
+			unsigned := q.unsigned[i*b.d : (i+1)*b.d]
 			// A part in 2²⁰ more than computed is more than any rounding of it.
 			q.norm[i] = math.Sqrt(dot(w, w)) * (1 + 0x1p-20)
 			shift := (offset*offset+middles*middles)/2 + dot(w, centre)
 			for j := range w {
 				w[j] -= middle
 			}
-			scale, sum, square := quantiseRow(signed, unsigned, w)
+			scale, sum, square := quantiseRow(unsigned, w)
 			q.err[i] = (math.Sqrt(square) + (q.norm[i]+middles)*0x1p-20) * (1 + 0x1p-20)
 			q.span[i] = q.norm[i] + q.err[i] + offset + middles
 			q.scale[i] = scale
 			q.shift[i] = float32(shift + float64(scale)*float64(middle)*float64(sum))
+			tile := i / side * side // its first row
+			column, rows := q.columns[tile*b.d+i-tile:], min(side, b.n-tile)
+			for j, x := range unsigned {
+				column[j*rows] = int8(x ^ 0x80)
+			}
 		}
 	})
 	q.summarise()
@@ -83,7 +88,7 @@ func (b *block) quantise(centre []float32, middle float32) {
 
 // quantiseRow rounds w to multiples of a 127th of its largest element, and
 // returns that, the sum of the multiples and Σ(w−ŵ)².
-func quantiseRow(signed []int8, unsigned []uint8, w []float32) (scale float32, sum int, square float64) {
+func quantiseRow(unsigned []uint8, w []float32) (scale float32, sum int, square float64) {
 	const magnitude = 1<<31 - 1
 	bits := uint32(0) // ordered as the numbers are
 	for _, v := range w {
@@ -96,11 +101,11 @@ func quantiseRow(signed []int8, unsigned []uint8, w []float32) (scale float32, s
 	}
 	const round = 3 << 22 // adding it leaves an integer in the last bits
 	var s0, s1 float64
-	signed, unsigned = signed[:len(w)], unsigned[:len(w)]
+	unsigned = unsigned[:len(w)]
 	for j, v := range w {
 		r := v*inverse + round
 		x := int8(math.Float32bits(r))
-		signed[j], unsigned[j] = x, uint8(x)^0x80
+		unsigned[j] = uint8(x) ^ 0x80
 		sum += int(x)
 		e := float64(v - scale*(r-round))
 		s0, s1 = s1, s0+e*e

@@ -16,7 +16,7 @@ func (w worst) Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error {
 		for j := range n {
 			dst[i*n+j] = 0
 			for x := range k {
-				dst[i*n+j] += (int32(a[i*k+x]) - 128) * int32(b[j*k+x])
+				dst[i*n+j] += (int32(a[i*k+x]) - 128) * int32(b[x*n+j])
 			}
 		}
 	}

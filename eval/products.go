@@ -28,10 +28,10 @@ type Products interface {
 // ByteProducts are Products that multiply bytes as well, several times as fast
 // as float32. Mul8 sets
 //
-//	dst = (a − 128)·bᵀ
+//	dst = (a − 128)·b,  a [m,k], b [k,n], dst [m,n]
 //
-// exactly, with shapes as in Products; k is at most 2¹⁶. Precision and recall
-// use it to find the pairs of images that need a closer look.
+// exactly; k is at most 2¹⁶. Precision and recall use it to find the pairs of
+// images that need a closer look.
 type ByteProducts interface {
 	Products
 	Bytes() bool // whether this machine has such products

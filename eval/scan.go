@@ -84,9 +84,9 @@ func (s *scan) prepare(kind Distance, raw []float32, first int, used *block) *bl
 	case s.bytes == nil:
 		b.bytes = nil
 	case kind == DistanceF32:
-		b.quantise(nil, s.middle)
+		b.quantise(nil, s.middle, s.side)
 	default:
-		b.quantise(s.centre, s.middle)
+		b.quantise(s.centre, s.middle, s.side)
 	}
 	return b
 }
@@ -224,7 +224,7 @@ func (s *scan) multiply(t *tile) error {
 	if t.rough {
 		s.sums = resized(s.sums, n)
 		t.sums = s.sums
-		return s.bytes.Mul8(t.sums, t.u.bytes.unsigned[u[0]:u[1]], t.v.bytes.signed[v[0]:v[1]], t.rows, t.cols, s.d)
+		return s.bytes.Mul8(t.sums, t.u.bytes.unsigned[u[0]:u[1]], t.v.bytes.columns[v[0]:v[1]], t.rows, t.cols, s.d)
 	}
 	s.tile = resized(s.tile, n)
 	t.c = s.tile

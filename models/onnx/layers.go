@@ -77,12 +77,12 @@ func (m *Module) MatMulTransposed(a, b Value) Value {
 	return m.op("Gemm", a.DType, []int{a.Shape[0], b.Shape[0]}, attrs{"transB": 1}, a, b)
 }
 
-// MatMulBytes is (a − zero)·bᵀ in int32: a uint8 [m,k], b int8 [n,k] → [m,n].
+// MatMulBytes is (a − zero)·b in int32: a uint8 [m,k], b int8 [k,n] → [m,n].
 func (m *Module) MatMulBytes(a, b Value, zero uint8) Value {
-	if a.Dim(-1) != b.Dim(-1) || a.DType != checkpoint.U8 || b.DType != checkpoint.I8 {
+	if a.Dim(-1) != b.Dim(-2) || a.DType != checkpoint.U8 || b.DType != checkpoint.I8 {
 		fail("%sMatMulBytes of %s %v and %s %v", m.prefix, a.DType, a.Shape, b.DType, b.Shape)
 	}
-	return m.op("MatMulInteger", checkpoint.I32, []int{a.Shape[0], b.Shape[0]}, nil, a, m.Transpose(b, 1, 0), m.Byte(zero))
+	return m.op("MatMulInteger", checkpoint.I32, []int{a.Shape[0], b.Shape[1]}, nil, a, b, m.Byte(zero))
 }
 
 // GroupNorm is nn.GroupNorm with its default eps, 1e-5.

@@ -89,7 +89,7 @@ func TestMul8(t *testing.T) {
 		for i, v := range got {
 			want := int32(0)
 			for l := range k {
-				want += (int32(a[i/n*k+l]) - 128) * int32(b[i%n*k+l])
+				want += (int32(a[i/n*k+l]) - 128) * int32(b[l*n+i%n])
 			}
 			if v != want {
 				t.Fatalf("%v: element %d is %d, expected %d", s, i, v, want)

@@ -18,10 +18,10 @@ type Products struct{ single, double, bytes *Session }
 func NewProducts(threads int) (*Products, error) {
 	p := &Products{}
 	var errs [3]error
-	p.single, errs[0] = product(checkpoint.F32, checkpoint.F32, threads, (*onnx.Module).MatMulTransposed)
-	p.double, errs[1] = product(checkpoint.F64, checkpoint.F64, threads, (*onnx.Module).MatMulTransposed)
-	p.bytes, errs[2] = product(checkpoint.U8, checkpoint.I8, threads, func(m *onnx.Module, a, b onnx.Value) onnx.Value {
-		return m.MatMulBytes(a, b, 128)
+	p.single, errs[0] = product(threads, func(m *onnx.Module) onnx.Value { return transposed(m, checkpoint.F32) })
+	p.double, errs[1] = product(threads, func(m *onnx.Module) onnx.Value { return transposed(m, checkpoint.F64) })
+	p.bytes, errs[2] = product(threads, func(m *onnx.Module) onnx.Value {
+		return m.MatMulBytes(m.Input("a", checkpoint.U8, rows, inner), m.Input("b", checkpoint.I8, inner, columns), 128)
 	})
 	err := errors.Join(errs[:]...)
 	if err == nil {
@@ -47,31 +47,33 @@ func (p *Products) exactBytes() (bool, error) {
 		a[i] = uint8(255 * (i / k % 2)) // rows of −128 and of 127
 	}
 	for i := range b {
-		b[i] = int8(254*(i/k%2) - 127)
+		b[i] = int8(254*(i%n%2) - 127) // columns of −127 and of 127
 	}
 	if err := p.Mul8(dst, a, b, m, n, k); err != nil {
 		return false, err
 	}
 	for i, got := range dst {
-		if want := k * (int32(a[i/n*k]) - 128) * int32(b[i%n*k]); got != want {
+		if want := k * (int32(a[i/n*k]) - 128) * int32(b[i%n]); got != want {
 			return false, nil
 		}
 	}
 	return true, nil
 }
 
-// Symbolic lengths of the product dst [rows,columns] = a [rows,inner] · b [columns,inner]ᵀ.
+// Symbolic lengths of the product dst [rows,columns] of a [rows,inner] and b.
 const (
 	rows    = onnx.Batch
 	columns = -2
 	inner   = -3
 )
 
-func product(ta, tb checkpoint.DType, threads int, op func(m *onnx.Module, a, b onnx.Value) onnx.Value) (*Session, error) {
-	m, err := onnx.Build(nil, func(m *onnx.Module) {
-		a, b := m.Input("a", ta, rows, inner), m.Input("b", tb, columns, inner)
-		m.Output("dst", op(m, a, b))
-	})
+// transposed is a·bᵀ, b [columns,inner].
+func transposed(m *onnx.Module, t checkpoint.DType) onnx.Value {
+	return m.MatMulTransposed(m.Input("a", t, rows, inner), m.Input("b", t, columns, inner))
+}
+
+func product(threads int, op func(m *onnx.Module) onnx.Value) (*Session, error) {
+	m, err := onnx.Build(nil, func(m *onnx.Module) { m.Output("dst", op(m)) })
 	if err != nil {
 		return nil, err
 	}
@@ -80,28 +82,30 @@ func product(ta, tb checkpoint.DType, threads int, op func(m *onnx.Module, a, b 
 
 // Mul32 sets dst [m,n] = a [m,k] · b [n,k]ᵀ.
 func (p *Products) Mul32(dst, a, b []float32, m, n, k int) error {
-	return multiply(p.single, dst, a, b, m, n, k)
+	return multiply(p.single, dst, a, b, m, n, k, n, k)
 }
 
 // Mul64 sets dst [m,n] = a [m,k] · b [n,k]ᵀ.
 func (p *Products) Mul64(dst, a, b []float64, m, n, k int) error {
-	return multiply(p.double, dst, a, b, m, n, k)
+	return multiply(p.double, dst, a, b, m, n, k, n, k)
 }
 
 // Bytes reports whether products of bytes are exact on this processor.
 func (p *Products) Bytes() bool { return p.bytes != nil }
 
-// Mul8 sets dst [m,n] = (a − 128) [m,k] · b [n,k]ᵀ, k at most 2¹⁶.
+// Mul8 sets dst [m,n] = (a − 128) [m,k] · b [k,n], k at most 2¹⁶.
 func (p *Products) Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error {
 	if p.bytes == nil {
 		return errors.New("ort: products of bytes are not exact on this processor")
 	}
-	return multiply(p.bytes, dst, a, b, m, n, k)
+	return multiply(p.bytes, dst, a, b, m, n, k, k, n)
 }
 
-func multiply[D float32 | float64 | int32, A float32 | float64 | uint8, B float32 | float64 | int8](s *Session, dst []D, a []A, b []B, m, n, k int) error {
+// multiply sets dst [m,n] to the product over k of a [m,k] and b of the given
+// shape.
+func multiply[D float32 | float64 | int32, A float32 | float64 | uint8, B float32 | float64 | int8](s *Session, dst []D, a []A, b []B, m, n, k int, shape ...int) error {
 	if m < 0 || n < 0 || k < 0 || len(dst) < m*n || len(a) < m*k || len(b) < n*k {
-		return fmt.Errorf("ort: product of [%d,%d] and [%d,%d]: %d, %d and %d values given", m, k, n, k, len(a), len(b), len(dst))
+		return fmt.Errorf("ort: product of [%d,%d] and %v: %d, %d and %d values given", m, k, shape, len(a), len(b), len(dst))
 	}
 	dst = dst[:m*n]
 	if m*n*k == 0 {
@@ -110,7 +114,7 @@ func multiply[D float32 | float64 | int32, A float32 | float64 | uint8, B float3
 	}
 	in := map[string]Array{
 		"a": {Shape: []int{m, k}, Data: a[:m*k]},
-		"b": {Shape: []int{n, k}, Data: b[:n*k]},
+		"b": {Shape: shape, Data: b[:n*k]},
 	}
 	return s.into(context.Background(), in, map[string]Array{"dst": {Shape: []int{m, n}, Data: dst}})
 }
