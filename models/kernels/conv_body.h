@@ -432,10 +432,11 @@ static void plan_tiles(call *k, size_t workers) {
 	k->rows = (k->oh + outputs(g.kernel[0]) - 1) / outputs(g.kernel[0]);
 	k->columns = (k->ow + outputs(g.kernel[1]) - 1) / outputs(g.kernel[1]);
 	size_t all = (size_t)k->n * k->rows * k->columns, n = products_of(g);
-	size_t most = CACHE / (sizeof(float) * n * (g.in + PANEL * LANES)) / PLACES * PLACES, share = (all + workers - 1) / workers;
+	size_t share = (all + workers - 1) / workers, least = PLACES / 2;
+	size_t most = CACHE / (sizeof(float) * n * (g.in + PANEL * LANES)) / PLACES * PLACES;
 	if (most < 2 * PLACES) most = 2 * PLACES;
 	if (most > 8 * PLACES) most = 8 * PLACES;
-	if (most > share) most = share;
+	if (most > share) most = share > least ? share : least;
 	size_t items = (all + most - 1) / most;
 	k->count = (all + items - 1) / items;
 	k->items = (all + k->count - 1) / k->count;
