@@ -2,12 +2,17 @@ package images
 
 import (
 	"bytes"
+	"encoding/binary"
 	"image"
+	"io"
 
 	"golang.org/x/image/webp"
 )
 
 func decodeWebP(data []byte) (Image, error) {
+	if !wholeWebP(data) {
+		return Image{}, io.ErrUnexpectedEOF
+	}
 	p, err := webp.Decode(bytes.NewReader(data))
 	if err != nil {
 		return Image{}, err
@@ -25,6 +30,22 @@ func decodeWebP(data []byte) (Image, error) {
 		im.Converted = []Conversion{Alpha}
 	}
 	return im, err
+}
+
+// wholeWebP reports whether the chunks up to the image's are as long as they say:
+// the decoder takes memory on their word.
+func wholeWebP(data []byte) bool {
+	for at := 12; at+8 <= len(data); {
+		name, size := string(data[at:at+4]), int64(binary.LittleEndian.Uint32(data[at+4:]))
+		if size > int64(len(data)-at-8) {
+			return false
+		}
+		if name == "VP8 " || name == "VP8L" {
+			return true
+		}
+		at += 8 + int(size+size%2)
+	}
+	return false
 }
 
 // losslessAlpha reports whether the header of a lossless image says that its
