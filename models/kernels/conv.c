@@ -34,6 +34,8 @@ int conv_can(geometry g) {
 	return known && g.pad[0] >= 0 && g.pad[0] < a && g.pad[1] >= 0 && g.pad[1] < b;
 }
 
+int conv_can_planes(geometry g) { return conv_can(g) && g.in >= BLOCK && g.stride == 1 && g.kernel[0] == 3 && g.kernel[1] == 3; }
+
 int conv_size(geometry g, int axis, int length) {
 	int left = length + 2 * g.pad[axis] - g.kernel[axis];
 	return left < 0 ? 0 : left / g.stride + 1;

@@ -48,6 +48,9 @@ typedef struct {
 	// The parts of x have in/16 blocks in all; three channels are three blocks of
 	// one, [n,3,h,w]. Nonzero: no memory.
 	int (*run)(const conv *c, const part *x, int n, int h, int w, float *y, team t);
+	// run_planes sets y [n,out,h',w'] = conv(x) + bias for x [n,in,h,w], of a
+	// geometry that conv_can_planes. Nonzero: no memory.
+	int (*run_planes)(const conv *c, const float *x, int n, int h, int w, float *y, team t);
 	// pool sets y to the maximum or the average over windows of n blocks of
 	// channels; padding does not count. Nonzero: no memory.
 	int (*pool)(geometry g, int average, const float *x, int n, int h, int w, float *y, team t);
@@ -61,6 +64,10 @@ const implementation *conv_implementation(void);
 // 1×7 and 7×1 with stride 1; any with stride 2 and without padding, from three
 // channels as well.
 int conv_can(geometry g);
+
+// conv_can_planes tells whether run_planes is: 3×3 with stride 1, from and to
+// multiples of 16 channels.
+int conv_can_planes(geometry g);
 
 // conv_size is the length of an output axis.
 int conv_size(geometry g, int axis, int length);

@@ -28,6 +28,7 @@ enum {
 	PANEL = 2,              // vectors of output channels that a kernel computes at once
 	GROUP = 4 * PLACES,     // pixels that share a panel's weights while they are in the cache
 	CACHE = 300 << 10,      // bytes of the second-level cache for Winograd's products and their operands
+	RECTANGLE = 32,         // tiles of an image in planes that are computed together, at the most
 };
 
 // ---- sums of products
@@ -175,9 +176,10 @@ typedef struct {
 	float *scratch;
 	size_t space; // floats of scratch for each worker
 
-	// Winograd's algorithm: rows and columns of tiles, tiles of an item.
-	// Directly: rows and their length, kernels of a row and of an item.
-	int rows, columns, length, count;
+	// Winograd's algorithm: rows and columns of tiles, tiles of an item; in planes
+	// rows and columns of these. Directly: rows and their length, kernels of a row
+	// and of an item.
+	int planes, rows, columns, length, count;
 } call;
 
 // output is where vector v of the output channels of an image is.
@@ -298,7 +300,7 @@ INLINE void transform_inputs(const int A, const int B, const float *x, size_t ro
 
 // transform_products transforms one tile's products, next floats apart, to
 // outputs, h rows of w at the most.
-INLINE void transform_products(const int A, const int B, const float *m, size_t next, vec bias, float *y, size_t row, int h, int w) {
+INLINE void transform_products(const int A, const int B, const int rectify, const float *m, size_t next, vec bias, float *y, size_t row, int h, int w) {
 	const int height = points(A), across = points(B);
 	vec t[OUTPUTS][MAX_POINTS];
 	UNROLL for (int j = 0; j < across; j++) {
@@ -312,7 +314,9 @@ INLINE void transform_products(const int A, const int B, const float *m, size_t 
 		vec e[OUTPUTS];
 		sums(pairs(B), t[i], e);
 		UNROLL for (int j = 0; j < outputs(B); j++) {
-			if (j < w) store(y + i * row + j * BLOCK, relu(e[j] + bias));
+			vec sum = e[j] + bias;
+			if (rectify) sum = relu(sum);
+			if (j < w) store(y + i * row + j * BLOCK, sum);
 		}
 	}
 }
@@ -356,35 +360,41 @@ INLINE void operands(const int A, const int B, const call *k, tile t, int i, int
 	}
 }
 
+// multiply_tiles sets the products [n,count,channels] of a panel from operands
+// [n,in,count].
+static void multiply_tiles(const conv *c, int panel, int n, int count, const float *operands, float *to) {
+	int kernels = (count + PLACES - 1) / PLACES, v = width(c, panel), channels = v * LANES;
+	const float *blocks[MAX_BLOCKS];
+	walk s = {blocks, c->g.in / BLOCK, 1, 1, 0, 0};
+	for (int b = 0; b < s.count; b++) blocks[b] = operands + (size_t)b * count * BLOCK;
+	for (int q = 0; q < n; q++) {
+		size_t x = (size_t)q * count * c->g.in;
+		const float *w = weights(c, panel) + (size_t)q * c->g.in * channels;
+		for (int i = 0; i < kernels; i++) {
+			int begin = i * count / kernels, end = (i + 1) * count / kernels;
+			products[end - begin - 1][v - 1](x + begin * BLOCK, &s, w, NULL, to + (q * count + begin) * channels, channels, LANES);
+		}
+	}
+}
+
 // tiled computes the tiles of one item for a kernel of A×B: it transforms their
 // inputs and, panel by panel, multiplies and transforms back.
 INLINE void tiled(const int A, const int B, const call *k, size_t item, float *scratch) {
 	const int n = points(A) * points(B);
 	const conv *c = k->c;
 	size_t first = item * k->count, left = (size_t)k->n * k->rows * k->columns - first;
-	int count = left < (size_t)k->count ? (int)left : k->count, kernels = (count + PLACES - 1) / PLACES;
+	int count = left < (size_t)k->count ? (int)left : k->count;
 	float *product = scratch + (size_t)n * count * c->g.in;
 	for (int i = 0; i < count; i++) operands(A, B, k, tile_at(A, B, k, first + i), i, count, scratch);
-
-	const float *blocks[MAX_BLOCKS];
-	walk s = {blocks, c->g.in / BLOCK, 1, 1, 0, 0};
-	for (int b = 0; b < s.count; b++) blocks[b] = scratch + (size_t)b * count * BLOCK;
 	for (int p = 0; p < panels(c); p++) {
 		int v = width(c, p), channels = v * LANES;
-		for (int q = 0; q < n; q++) {
-			size_t x = (size_t)q * count * c->g.in;
-			const float *w = weights(c, p) + (size_t)q * c->g.in * channels;
-			for (int i = 0; i < kernels; i++) {
-				int begin = i * count / kernels, end = (i + 1) * count / kernels;
-				products[end - begin - 1][v - 1](x + begin * BLOCK, &s, w, NULL, product + (q * count + begin) * channels, channels, LANES);
-			}
-		}
+		multiply_tiles(c, p, n, count, scratch, product);
 		for (int i = 0; i < v; i++) {
 			vec bias = load(c->bias + (p * PANEL + i) * LANES);
 			for (int j = 0; j < count; j++) {
 				tile t = tile_at(A, B, k, first + j);
 				float *y = output(k, t.image, p * PANEL + i) + ((size_t)t.top * k->ow + t.left) * BLOCK;
-				transform_products(A, B, product + j * channels + i * LANES, (size_t)count * channels, bias,
+				transform_products(A, B, 1, product + j * channels + i * LANES, (size_t)count * channels, bias,
 				                   y, (size_t)k->ow * BLOCK, k->oh - t.top, k->ow - t.left);
 			}
 		}
@@ -401,10 +411,132 @@ TILED(3, 1)
 TILED(1, 7)
 TILED(7, 1)
 
+// ---- images in planes
+
+typedef int lanes __attribute__((vector_size(LANES * 4)));
+
+// exchange swaps the lanes of a with bit s and those of b without it.
+INLINE void exchange(const int s, vec *a, vec *b) {
+	lanes low, high;
+	UNROLL for (int i = 0; i < LANES; i++) {
+		low[i] = i & s ? i - s + LANES : i;
+		high[i] = i & s ? i + LANES : i + s;
+	}
+	vec t = (vec)__builtin_shuffle(*a, *b, low);
+	*b = (vec)__builtin_shuffle(*a, *b, high);
+	*a = t;
+}
+
+INLINE void transpose(vec *v) {
+	UNROLL for (int s = LANES / 2; s > 0; s /= 2) {
+		UNROLL for (int i = 0; i < LANES; i++) {
+			if (!(i & s)) exchange(s, &v[i], &v[i + s]);
+		}
+	}
+}
+
+// to_block brings n pixels of 16 planes together: [n,16].
+INLINE void to_block(const float *x, size_t plane, int n, float *to) {
+	for (int half = 0; half < BLOCK; half += LANES, x += LANES * plane, to += LANES) {
+		for (int i = 0; i < n; i += LANES) {
+			if (n < LANES) { // few
+				for (int p = 0; p < n; p++) {
+					for (int c = 0; c < LANES; c++) to[p * BLOCK + c] = x[c * plane + p];
+				}
+				break;
+			}
+			int at = i < n - LANES ? i : n - LANES; // some pixels twice, rather than few
+			vec v[LANES];
+			UNROLL for (int c = 0; c < LANES; c++) v[c] = load(x + c * plane + at);
+			transpose(v);
+			UNROLL for (int p = 0; p < LANES; p++) store(to + (at + p) * BLOCK, v[p]);
+		}
+	}
+}
+
+// to_planes is the reverse.
+INLINE void to_planes(const float *x, int n, float *to, size_t plane) {
+	for (int half = 0; half < BLOCK; half += LANES, x += LANES, to += LANES * plane) {
+		for (int i = 0; i < n; i += LANES) {
+			if (n < LANES) {
+				for (int p = 0; p < n; p++) {
+					for (int c = 0; c < LANES; c++) to[c * plane + p] = x[p * BLOCK + c];
+				}
+				break;
+			}
+			int at = i < n - LANES ? i : n - LANES;
+			vec v[LANES];
+			UNROLL for (int p = 0; p < LANES; p++) v[p] = load(x + (at + p) * BLOCK);
+			transpose(v);
+			UNROLL for (int c = 0; c < LANES; c++) store(to + c * plane + at, v[c]);
+		}
+	}
+}
+
+enum { SIDE = 3 }; // of the kernels for planes
+
+// planes computes a rectangle of tiles, k->length rows of k->count: block by
+// block its inputs are brought together and transformed, panel by panel its
+// outputs are multiplied, transformed and taken apart.
+TARGET static void planes(const call *k, size_t item, float *scratch) {
+	const int n = points(SIDE) * points(SIDE);
+	const conv *c = k->c;
+	geometry g = c->g;
+	int down = (k->rows + k->length - 1) / k->length, across = (k->columns + k->count - 1) / k->count;
+	int image = item / (down * across), first = item / across % down * k->length, left = item % across * k->count;
+	int rows = k->rows - first < k->length ? k->rows - first : k->length, columns = k->columns - left < k->count ? k->columns - left : k->count;
+	int count = rows * columns, height = rows * OUTPUTS, wide = columns * OUTPUTS, row = wide + SIDE - 1;
+	int y0 = first * OUTPUTS, x0 = left * OUTPUTS; // of the outputs; inputs start before
+
+	size_t pixels = (size_t)(height + SIDE - 1) * row * BLOCK;
+	float *region = scratch, *operand = region + pixels, *product = operand + (size_t)n * count * g.in;
+	float *result = product + (size_t)n * count * PANEL * LANES;
+	size_t plane = (size_t)k->h * k->w;
+	memset(region, 0, sizeof(float) * pixels); // the padding
+	int from = x0 - g.pad[1] < 0 ? g.pad[1] - x0 : 0, until = k->w - (x0 - g.pad[1]) < row ? k->w - (x0 - g.pad[1]) : row;
+	for (int b = 0; b < g.in / BLOCK; b++) {
+		const float *x = k->parts->x + ((size_t)image * g.in + b * BLOCK) * plane;
+		for (int r = 0; r < height + SIDE - 1; r++) {
+			int y = y0 - g.pad[0] + r;
+			if (y >= 0 && y < k->h) to_block(x + (size_t)y * k->w + x0 - g.pad[1] + from, plane, until - from, region + ((size_t)r * row + from) * BLOCK);
+		}
+		for (int t = 0; t < count; t++) {
+			const float *at = region + ((size_t)(t / columns) * row + t % columns) * OUTPUTS * BLOCK;
+			for (int half = 0; half < BLOCK; half += LANES) {
+				transform_inputs(SIDE, SIDE, at + half, (size_t)row * BLOCK, operand + ((size_t)b * count + t) * BLOCK + half, (size_t)count * g.in);
+			}
+		}
+	}
+	if (height > k->oh - y0) height = k->oh - y0;
+	int valid = k->ow - x0 < wide ? k->ow - x0 : wide;
+	plane = (size_t)k->oh * k->ow;
+	for (int p = 0; p < panels(c); p++) {
+		int v = width(c, p), channels = v * LANES;
+		multiply_tiles(c, p, n, count, operand, product);
+		for (int i = 0; i < v; i++) {
+			float *block = result + (size_t)(i / HALVES) * rows * OUTPUTS * wide * BLOCK + i % HALVES * LANES;
+			for (int t = 0; t < count; t++) {
+				transform_products(SIDE, SIDE, 0, product + t * channels + i * LANES, (size_t)count * channels, load(c->bias + (p * PANEL + i) * LANES),
+				                   block + ((size_t)(t / columns) * wide + t % columns) * OUTPUTS * BLOCK, (size_t)wide * BLOCK, OUTPUTS, OUTPUTS);
+			}
+		}
+		for (int b = 0; b < v / HALVES; b++) {
+			float *y = k->y + ((size_t)image * g.out + (size_t)(p * PANEL / HALVES + b) * BLOCK) * plane + (size_t)y0 * k->ow + x0;
+			for (int r = 0; r < height; r++) {
+				to_planes(result + ((size_t)b * rows * OUTPUTS + r) * wide * BLOCK, valid, y + (size_t)r * k->ow, plane);
+			}
+		}
+	}
+}
+
 // ---- all of it
 
 static void compute(const call *k, size_t item, float *scratch) {
 	geometry g = k->c->g;
+	if (k->planes) {
+		planes(k, item, scratch);
+		return;
+	}
 	if (!by_winograd(g)) {
 		direct(k, item);
 		return;
@@ -453,6 +585,34 @@ static void plan_rows(call *k) {
 	k->items = (size_t)k->n * ((k->rows * k->columns + k->count - 1) / k->count);
 }
 
+// plan_rectangles divides the tiles of each image into rectangles.
+static void plan_rectangles(call *k) {
+	k->rows = (k->oh + OUTPUTS - 1) / OUTPUTS;
+	k->columns = (k->ow + OUTPUTS - 1) / OUTPUTS;
+	int parts = (k->columns + RECTANGLE - 1) / RECTANGLE;
+	k->count = (k->columns + parts - 1) / parts;
+	k->length = RECTANGLE / k->count < k->rows ? RECTANGLE / k->count : k->rows;
+	parts = (k->rows + k->length - 1) / k->length;
+	k->length = (k->rows + parts - 1) / parts;
+	k->items = (size_t)k->n * parts * ((k->columns + k->count - 1) / k->count);
+	size_t n = products_of(k->c->g), count = (size_t)k->count * k->length;
+	size_t region = (k->length * OUTPUTS + SIDE - 1) * (size_t)(k->count * OUTPUTS + SIDE - 1) * BLOCK;
+	k->space = region + n * count * (k->c->g.in + PANEL * LANES) + count * OUTPUTS * OUTPUTS * PANEL * LANES;
+}
+
+// start runs a call, laid out for a team, with all of it.
+static int start(call *k, team t) {
+	k->space = (k->space + 15) / 16 * 16;
+	size_t workers = k->items < t.size ? k->items : t.size;
+	if (k->space) {
+		k->scratch = aligned_alloc(64, sizeof(float) * k->space * workers);
+		if (!k->scratch) return 1;
+	}
+	t.run(t.of, work, workers, k);
+	free(k->scratch);
+	return 0;
+}
+
 static int run(const conv *c, const part *parts, int n, int h, int w, float *y, team t) {
 	call k = {.c = c, .parts = parts, .y = y, .n = n, .h = h, .w = w, .oh = conv_size(c->g, 0, h), .ow = conv_size(c->g, 1, w)};
 	if (n == 0 || k.oh == 0 || k.ow == 0) return 0;
@@ -461,15 +621,15 @@ static int run(const conv *c, const part *parts, int n, int h, int w, float *y, 
 	} else {
 		plan_rows(&k);
 	}
-	k.space = (k.space + 15) / 16 * 16;
-	size_t workers = k.items < t.size ? k.items : t.size;
-	if (k.space) {
-		k.scratch = aligned_alloc(64, sizeof(float) * k.space * workers);
-		if (!k.scratch) return 1;
-	}
-	t.run(t.of, work, workers, &k);
-	free(k.scratch);
-	return 0;
+	return start(&k, t);
+}
+
+static int run_planes(const conv *c, const float *x, int n, int h, int w, float *y, team t) {
+	part all = {x, c->g.in / BLOCK};
+	call k = {.c = c, .parts = &all, .y = y, .n = n, .h = h, .w = w, .oh = conv_size(c->g, 0, h), .ow = conv_size(c->g, 1, w), .planes = 1};
+	if (n == 0 || k.oh == 0 || k.ow == 0) return 0;
+	plan_rectangles(&k);
+	return start(&k, t);
 }
 
 // ---- pools
@@ -535,4 +695,4 @@ static int pool(geometry g, int average, const float *x, int n, int h, int w, fl
 	return 0;
 }
 
-const implementation JOIN(implementation, NAME) = {STRING(NAME), prepare, run, pool};
+const implementation JOIN(implementation, NAME) = {STRING(NAME), prepare, run, run_planes, pool};
