@@ -152,7 +152,7 @@ func TestPromptedRunIDs(t *testing.T) {
 		}
 		return got
 	}
-	golden := "9209771b2c"
+	golden := "ec45e9ba6a"
 	for _, overrides := range [][]string{nil, {"prompts=[]", "prompts_file=" + file}, {"batch=2", "samples=40"}, {"negative_prompt="}} {
 		if got := id(loadPrompted(t, overrides...)); got != golden {
 			t.Errorf("%v: run id %s, want %s", overrides, got, golden)

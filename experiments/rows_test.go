@@ -32,7 +32,7 @@ func TestRunID(t *testing.T) {
 		}
 		return got
 	}
-	golden := "fac6698936"
+	golden := "8879a88fa2"
 	if got := id(); got != golden {
 		t.Errorf("run id %s, want %s", got, golden)
 	}

@@ -13,7 +13,7 @@ import (
 
 // samplingVersion is part of every run id. It is raised when the same settings
 // give other pixels than before.
-const samplingVersion = 1
+const samplingVersion = 2
 
 // idDigits is the length of a run id.
 const idDigits = 10

@@ -28,7 +28,7 @@ func (n *InceptionNet) build(m *onnx.Module, outputs []string) {
 
 // blocked tells whether the network runs on package kernels, which is for images
 // in blocks of 16 channels: 2 to 3 times as many images a second on the CPU.
-func (n *InceptionNet) blocked() bool { return n.width%fullWidth == 0 && n.opt.Blocked() }
+func (n *InceptionNet) blocked() bool { return n.width%fullWidth == 0 && n.opt.HasKernels() }
 
 func (n *InceptionNet) network(m *onnx.Module, in onnx.Value) map[string]onnx.Value {
 	out := map[string]onnx.Value{}

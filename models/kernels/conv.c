@@ -24,7 +24,7 @@ const implementation *conv_implementation(void) {
 
 int conv_can(geometry g) {
 	int a = g.kernel[0], b = g.kernel[1], padded = g.pad[0] || g.pad[1];
-	if (g.out < BLOCK || g.out % BLOCK || a < 1 || b < 1) return 0;
+	if (g.out < BLOCK || g.out % BLOCK || a < 1 || b < 1 || a > MAX_SIDE || b > MAX_SIDE) return 0;
 	if (g.in == 3) return g.stride == 2 && !padded;
 	if (g.in < BLOCK || g.in % BLOCK || g.in > BLOCK * MAX_BLOCKS) return 0;
 	if (g.stride == 2) return !padded;

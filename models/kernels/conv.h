@@ -8,6 +8,7 @@
 enum {
 	BLOCK = 16,        // channels that lie together
 	MAX_BLOCKS = 1024, // of an input
+	MAX_SIDE = 7,      // of a kernel
 };
 
 // A geometry is that of a convolution or a pool; padding is on both sides.

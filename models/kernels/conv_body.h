@@ -118,15 +118,32 @@ static const float *weights(const conv *c, int panel) {
 	return c->weights + (size_t)panel * PANEL * LANES * products_of(c->g) * c->g.in;
 }
 
+// combine sets to [n,stride] of vectors of a panel to sums of from [k,stride]
+// with factors [n,k].
+INLINE void combine(const double *factors, int n, int k, int stride, const double (*from)[PANEL * LANES], double (*to)[PANEL * LANES]) {
+	for (int i = 0; i < n; i++) {
+		double *sum = to[i * stride];
+		for (int o = 0; o < PANEL * LANES; o++) sum[o] = 0;
+		for (int t = 0; t < k; t++) {
+			for (int o = 0; o < PANEL * LANES; o++) sum[o] += factors[i * k + t] * from[t * stride][o];
+		}
+	}
+}
+
+// transform_weights turns the taps of a panel's output channels for one input
+// channel into Winograd's points.
+TARGET static void transform_weights(geometry g, const double (*w)[PANEL * LANES], double (*to)[PANEL * LANES]) {
+	double factors[MAX_POINTS * MAX_TAPS], rows[MAX_POINTS * MAX_TAPS][PANEL * LANES];
+	winograd_weights(g.kernel[0], factors);
+	for (int b = 0; b < g.kernel[1]; b++) combine(factors, points(g.kernel[0]), g.kernel[0], g.kernel[1], w + b, rows + b);
+	winograd_weights(g.kernel[1], factors);
+	for (int a = 0; a < points(g.kernel[0]); a++) combine(factors, points(g.kernel[1]), g.kernel[1], 1, rows + a * g.kernel[1], to + a * points(g.kernel[1]));
+}
+
 // prepare lays out, for every panel of output channels, [point,in,channel] for
 // Winograd's algorithm, else [block,row,column,depth,channel].
 static conv *prepare(geometry g, const float *w, const double *scale, const double *bias) {
-	int taps = g.kernel[0] * g.kernel[1], count = products_of(g), across = points(g.kernel[1]);
-	double rows[MAX_POINTS * MAX_TAPS], columns[MAX_POINTS * MAX_TAPS];
-	if (by_winograd(g)) {
-		winograd_weights(g.kernel[0], rows);
-		winograd_weights(g.kernel[1], columns);
-	}
+	int taps = g.kernel[0] * g.kernel[1], count = products_of(g);
 	conv *c = calloc(1, sizeof *c);
 	if (!c) return NULL;
 	c->g = g;
@@ -138,25 +155,22 @@ static conv *prepare(geometry g, const float *w, const double *scale, const doub
 		conv_free(c);
 		return NULL;
 	}
-	for (int o = 0; o < g.out; o++) {
-		int panel = o / (PANEL * LANES), channels = width(c, panel) * LANES;
-		float *to = c->weights + (weights(c, panel) - c->weights) + o % (PANEL * LANES);
-		c->bias[o] = bias[o];
-		for (int i = 0; i < g.in; i++, w += taps) {
-			for (int p = 0; p < count; p++) {
-				if (!by_winograd(g)) {
-					to[((size_t)(i / c->depth * taps + p) * c->depth + i % c->depth) * channels] = w[p] * scale[o];
-					continue;
-				}
-				double sum = 0;
-				for (int a = 0; a < g.kernel[0]; a++) {
-					for (int b = 0; b < g.kernel[1]; b++) {
-						sum += rows[p / across * g.kernel[0] + a] * columns[p % across * g.kernel[1] + b] * w[a * g.kernel[1] + b];
-					}
-				}
-				to[((size_t)p * g.in + i) * channels] = sum * scale[o];
+	for (int o = 0; o < g.out; o++) c->bias[o] = bias[o];
+	float *to = c->weights;
+	for (int p = 0; p < panels(c); p++) {
+		int channels = width(c, p) * LANES, first = p * PANEL * LANES;
+		for (int i = 0; i < g.in; i++) {
+			double taken[MAX_SIDE * MAX_SIDE][PANEL * LANES] = {{0}}, points[MAX_POINTS * MAX_POINTS][PANEL * LANES];
+			for (int o = 0; o < channels; o++) {
+				for (int t = 0; t < taps; t++) taken[t][o] = w[((size_t)(first + o) * g.in + i) * taps + t] * scale[first + o];
+			}
+			if (by_winograd(g)) transform_weights(g, taken, points);
+			for (int q = 0; q < count; q++) {
+				size_t at = by_winograd(g) ? (size_t)q * g.in + i : (size_t)(i / c->depth * taps + q) * c->depth + i % c->depth;
+				for (int o = 0; o < channels; o++) to[at * channels + o] = by_winograd(g) ? points[q][o] : taken[q][o];
 			}
 		}
+		to += (size_t)count * g.in * channels;
 	}
 	return c;
 }

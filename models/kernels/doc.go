@@ -1,16 +1,18 @@
 // Package kernels holds operators that ONNX Runtime has no fast kernels for:
-// convolutions with batch norm and ReLU, by Winograd's algorithm where that saves
-// products, and pools, of images in blocks of 16 channels. Session options go
-// in; sessions made with them run nodes of the domain "sagbench":
+// convolutions, by Winograd's algorithm where that saves products, and pools. They
+// work on images in blocks of 16 channels. Session options go in; sessions made
+// with them run nodes of the domain "sagbench":
 //
 //	ConvBatchNormRelu  weight, gamma, beta, mean, variance, x… → y;
 //	                   all x together are the input's channels;
 //	                   kernel_shape, pads [top and bottom, left and right], stride, epsilon
 //	MaxPool            x → y; kernel_shape, pads, stride
 //	AveragePool        the same; padding does not count
+//	Conv               x, weight, bias → y: 3×3 with stride 1, of images [N,C,H,W];
+//	                   kernel_shape, pads, stride
 //
-// x and y are [N,C/16,H,W,16] in float32; x of a convolution from three channels
-// is [N,3,H,W]. Every image's result is the same in any batch and on any number
+// Other x and y are [N,C/16,H,W,16]; x of a ConvBatchNormRelu from three channels
+// is [N,3,H,W]. All are float32. Every image's result is the same in any batch and on any number
 // of threads. The C in here is compiled for AVX-512 and for AVX2, and what the
 // processor has is found at run time.
 package kernels

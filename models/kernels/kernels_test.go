@@ -274,12 +274,73 @@ func TestUnknownGeometries(t *testing.T) {
 	})
 }
 
+// Networks' own convolutions are replaced where package kernels has them.
+func TestPlanes(t *testing.T) {
+	each(t, func(t *testing.T) {
+		name := kernels.Name()
+		r := rand.New(rand.NewPCG(1, 2))
+		for _, c := range []struct {
+			in, h, w int
+			onnx.Conv
+		}{
+			{32, 16, 16, onnx.Conv{Out: 48, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{1, 1}}},
+			{16, 64, 20, onnx.Conv{Out: 16, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{0, 2}}},
+			{48, 33, 70, onnx.Conv{Out: 32, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{1, 1}}},
+			{16, 5, 157, onnx.Conv{Out: 80, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{1, 0}}},
+		} {
+			const n = 3
+			x := ort.Floats(tensor.Of(uniform(r, n*c.in*c.h*c.w, -0.3, 0.7), n, c.in, c.h, c.w))
+			m, err := onnx.Build(checkpoint.StateDict{
+				"weight": checkpoint.FromFloat32(uniform(r, c.Out*c.in*9, -0.1, 0.1), c.Out, c.in, 3, 3),
+				"bias":   checkpoint.FromFloat32(uniform(r, c.Out, -1, 1), c.Out),
+			}, func(m *onnx.Module) {
+				m.Output("y", m.Conv(m.Input("x", checkpoint.F32, onnx.Batch, c.in, c.h, c.w), c.Conv))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if replaced, err := m.WithKernels(); err != nil || !replaced.Kernels {
+				t.Fatalf("%+v is not replaced: %v", c, err)
+			}
+			run := func(kernels string, x ort.Array, threads int) ort.Array {
+				t.Setenv("SAGBENCH_KERNELS", kernels)
+				s, err := ort.Open(m, ort.Options{Threads: threads})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				out, err := s.Run(context.Background(), map[string]ort.Array{"x": x})
+				if err != nil {
+					t.Fatalf("%+v: %v", c, err)
+				}
+				return out["y"]
+			}
+			want, got := run("none", x, 0), run(name, x, 0)
+			if !slices.Equal(got.Shape, want.Shape) {
+				t.Fatalf("%+v: shape %v, want %v", c, got.Shape, want.Shape)
+			}
+			all := got.Data.([]float32)
+			worst, largest := 0.0, 0.0
+			for i, v := range want.Data.([]float32) {
+				worst, largest = max(worst, math.Abs(float64(all[i]-v))), max(largest, math.Abs(float64(v)))
+			}
+			if !(worst <= 3e-6*largest) || largest == 0 {
+				t.Errorf("%+v: off by %.2g of %.2g", c, worst, largest)
+			}
+			one := run(name, ort.Floats(x.Tensor().Slice(n-1, n)), 1).Data.([]float32)
+			if !slices.Equal(one, all[len(all)-len(one):]) {
+				t.Errorf("%+v: an image alone on one thread differs from the same in a batch", c)
+			}
+		}
+	})
+}
+
 func TestNone(t *testing.T) {
 	t.Setenv("SAGBENCH_KERNELS", "none")
 	if name := kernels.Name(); name != "" {
 		t.Errorf("Name is %q", name)
 	}
-	if (ort.Options{}).Blocked() {
-		t.Error("Blocked without kernels")
+	if (ort.Options{}).HasKernels() {
+		t.Error("HasKernels without kernels")
 	}
 }

@@ -28,10 +28,13 @@ static OrtStatus *fail(const OrtApi *api, const char *format, ...) {
 	return api->CreateStatus(ORT_FAIL, message);
 }
 
-typedef enum { CONV, MAX_POOL, AVERAGE_POOL } kind;
+typedef enum { CONV, MAX_POOL, AVERAGE_POOL, PLANES } kind;
 
 // Inputs of CONV, before the parts of x.
 enum { WEIGHT, GAMMA, BETA, MEAN, VARIANCE, PARTS };
+
+// Inputs of PLANES.
+enum { PLANES_X, PLANES_WEIGHT, PLANES_BIAS, PLANES_INPUTS };
 
 // An operator is one kind of node; a node is one of them in a graph.
 typedef struct {
@@ -45,7 +48,7 @@ typedef struct {
 	const implementation *implementation;
 	kind kind;
 	geometry g;
-	conv *conv; // of CONV
+	conv *conv; // of CONV and PLANES
 } node;
 
 // ---- arrays
@@ -93,32 +96,57 @@ static OrtStatus *integers(const OrtApi *api, const OrtKernelInfo *info, const c
 
 // ---- nodes
 
-// prepare folds the batch norm into the weights, in float64.
-static OrtStatus *prepare(node *k, const OrtKernelInfo *info) {
-	const OrtApi *api = k->api;
-	array a[PARTS];
-	float eps;
-	TRY(api->KernelInfoGetAttribute_float(info, "epsilon", &eps));
-	TRY(weight(api, info, WEIGHT, 4, 0, &a[WEIGHT]));
-	for (int i = GAMMA; i < PARTS; i++) TRY(weight(api, info, i, 1, a[WEIGHT].shape[0], &a[i]));
+// prepare lays out the weights times scale, both of which are freed.
+static OrtStatus *prepare(node *k, const array *w, int (*can)(geometry), double *scale, double *bias) {
 	geometry *g = &k->g;
-	g->out = a[WEIGHT].shape[0];
-	g->in = a[WEIGHT].shape[1];
-	if (a[WEIGHT].shape[2] != g->kernel[0] || a[WEIGHT].shape[3] != g->kernel[1] || !conv_can(*g)) {
-		return fail(api, "a convolution of %d to %d channels, kernel %d×%d, stride %d, padding %d and %d is not one of those that are computed in blocks of %d channels",
-		            g->in, g->out, g->kernel[0], g->kernel[1], g->stride, g->pad[0], g->pad[1], BLOCK);
-	}
-	double *scale = malloc(sizeof(double) * g->out), *bias = malloc(sizeof(double) * g->out);
-	if (scale && bias) {
-		for (int o = 0; o < g->out; o++) {
-			scale[o] = a[GAMMA].data[o] / sqrt((double)a[VARIANCE].data[o] + eps);
-			bias[o] = a[BETA].data[o] - a[MEAN].data[o] * scale[o];
-		}
-		k->conv = k->implementation->prepare(*g, a[WEIGHT].data, scale, bias);
+	OrtStatus *status = NULL;
+	if (w->shape[2] != g->kernel[0] || w->shape[3] != g->kernel[1] || !can(*g)) {
+		status = fail(k->api, "a convolution of %d to %d channels, kernel %d×%d, stride %d, padding %d and %d is not one of those that are computed in blocks of %d channels",
+		              g->in, g->out, g->kernel[0], g->kernel[1], g->stride, g->pad[0], g->pad[1], BLOCK);
+	} else {
+		if (scale && bias) k->conv = k->implementation->prepare(*g, w->data, scale, bias);
+		if (!k->conv) status = fail(k->api, "no memory for weights of %d×%d×%d×%d", g->out, g->in, g->kernel[0], g->kernel[1]);
 	}
 	free(scale);
 	free(bias);
-	return k->conv ? NULL : fail(api, "no memory for weights of %d×%d×%d×%d", g->out, g->in, g->kernel[0], g->kernel[1]);
+	return status;
+}
+
+// weights reads the weight of a convolution, which tells its channels.
+static OrtStatus *weights(node *k, const OrtKernelInfo *info, size_t index, array *w) {
+	TRY(weight(k->api, info, index, 4, 0, w));
+	k->g.out = w->shape[0];
+	k->g.in = w->shape[1];
+	return NULL;
+}
+
+// prepare_blocks folds the batch norm into the weights, in float64.
+static OrtStatus *prepare_blocks(node *k, const OrtKernelInfo *info) {
+	array a[PARTS];
+	float eps;
+	TRY(k->api->KernelInfoGetAttribute_float(info, "epsilon", &eps));
+	TRY(weights(k, info, WEIGHT, &a[WEIGHT]));
+	int out = k->g.out;
+	for (int i = GAMMA; i < PARTS; i++) TRY(weight(k->api, info, i, 1, out, &a[i]));
+	double *scale = malloc(sizeof(double) * out), *bias = malloc(sizeof(double) * out);
+	for (int o = 0; scale && bias && o < out; o++) {
+		scale[o] = a[GAMMA].data[o] / sqrt((double)a[VARIANCE].data[o] + eps);
+		bias[o] = a[BETA].data[o] - a[MEAN].data[o] * scale[o];
+	}
+	return prepare(k, &a[WEIGHT], conv_can, scale, bias);
+}
+
+static OrtStatus *prepare_planes(node *k, const OrtKernelInfo *info) {
+	array w, b;
+	TRY(weights(k, info, PLANES_WEIGHT, &w));
+	int out = k->g.out;
+	TRY(weight(k->api, info, PLANES_BIAS, 1, out, &b));
+	double *scale = malloc(sizeof(double) * out), *bias = malloc(sizeof(double) * out);
+	for (int o = 0; scale && bias && o < out; o++) {
+		scale[o] = 1;
+		bias[o] = b.data[o];
+	}
+	return prepare(k, &w, conv_can_planes, scale, bias);
 }
 
 static OrtStatus *read_geometry(node *k, const OrtKernelInfo *info) {
@@ -127,7 +155,8 @@ static OrtStatus *read_geometry(node *k, const OrtKernelInfo *info) {
 	TRY(integers(k->api, info, "pads", k->g.pad, 2));
 	TRY(k->api->KernelInfoGetAttribute_int64(info, "stride", &stride));
 	k->g.stride = stride;
-	if (k->kind == CONV) return prepare(k, info);
+	if (k->kind == CONV) return prepare_blocks(k, info);
+	if (k->kind == PLANES) return prepare_planes(k, info);
 	for (int i = 0; i < 2; i++) {
 		if (stride < 1 || k->g.kernel[i] < 1 || k->g.pad[i] < 0 || k->g.pad[i] >= k->g.kernel[i]) {
 			return fail(k->api, "a pool of kernel %d, stride %d, padding %d", k->g.kernel[i], k->g.stride, k->g.pad[i]);
@@ -177,11 +206,10 @@ static OrtStatus *input(const OrtApi *api, const OrtKernelContext *context, size
 	return array_of(api, value, x);
 }
 
-// output is y [n,blocks,h,w,16].
-static OrtStatus *output(const OrtApi *api, OrtKernelContext *context, int64_t n, int64_t blocks, int64_t h, int64_t w, float **y) {
-	int64_t shape[] = {n, blocks, h, w, BLOCK};
+// output is y of the given shape.
+static OrtStatus *output(const OrtApi *api, OrtKernelContext *context, const int64_t *shape, size_t rank, float **y) {
 	OrtValue *value;
-	TRY(api->KernelContext_GetOutput(context, 0, shape, 5, &value));
+	TRY(api->KernelContext_GetOutput(context, 0, shape, rank, &value));
 	return api->GetTensorMutableData(value, (void **)y);
 }
 
@@ -214,7 +242,8 @@ static OrtStatus *convolve(node *k, OrtKernelContext *context) {
 	if (blocks != (g.in < BLOCK ? g.in : g.in / BLOCK)) return fail(api, "%lld blocks of channels for a convolution from %d channels", (long long)blocks, g.in);
 	int n = first.shape[0], h = first.shape[2], w = first.shape[3];
 	float *y;
-	TRY(output(api, context, n, g.out / BLOCK, conv_size(g, 0, h), conv_size(g, 1, w), &y));
+	int64_t shape[] = {n, g.out / BLOCK, conv_size(g, 0, h), conv_size(g, 1, w), BLOCK};
+	TRY(output(api, context, shape, 5, &y));
 	threads t = {api, context, NULL};
 	if (k->implementation->run(k->conv, parts, n, h, w, y, all_threads(&t))) return fail(api, "no memory to convolve %d images of %d×%d", n, h, w);
 	return t.status;
@@ -227,7 +256,8 @@ static OrtStatus *pool(node *k, OrtKernelContext *context) {
 	TRY(image(api, &x, 5));
 	int n = x.shape[0], blocks = x.shape[1], h = x.shape[2], w = x.shape[3];
 	float *y;
-	TRY(output(api, context, n, blocks, conv_size(k->g, 0, h), conv_size(k->g, 1, w), &y));
+	int64_t shape[] = {n, blocks, conv_size(k->g, 0, h), conv_size(k->g, 1, w), BLOCK};
+	TRY(output(api, context, shape, 5, &y));
 	threads t = {api, context, NULL};
 	if (k->implementation->pool(k->g, k->kind == AVERAGE_POOL, x.data, n * blocks, h, w, y, all_threads(&t))) {
 		return fail(api, "no memory to pool %d images of %d×%d", n, h, w);
@@ -235,16 +265,42 @@ static OrtStatus *pool(node *k, OrtKernelContext *context) {
 	return t.status;
 }
 
+static OrtStatus *convolve_planes(node *k, OrtKernelContext *context) {
+	const OrtApi *api = k->api;
+	geometry g = k->g;
+	array x;
+	TRY(input(api, context, PLANES_X, &x));
+	TRY(image(api, &x, 4));
+	if (x.shape[1] != g.in) return fail(api, "an image of %lld channels for a convolution from %d", (long long)x.shape[1], g.in);
+	int n = x.shape[0], h = x.shape[2], w = x.shape[3];
+	float *y;
+	int64_t shape[] = {n, g.out, conv_size(g, 0, h), conv_size(g, 1, w)};
+	TRY(output(api, context, shape, 4, &y));
+	threads t = {api, context, NULL};
+	if (k->implementation->run_planes(k->conv, x.data, n, h, w, y, all_threads(&t))) return fail(api, "no memory to convolve %d images of %d×%d", n, h, w);
+	return t.status;
+}
+
 static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
 	node *k = kernel;
-	return k->kind == CONV ? convolve(k, context) : pool(k, context);
+	switch (k->kind) {
+	case CONV: return convolve(k, context);
+	case PLANES: return convolve_planes(k, context);
+	default: return pool(k, context);
+	}
 }
 
 // ---- the operators
 
 static const char *name_of(const OrtCustomOp *op) { return ((const operator *)op)->name; }
 static const char *provider(const OrtCustomOp *op) { (void)op; return NULL; } // the CPU
-static size_t inputs(const OrtCustomOp *op) { return ((const operator *)op)->kind == CONV ? PARTS + 1 : 1; }
+static size_t inputs(const OrtCustomOp *op) {
+	switch (((const operator *)op)->kind) {
+	case CONV: return PARTS + 1;
+	case PLANES: return PLANES_INPUTS;
+	default: return 1;
+	}
+}
 static size_t outputs(const OrtCustomOp *op) { (void)op; return 1; }
 static int type(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return ORT_FLOAT; }
 static int input_kind(const OrtCustomOp *op, size_t i) { return ((const operator *)op)->kind == CONV && i == PARTS ? ORT_VARIADIC : ORT_REQUIRED; }
@@ -265,6 +321,7 @@ static const operator all[] = {
 	OPERATOR(CONV, "ConvBatchNormRelu"),
 	OPERATOR(MAX_POOL, "MaxPool"),
 	OPERATOR(AVERAGE_POOL, "AveragePool"),
+	OPERATOR(PLANES, "Conv"),
 };
 
 const char *operators_name(void) {

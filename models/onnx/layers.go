@@ -42,7 +42,11 @@ func (m *Module) Conv(x Value, c Conv) Value {
 		"strides":      []int{c.Stride, c.Stride},
 		"pads":         []int{c.Pad[0], c.Pad[1], c.Pad[0] + c.After[0], c.Pad[1] + c.After[1]},
 	}
-	return m.op("Conv", x.DType, []int{x.Shape[0], c.Out, size(0), size(1)}, at, args...)
+	y := m.op("Conv", x.DType, []int{x.Shape[0], c.Out, size(0), size(1)}, at, args...)
+	if c.replaceable(x) {
+		m.g.replaceable[y.Name] = true
+	}
+	return y
 }
 
 // Linear is nn.Linear: x […,in] → […,out]; parameters weight [out,in] and bias [out].

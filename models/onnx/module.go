@@ -59,18 +59,20 @@ type Module struct {
 }
 
 type graph struct {
-	sd        checkpoint.StateDict
-	params    map[string]Value
-	consts    map[string]Value
-	ints      map[string][]int // values of the int64 constants
-	nodes     []node
-	proto     *pb.GraphProto
-	files     map[string]bool
-	domains   map[string]bool // of operators other than ONNX's own
-	missing   []Parameter
-	misshaped []Misshape
-	inputs    []Info
-	outputs   []Info
+	sd      checkpoint.StateDict
+	params  map[string]Value
+	consts  map[string]Value
+	ints    map[string][]int // values of the int64 constants
+	nodes   []node
+	proto   *pb.GraphProto
+	files   map[string]bool
+	domains map[string]bool // of operators other than ONNX's own
+
+	replaceable map[string]bool // nodes, see Model.WithKernels
+	missing     []Parameter
+	misshaped   []Misshape
+	inputs      []Info
+	outputs     []Info
 }
 
 // An Info describes an input or output of a finished model.
@@ -85,7 +87,8 @@ type Model struct {
 	Proto           []byte // ModelProto; external data named by base name
 	Files           []string
 	Inputs, Outputs []Info
-	Blocked         bool // uses operators of BlockedDomain
+	Kernels         bool            // uses operators of KernelsDomain
+	replaceable     map[string]bool // names of the nodes that WithKernels replaces
 }
 
 // buildError is what a programmer's error raises while a graph is built.
@@ -107,7 +110,8 @@ func Build(sd checkpoint.StateDict, f func(*Module)) (model *Model, err error) {
 		proto:  &pb.GraphProto{Name: proto.String("sagbench")},
 		files:  map[string]bool{},
 
-		domains: map[string]bool{},
+		domains:     map[string]bool{},
+		replaceable: map[string]bool{},
 	}
 	defer func() {
 		switch r := recover().(type) {
@@ -139,7 +143,7 @@ func (g *graph) finish() (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	return &Model{Proto: b, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Blocked: g.domains[BlockedDomain]}, nil
+	return &Model{Proto: b, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Kernels: g.domains[KernelsDomain], replaceable: g.replaceable}, nil
 }
 
 // In enters a child scope, as attribute access on an nn.Module does.

@@ -9,9 +9,9 @@ import (
 	"sagbench/models/kernels"
 )
 
-// Blocked tells whether graphs with operators of onnx.BlockedDomain run with
+// HasKernels tells whether graphs with operators of onnx.KernelsDomain run with
 // these options: on the CPU, if it is one that package kernels is for.
-func (o Options) Blocked() bool { return o.device() == "cpu" && kernels.Name() != "" }
+func (o Options) HasKernels() bool { return o.device() == "cpu" && kernels.Name() != "" }
 
 // Kernels names what computes these operators on this processor; "" for none.
 func Kernels() string { return kernels.Name() }

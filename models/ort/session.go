@@ -37,6 +37,11 @@ func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if opt.HasKernels() {
+		if m, err = m.WithKernels(); err != nil {
+			return nil, err
+		}
+	}
 	s := &Session{model: m, options: opt, folder: folder}
 	options, err := s.sessionOptions()
 	if err != nil {
@@ -78,7 +83,7 @@ func (s *Session) prepare() (*rt.DynamicAdvancedSession, error) {
 // sessionOptions are those that the session is made with.
 func (s *Session) sessionOptions() (*rt.SessionOptions, error) {
 	o, err := s.options.sessionOptions(s.folder)
-	if err == nil && s.model.Blocked {
+	if err == nil && s.model.Kernels {
 		if err = addKernels(o); err != nil {
 			o.Destroy()
 		}
