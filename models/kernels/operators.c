@@ -177,7 +177,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 	k->api = api;
 	k->implementation = conv_implementation();
 	k->kind = ((const operator *)op)->kind;
-	OrtStatus *status = read_geometry(k, info);
+	OrtStatus *status = k->implementation ? read_geometry(k, info) : fail(api, "no kernels for this processor, or SAGBENCH_KERNELS allows for none");
 	if (status) {
 		destroy(k);
 		return status;
