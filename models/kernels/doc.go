@@ -8,7 +8,7 @@
 //	                   kernel_shape, pads [top and bottom, left and right], stride, epsilon
 //	MaxPool            x → y; kernel_shape, pads, stride
 //	AveragePool        the same; padding does not count
-//	Conv               x, weight, bias → y: 3×3 with stride 1, of images [N,C,H,W];
+//	Conv               x, weight[, bias] → y: 3×3 with stride 1, of images [N,C,H,W];
 //	                   kernel_shape, pads, stride
 //
 // Other x and y are [N,C/16,H,W,16]; x of a ConvBatchNormRelu from three channels

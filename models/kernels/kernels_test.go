@@ -286,14 +286,15 @@ func TestPlanes(t *testing.T) {
 			{32, 16, 16, onnx.Conv{Out: 48, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{1, 1}}},
 			{16, 64, 20, onnx.Conv{Out: 16, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{0, 2}}},
 			{48, 33, 70, onnx.Conv{Out: 32, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{1, 1}}},
-			{16, 5, 157, onnx.Conv{Out: 80, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{1, 0}}},
+			{16, 5, 157, onnx.Conv{Out: 80, Kernel: [2]int{3, 3}, Stride: 1, Pad: [2]int{1, 0}, NoBias: true}},
 		} {
 			const n = 3
 			x := ort.Floats(tensor.Of(uniform(r, n*c.in*c.h*c.w, -0.3, 0.7), n, c.in, c.h, c.w))
-			m, err := onnx.Build(checkpoint.StateDict{
-				"weight": checkpoint.FromFloat32(uniform(r, c.Out*c.in*9, -0.1, 0.1), c.Out, c.in, 3, 3),
-				"bias":   checkpoint.FromFloat32(uniform(r, c.Out, -1, 1), c.Out),
-			}, func(m *onnx.Module) {
+			weights := checkpoint.StateDict{"weight": checkpoint.FromFloat32(uniform(r, c.Out*c.in*9, -0.1, 0.1), c.Out, c.in, 3, 3)}
+			if !c.NoBias {
+				weights["bias"] = checkpoint.FromFloat32(uniform(r, c.Out, -1, 1), c.Out)
+			}
+			m, err := onnx.Build(weights, func(m *onnx.Module) {
 				m.Output("y", m.Conv(m.Input("x", checkpoint.F32, onnx.Batch, c.in, c.h, c.w), c.Conv))
 			})
 			if err != nil {

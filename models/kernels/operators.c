@@ -33,7 +33,7 @@ typedef enum { CONV, MAX_POOL, AVERAGE_POOL, PLANES } kind;
 // Inputs of CONV, before the parts of x.
 enum { WEIGHT, GAMMA, BETA, MEAN, VARIANCE, PARTS };
 
-// Inputs of PLANES.
+// Inputs of PLANES; the bias may be absent.
 enum { PLANES_X, PLANES_WEIGHT, PLANES_BIAS, PLANES_INPUTS };
 
 // An operator is one kind of node; a node is one of them in a graph.
@@ -137,14 +137,16 @@ static OrtStatus *prepare_blocks(node *k, const OrtKernelInfo *info) {
 }
 
 static OrtStatus *prepare_planes(node *k, const OrtKernelInfo *info) {
-	array w, b;
+	size_t count;
+	array w, b = {0};
 	TRY(weights(k, info, PLANES_WEIGHT, &w));
 	int out = k->g.out;
-	TRY(weight(k->api, info, PLANES_BIAS, 1, out, &b));
+	TRY(k->api->KernelInfo_GetInputCount(info, &count));
+	if (count > PLANES_BIAS) TRY(weight(k->api, info, PLANES_BIAS, 1, out, &b));
 	double *scale = malloc(sizeof(double) * out), *bias = malloc(sizeof(double) * out);
 	for (int o = 0; scale && bias && o < out; o++) {
 		scale[o] = 1;
-		bias[o] = b.data[o];
+		bias[o] = b.data ? b.data[o] : 0;
 	}
 	return prepare(k, &w, conv_can_planes, scale, bias);
 }
@@ -303,7 +305,10 @@ static size_t inputs(const OrtCustomOp *op) {
 }
 static size_t outputs(const OrtCustomOp *op) { (void)op; return 1; }
 static int type(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return ORT_FLOAT; }
-static int input_kind(const OrtCustomOp *op, size_t i) { return ((const operator *)op)->kind == CONV && i == PARTS ? ORT_VARIADIC : ORT_REQUIRED; }
+static int input_kind(const OrtCustomOp *op, size_t i) {
+	kind k = ((const operator *)op)->kind;
+	return k == CONV && i == PARTS ? ORT_VARIADIC : k == PLANES && i == PLANES_BIAS ? ORT_OPTIONAL : ORT_REQUIRED;
+}
 static int output_kind(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return ORT_REQUIRED; }
 static int memory(const OrtCustomOp *op, size_t i) { (void)op, (void)i; return 0; } // the provider's own
 static int one(const OrtCustomOp *op) { (void)op; return 1; }

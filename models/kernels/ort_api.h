@@ -19,7 +19,7 @@ enum {
 	API_VERSION = 18, // the first one with all of OrtCustomOp's members below
 	ORT_FAIL = 1,
 	ORT_FLOAT = 1, // ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
-	ORT_REQUIRED = 0, ORT_VARIADIC = 2, // OrtCustomOpInputOutputCharacteristic
+	ORT_REQUIRED = 0, ORT_OPTIONAL = 1, ORT_VARIADIC = 2, // OrtCustomOpInputOutputCharacteristic
 };
 
 typedef struct OrtApi {
@@ -51,7 +51,9 @@ typedef struct OrtApi {
 	void (*ReleaseTensorTypeAndShapeInfo)(OrtShape *);
 	void *after99[63];
 	OrtStatus *(*KernelInfoGetAttributeArray_int64)(const OrtKernelInfo *, const char *name, int64_t *out, size_t *size);
-	void *after163[85];
+	void *after163[66];
+	OrtStatus *(*KernelInfo_GetInputCount)(const OrtKernelInfo *, size_t *out);
+	void *after230[18];
 	OrtStatus *(*KernelInfoGetConstantInput_tensor)(const OrtKernelInfo *, size_t index, int *constant, const OrtValue **out);
 	void *after249[24];
 	OrtStatus *(*KernelContext_ParallelFor)(const OrtKernelContext *, void (*f)(void *, size_t), size_t n, size_t batches, void *arg);
@@ -69,6 +71,7 @@ PLACE(KernelContext_GetInput, 90);
 PLACE(ReleaseStatus, 93);
 PLACE(ReleaseTensorTypeAndShapeInfo, 99);
 PLACE(KernelInfoGetAttributeArray_int64, 163);
+PLACE(KernelInfo_GetInputCount, 230);
 PLACE(KernelInfoGetConstantInput_tensor, 249);
 PLACE(KernelContext_ParallelFor, 274);
 

@@ -46,7 +46,10 @@ func convVJP(m *Module, n *node, i int, dy []Value) Value {
 			"kernel_shape": kernel, "strides": []int{stride, stride}, "pads": pads, "output_padding": missing,
 		}, d, w)
 	}
-	return m.op("Conv", x.DType, x.Shape, attrs{"kernel_shape": kernel, "strides": []int{1, 1}, "pads": turned}, d, m.turn(w))
+	dx := m.op("Conv", x.DType, x.Shape, attrs{"kernel_shape": kernel, "strides": []int{1, 1}, "pads": turned}, d, m.turn(w))
+	c := Conv{Out: x.Shape[1], Kernel: [2]int(kernel), Stride: 1, Pad: [2]int(turned[:2]), After: [2]int{turned[2] - turned[0], turned[3] - turned[1]}}
+	c.mark(m, d, dx)
+	return dx
 }
 
 // turn is a kernel [out,in,h,w] with its channels exchanged and its places in

@@ -74,11 +74,18 @@ const (
 	maxWeights = 64 << 20
 )
 
-// replaceable tells whether WithKernels replaces a convolution of x.
+// mark has WithKernels replace the node that computes y, the convolution of x,
+// where that is of use. Its weights have to be constant.
+func (c Conv) mark(m *Module, x, y Value) {
+	if c.replaceable(x) {
+		m.g.replaceable[y.Name] = true
+	}
+}
+
 func (c Conv) replaceable(x Value) bool {
 	tiles := (x.Shape[2] + 3) / 4 * ((x.Shape[3] + 3) / 4)
 	weights := 36 * 4 * x.Shape[1] * c.Out
-	return c.Kernel == [2]int{3, 3} && c.Stride == 1 && c.After == [2]int{} && !c.NoBias && x.DType == checkpoint.F32 &&
+	return c.Kernel == [2]int{3, 3} && c.Stride == 1 && c.After == [2]int{} && x.DType == checkpoint.F32 &&
 		x.Shape[1]%block == 0 && c.Out%block == 0 && c.Pad[0] < 3 && c.Pad[1] < 3 && x.Shape[2] > 0 && x.Shape[3] > 0 &&
 		tiles >= minTiles && (tiles >= manyTiles || weights <= maxWeights)
 }

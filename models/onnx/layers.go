@@ -43,9 +43,7 @@ func (m *Module) Conv(x Value, c Conv) Value {
 		"pads":         []int{c.Pad[0], c.Pad[1], c.Pad[0] + c.After[0], c.Pad[1] + c.After[1]},
 	}
 	y := m.op("Conv", x.DType, []int{x.Shape[0], c.Out, size(0), size(1)}, at, args...)
-	if c.replaceable(x) {
-		m.g.replaceable[y.Name] = true
-	}
+	c.mark(m, x, y)
 	return y
 }
 
