@@ -14,12 +14,16 @@ package checkpoint
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 // DType names an element type as safetensors spells it.
 type DType string
 
+// The element types that tensors have.
 const (
 	F64  DType = "F64"
 	F32  DType = "F32"
@@ -55,6 +59,32 @@ type StateDict map[string]Tensor
 // Names lists the keys in ascending order.
 func (sd StateDict) Names() []string { return slices.Sorted(maps.Keys(sd)) }
 
+// Has reports whether there is a tensor under the key, which is formatted as by
+// fmt.Sprintf.
+func (sd StateDict) Has(format string, args ...any) bool {
+	_, ok := sd[fmt.Sprintf(format, args...)]
+	return ok
+}
+
+// Dim is the length of an axis of the tensor under key, 0 where there is no such
+// tensor or axis.
+func (sd StateDict) Dim(key string, axis int) int {
+	if t := sd[key]; axis < len(t.Shape) {
+		return t.Shape[axis]
+	}
+	return 0
+}
+
+// Count is how many of the keys that format makes of 0, 1, 2, … there are before
+// the first that is missing.
+func (sd StateDict) Count(format string) int {
+	n := 0
+	for sd.Has(format, n) {
+		n++
+	}
+	return n
+}
+
 // The formats that Open tells apart; the values of File.Format.
 const (
 	TorchZip    = "torch zip"    // torch.save since 1.6
@@ -87,14 +117,16 @@ type File struct {
 	Opaque []string
 	// Metadata is the __metadata__ of a safetensors file, nil otherwise.
 	Metadata map[string]string
-	Tensors  StateDict
+	// Tensors are all tensors of the file, without Wrapper and Prefix.
+	Tensors StateDict
 
 	m *mapping
 }
 
 // Open maps the checkpoint at path and locates its tensors. Only the headers
-// are read; the weights themselves are read when somebody asks for them, but
-// for compressed entries and strided views, which are put into Tensor.Raw.
+// are read, and what does not lie in the file in C order: compressed entries
+// and strided views are copied into Tensor.Raw. All other weights are read when
+// their values are asked for.
 //
 // The error names the file, and the tensor where one is at fault. A file that
 // is something else (an HTML page, a Git LFS pointer, a gzip archive, …) is
@@ -138,10 +170,6 @@ func parse(m *mapping) (f *File, err error) {
 	return f, nil
 }
 
-// StateDict is f.Tensors: every tensor of the file by its full key, without
-// Wrapper and Prefix.
-func (f *File) StateDict() StateDict { return f.Tensors }
-
 // Close unmaps the file. Slices that Tensor.Bytes returned must not be used
 // any more. Closing twice is harmless.
 func (f *File) Close() error {
@@ -159,4 +187,43 @@ func (f *File) SHA256() (string, error) {
 		return "", fmt.Errorf("checkpoint: %s: sha256: %w", f.Path, err)
 	}
 	return sum, nil
+}
+
+// hashedName is a file name that ends in the beginning of a sha256, as PyTorch's
+// publishers write it: pt_inception-2015-12-05-6726825d.pth.
+var hashedName = regexp.MustCompile(`-([0-9a-f]{8,64})\.[A-Za-z]+$`)
+
+// CheckName compares the beginning of a sha256 at the end of a file's name with
+// the sha256 of its content (64 hexadecimal digits), as torch.hub's check_hash
+// does. A name without one is right, and so is one with digits alone, which may
+// be a date.
+func CheckName(path, sha256 string) error {
+	m := hashedName.FindStringSubmatch(filepath.Base(path))
+	if m == nil || !strings.ContainsAny(m[1], "abcdef") || strings.HasPrefix(sha256, m[1]) {
+		return nil
+	}
+	return fmt.Errorf("checkpoint: %s: the name says that its sha256 begins with %s, it is %s: the file is damaged or another one; download it again, or give it another name", path, m[1], sha256)
+}
+
+// A budget bounds the memory that reading one checkpoint may take, in bytes:
+//   - for the objects of its pickle 64 times the file's size, but at most
+//     256 MiB; a real file needs a fraction of that,
+//   - for compressed entries and strided views 4 times its size and 16 MiB.
+//
+// They share the sum, and reserve memory in it before they allocate.
+type budget struct{ size, most, left int64 } // the file's size, the sum, what is left of it
+
+func newBudget(fileSize int64) *budget {
+	most := min(64*fileSize, 256<<20) + 4*fileSize + 16<<20
+	return &budget{size: fileSize, most: most, left: most}
+}
+
+// take reserves n bytes for what.
+func (b *budget) take(n int64, what string) error {
+	if n < 0 || n > b.left {
+		return fmt.Errorf("%s needs %d bytes of memory; %d is the limit for a file of %d bytes, %d are left: "+
+			"the file is broken or malicious, or must be saved again uncompressed", what, n, b.most, b.size, b.left)
+	}
+	b.left -= n
+	return nil
 }

@@ -50,9 +50,9 @@ func detect(data []byte) (string, error) {
 	return "", describeText(data)
 }
 
-// looksLikeSafetensors: eight bytes of header length, then a JSON object. A
-// length that cannot be true before what is clearly such a header is left to
-// parseSafetensors, whose message says so.
+// looksLikeSafetensors: eight bytes of header length, then a JSON object. Where
+// this is clearly a header whose length cannot be true, the answer is yes, for
+// parseSafetensors to say what is wrong.
 func looksLikeSafetensors(data []byte) bool {
 	if len(data) < 10 || data[8] != '{' {
 		return false
@@ -79,7 +79,9 @@ func describeText(data []byte) error {
 	case strings.HasPrefix(lower, "<!doctype html"), strings.HasPrefix(lower, "<html"), strings.HasPrefix(lower, "<?xml"), strings.HasPrefix(lower, "<head"):
 		return errors.New("is a web page (HTML), not a checkpoint; the download was refused or went through a viewer page: download it again")
 	case isText(head):
-		return fmt.Errorf("is a text file, not a checkpoint; it begins %q", shorten(firstLine(text)))
+		line, _, _ := strings.Cut(text, "\n")
+		begin := []rune(line)
+		return fmt.Errorf("is a text file, not a checkpoint; it begins %q", shorten(string(begin[:min(len(begin), 60)])))
 	}
 	return fmt.Errorf("is neither a PyTorch checkpoint (zip or legacy pickle) nor a .safetensors file; it begins with the bytes % x", data[:min(len(data), 12)])
 }
@@ -98,12 +100,4 @@ func isText(head []byte) bool {
 		head = head[n:]
 	}
 	return true
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	if r := []rune(line); len(r) > 60 {
-		return string(r[:60])
-	}
-	return line
 }

@@ -38,7 +38,7 @@ func TestDTypes(t *testing.T) {
 			if f.Format != format || f.Wrapper != "" || f.Prefix != "" || len(f.Ignored) != 0 || f.Path != path {
 				t.Errorf("opened as %+v", *f)
 			}
-			if len(f.StateDict()) != len(ofDType) {
+			if len(f.Tensors) != len(ofDType) {
 				t.Errorf("tensors %v, want %d", f.Tensors.Names(), len(ofDType))
 			}
 			for name, want := range ofDType {

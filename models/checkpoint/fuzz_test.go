@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nlpodyssey/gopickle/types"
-
 	"sagbench/internal/fuzzing"
 )
 
@@ -87,7 +85,7 @@ func FuzzPickle(f *testing.F) {
 		}
 		m := &mapping{path: "memory.pt", data: rampBytes(24)}
 		b := newBudget(int64(len(data)))
-		u := &unpickler{b: b, persistent: func(id types.Tuple) (any, error) { return parseStorage(id) }}
+		u := &unpickler{b: b, persistent: func(id pyTuple) (any, error) { return parseStorage(id) }}
 		var root any
 		var n int
 		var err error
@@ -99,7 +97,7 @@ func FuzzPickle(f *testing.F) {
 			t.Fatalf("the pickle is said to have %d of %d bytes", n, len(data))
 		}
 		file := &File{}
-		if err := file.unwrap(root, &resolver{src: everyStorage{}, m: m, b: b}); err != nil {
+		if err := file.unwrap(root, &resolver{everyStorage{}.locate, m, b}); err != nil {
 			return
 		}
 		for name, tensor := range file.Tensors {

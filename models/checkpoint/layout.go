@@ -15,23 +15,17 @@ type region struct {
 
 // part is [off, off+size) of the region, which the caller has checked.
 func (r region) part(off, size int64) region {
-	p := region{off: r.off + off, size: size}
 	if r.raw != nil {
-		p.raw = r.raw[off : off+size : off+size]
+		return region{size: size, raw: r.raw[off : off+size : off+size]}
 	}
-	return p
-}
-
-// A storageSource finds the bytes of a storage in a file of its format.
-type storageSource interface {
-	locate(s *storage) (region, error)
+	return region{off: r.off + off, size: size}
 }
 
 // A resolver turns the tensors of a pickle into located ones.
 type resolver struct {
-	src storageSource
-	m   *mapping
-	b   *budget
+	locate func(*storage) (region, error) // finds the bytes of a storage in the file
+	m      *mapping
+	b      *budget
 }
 
 // tensor locates r: a pointer into the file where it lies there in C order,
@@ -70,19 +64,13 @@ func (v *resolver) tensor(r *rebuilt) (t Tensor, err error) {
 // place fills in Offset or Raw.
 func (v *resolver) place(t Tensor, a tensorArgs, l layout, reg region) (Tensor, error) {
 	item := int64(a.element.size)
+	offset := a.offset * item
 	if l.numel == 0 {
-		t.Offset = reg.off
-		if reg.raw != nil {
-			t.Offset, t.Raw = 0, []byte{}
-		}
-		return t, nil
+		offset = 0 // whatever the pickle says
 	}
-	p := reg.part(a.offset*item, l.span*item)
+	p := reg.part(offset, l.span*item)
 	if l.contiguous {
 		t.Offset, t.Raw = p.off, p.raw
-		if p.raw != nil {
-			t.Offset = 0
-		}
 		return t, nil
 	}
 	if err := v.b.take(t.Size, "a strided tensor"); err != nil {
@@ -102,7 +90,7 @@ func (v *resolver) place(t Tensor, a tensorArgs, l layout, reg region) (Tensor, 
 
 // storage is the region of s, cut down to the view that s is.
 func (v *resolver) storage(s *storage) (region, error) {
-	reg, err := v.src.locate(s)
+	reg, err := v.locate(s)
 	if err != nil {
 		return region{}, err
 	}
@@ -110,10 +98,7 @@ func (v *resolver) storage(s *storage) (region, error) {
 	if s.numel > reg.size/item {
 		return region{}, fmt.Errorf("storage %q is too short: %d bytes in the file, %d elements of %s are claimed", shorten(s.key), reg.size, s.numel, s.element.name)
 	}
-	if s.view {
-		return reg.part(s.from*item, s.n*item), nil
-	}
-	return reg.part(0, s.numel*item), nil
+	return reg.part(s.from*item, s.n*item), nil
 }
 
 // A layout sums up a shape and its strides.

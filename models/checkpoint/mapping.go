@@ -32,7 +32,7 @@ type mapping struct {
 }
 
 // mapFile maps the regular, non-empty file at path.
-func mapFile(path string) (*mapping, error) {
+func mapFile(path string) (m *mapping, err error) {
 	info, err := os.Stat(path) // before Open, which would wait on a pipe
 	if err != nil {
 		return nil, cause(err)
@@ -47,18 +47,12 @@ func mapFile(path string) (*mapping, error) {
 	if err != nil {
 		return nil, cause(err)
 	}
-	m, err := mapOpen(path, file)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return m, nil
-}
-
-// mapOpen maps file, whose size is asked again: it may have changed.
-func mapOpen(path string, file *os.File) (*mapping, error) {
-	info, err := file.Stat()
-	if err != nil {
+	defer func() {
+		if err != nil {
+			file.Close()
+		}
+	}()
+	if info, err = file.Stat(); err != nil { // again: its size may have changed
 		return nil, cause(err)
 	}
 	size := info.Size()

@@ -128,7 +128,7 @@ func TestBrokenPickles(t *testing.T) {
 		"build of a dict": "}}b", "unknown persistent id": "NQ", "persistent text": "Px\n", "short persistent id": "X\x07\x00\x00\x00storage\x85Q",
 		"out-of-band buffer": "\x97", "negative put": "Np-1\n", "text for a number": "Ix\n", "unquoted string": "Sx\n", "protocol 9": "\x80\x09",
 		"nested frames": "\x95\x09\x00\x00\x00\x00\x00\x00\x00\x95\x00\x00\x00\x00\x00\x00\x00\x00", "line cut by a frame": "\x95\x02\x00\x00\x00\x00\x00\x00\x00I1\n",
-		"global without name": "cx\n", "unhashable key": "\x8c\x0bcollections\x8c\x0bOrderedDict\x93)RC\x01aNs", "list for a class": "X\x01\x00\x00\x00a]\x93",
+		"global without name": "cx\n", "memo entry that is not there": "h\x07", "list for a class": "X\x01\x00\x00\x00a]\x93",
 		"size of nothing": "ctorch\nSize\n)R", "type of nothing": "ctorch._tensor\n_rebuild_from_type_v2\n)R", "type without function": "ctorch._tensor\n_rebuild_from_type_v2\n(NNNtR",
 		"type of a type": "ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._tensor\n_rebuild_from_type_v2\nN)NtR", "tensor by __new__": "ctorch._utils\n_rebuild_tensor_v2\n)\x81",
 	} {
@@ -139,7 +139,7 @@ func TestBrokenPickles(t *testing.T) {
 	}
 }
 
-// Pickles that gopickle by itself refuses or panics on, and Python reads.
+// Unusual pickles that Python reads.
 func TestLegitimateOddities(t *testing.T) {
 	python2 := reduce{global{"collections", "OrderedDict"}, tuple{list{list{"weight", ramp4("0")}, list{"n", 3}}}}
 	for name, object := range map[string]any{
@@ -152,6 +152,8 @@ func TestLegitimateOddities(t *testing.T) {
 		"dict made by __new__":       filled{code("c__builtin__\ndict\n)\x81"), pairs{{"weight", ramp4("0")}}},
 		"state of an OrderedDict":    build{filled{orderedDict, pairs{{"weight", ramp4("0")}}}, pairs{{1, 2}}},
 		"defaultdict":                filled{reduce{global{"collections", "defaultdict"}, tuple{global{"builtins", "list"}}}, pairs{{"weight", ramp4("0")}}},
+		"dict of protocol 0":         code("(Vweight\n" + string(body(ramp4("0"))) + "d"),
+		"bytes for a key":            pairs{{"weight", ramp4("0")}, {"x", code("\x8c\x0bcollections\x8c\x0bOrderedDict\x93)RC\x01aNs")}},
 		"OrderedDict of protocol 4":  filled{code("\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x93)R"), pairs{{"weight", ramp4("0")}}},
 		"parameter of PyTorch 0.3":   pairs{{"weight", reduce{global{"torch.nn.parameter", "Parameter"}, tuple{ramp4("0"), true, orderedDict}}}},
 		"subclass of Tensor":         pairs{{"weight", reduce{global{"torch._tensor", "_rebuild_from_type_v2"}, tuple{global{"torch._utils", "_rebuild_tensor_v2"}, global{"my", "Tensor"}, ramp4("0").args, pairs{}}}}},

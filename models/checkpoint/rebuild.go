@@ -4,53 +4,90 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/nlpodyssey/gopickle/types"
 )
 
-// A rebuilder is one of torch._utils' functions that make a tensor. Calling it
-// notes the arguments; what they mean is found out when the tensor turns out
-// to be part of the state dict, so that an odd one among the optimiser's state
-// does no harm and an error can name the tensor.
-type rebuilder struct {
-	inert
-	name string
+// lookup is the table of the classes and functions that a pickle may call: what
+// makes tensors, storages and plain containers, each with its constructor. To
+// allow another name, add a case. Whatever else a pickle names is *opaque.
+func lookup(module, name string) any {
+	if module == extension {
+		return &opaque{module + name}
+	}
+	switch full := module + "." + name; full {
+	case "collections.OrderedDict", "collections.defaultdict", "builtins.dict", "__builtin__.dict":
+		return &pyGlobal{full, newDict, true}
+	case "torch.Size", "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
+		"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer":
+		return &pyGlobal{full, firstArgument, false}
+	case "torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type", "torch.tensor._rebuild_from_type":
+		return &pyGlobal{full, rebuildFromType, false}
+	default:
+		if module == "torch._utils" && strings.HasPrefix(name, "_rebuild_") {
+			return &pyGlobal{full, func(_ *unpickler, args []any) (any, error) { return &rebuilt{full, args}, nil }, false}
+		}
+		if (module == "torch" || strings.HasPrefix(module, "torch.")) && strings.HasSuffix(name, "Storage") {
+			return &storageClass{name}
+		}
+		return &opaque{full}
+	}
 }
 
-func (r rebuilder) Call(args ...any) (any, error) { return &rebuilt{name: r.name, args: args}, nil }
+// newDict makes a dict out of nothing or of Python 2's list of pairs.
+func newDict(u *unpickler, args []any) (any, error) {
+	d := &pyDict{class: true}
+	if len(args) == 0 {
+		return d, nil
+	}
+	pairs, _ := items(args[0]) // defaultdict's argument is a class: no items
+	if err := u.b.take(64*int64(len(pairs)), "a dict of the pickle"); err != nil {
+		return nil, err // a few bytes of a pickle can name a long list again and again
+	}
+	d.entries = make([]dictEntry, 0, len(pairs))
+	for _, pair := range pairs {
+		if kv, _ := items(pair); len(kv) == 2 {
+			d.entries = append(d.entries, dictEntry{kv[0], kv[1]})
+		}
+	}
+	return d, nil
+}
 
-// rebuilt is a tensor of the pickle: the function that makes it, and its
-// arguments.
+// firstArgument is what wraps its first argument: Parameter(data).
+func firstArgument(_ *unpickler, args []any) (any, error) {
+	if len(args) == 0 {
+		return nil, errors.New("a Parameter or Size without an argument")
+	}
+	return args[0], nil
+}
+
+// rebuildFromType unwraps tensor subclasses: _rebuild_from_type_v2(function,
+// class, arguments, state).
+func rebuildFromType(u *unpickler, args []any) (any, error) {
+	if len(args) < 3 {
+		return nil, errors.New("_rebuild_from_type with fewer than 3 arguments")
+	}
+	function, _ := args[0].(*pyGlobal)
+	_, isOpaque := args[0].(*opaque)
+	inner, isTuple := args[2].(pyTuple)
+	if function == nil && !isOpaque || !isTuple {
+		return nil, errors.New("_rebuild_from_type without function or arguments")
+	}
+	if function != nil && strings.Contains(function.name, "._rebuild_from_type") {
+		return nil, errors.New("_rebuild_from_type of itself")
+	}
+	return u.call(args[0], inner), nil
+}
+
+// rebuilt is a tensor of the pickle: the function of torch._utils that makes
+// it, and its arguments. What they mean is found out when the tensor turns out
+// to be part of the state dict, so that an odd one among the optimiser's state
+// does no harm and an error can name the tensor.
 type rebuilt struct {
-	inert
 	name string
 	args []any
 }
 
-// fromType unwraps tensor subclasses: _rebuild_from_type_v2(function, class,
-// arguments, state).
-type fromType struct{ inert }
-
-func (fromType) Call(args ...any) (any, error) {
-	if len(args) < 3 {
-		return nil, errors.New("_rebuild_from_type with fewer than 3 arguments")
-	}
-	function, ok := args[0].(types.Callable)
-	inner, isTuple := args[2].(*types.Tuple)
-	if !ok || !isTuple {
-		return nil, errors.New("_rebuild_from_type without function or arguments")
-	}
-	if _, self := function.(fromType); self {
-		return nil, errors.New("_rebuild_from_type of itself")
-	}
-	return function.Call(*inner...)
-}
-
 // storageClass is torch.FloatStorage and its kin.
-type storageClass struct {
-	inert
-	name string
-}
+type storageClass struct{ name string }
 
 // element is an element type as PyTorch names it; dtype is "" where this
 // package has none for it.
@@ -92,19 +129,17 @@ func elementNamed(name string) element {
 	return element{name: name}
 }
 
-// A storage is a persistent id: numel elements under key, or [from, from+n)
-// of them where the legacy format says that it is a view.
+// A storage is a persistent id: of the numel elements under key [from, from+n),
+// which are all, except where the legacy format says that it is a view.
 type storage struct {
-	inert
 	key     string
 	element element
 	numel   int64
-	view    bool
 	from, n int64
 }
 
 // parseStorage reads ("storage", class, key, location, numel[, view]).
-func parseStorage(id types.Tuple) (*storage, error) {
+func parseStorage(id pyTuple) (*storage, error) {
 	if len(id) < 5 {
 		return nil, fmt.Errorf("a persistent id of %d parts where a storage has 5", len(id))
 	}
@@ -120,11 +155,11 @@ func parseStorage(id types.Tuple) (*storage, error) {
 	if !known {
 		return nil, fmt.Errorf("storage %q: unknown storage class %s", shorten(key), shorten(class.name))
 	}
-	s := &storage{key: key, element: e, numel: int64(numel)}
+	s := &storage{key: key, element: e, numel: int64(numel), n: int64(numel)}
 	if len(id) < 6 || id[5] == nil {
 		return s, nil
 	}
-	view := items(id[5])
+	view, _ := items(id[5])
 	if len(view) != 3 {
 		return nil, fmt.Errorf("storage %q: view metadata %s where three values are expected", shorten(key), describe(id[5]))
 	}
@@ -133,7 +168,7 @@ func parseStorage(id types.Tuple) (*storage, error) {
 	if !ok1 || !ok2 || from < 0 || n < 0 || from > numel || n > numel-from {
 		return nil, fmt.Errorf("storage %q: the view [%s, +%s) lies outside its %d elements", shorten(key), describe(view[1]), describe(view[2]), numel)
 	}
-	s.view, s.from, s.n = true, int64(from), int64(n)
+	s.from, s.n = int64(from), int64(n)
 	return s, nil
 }
 
@@ -199,8 +234,8 @@ func checkMetadata(args []any, at int) error {
 	}
 	flags, _ := entries(args[at])
 	for _, f := range flags {
-		if on, _ := f.Value.(bool); on {
-			return fmt.Errorf("has PyTorch's lazy bit %s set; save it with .resolve_neg().resolve_conj()", describe(f.Key))
+		if on, _ := f.value.(bool); on {
+			return fmt.Errorf("has PyTorch's lazy bit %s set; save it with .resolve_neg().resolve_conj()", describe(f.key))
 		}
 	}
 	return nil
@@ -210,8 +245,8 @@ func checkMetadata(args []any, at int) error {
 const maxRank = 64
 
 func integers(v any) ([]int64, error) {
-	list := items(v)
-	if list == nil || len(list) > maxRank {
+	list, ok := items(v)
+	if !ok || len(list) > maxRank {
 		return nil, fmt.Errorf("%s where a tuple of at most %d integers is expected", describe(v), maxRank)
 	}
 	out := make([]int64, len(list))

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/binary"
@@ -8,9 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/google/renameio/v2"
 )
 
 // maxHeader is the official crate's limit for the JSON header, in bytes.
@@ -58,11 +64,7 @@ type entry struct {
 // checkCover checks sizes, and that the tensors fill the data one after the
 // other.
 func checkCover(tensors map[string]entry, total uint64) error {
-	names := make([]string, 0, len(tensors))
-	for name := range tensors {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int {
+	names := slices.SortedFunc(maps.Keys(tensors), func(a, b string) int {
 		x, y := tensors[a], tensors[b]
 		return cmp.Or(cmp.Compare(x.from, y.from), cmp.Compare(x.to, y.to), cmp.Compare(a, b))
 	})
@@ -181,7 +183,7 @@ func (h *headerReader) readMetadata() error {
 
 func (h *headerReader) readTensor(name string) error {
 	var e entry
-	var offsets []uint64
+	var offsets []int
 	have := map[string]bool{}
 	err := h.object(func(key string) (err error) {
 		have[key] = true
@@ -197,13 +199,7 @@ func (h *headerReader) readTensor(name string) error {
 			}
 			e.dtype = DType(s)
 		case "shape":
-			var shape []uint64
-			if shape, err = h.numbers(maxRank); err == nil {
-				e.shape = make([]int, len(shape))
-				for i, d := range shape {
-					e.shape[i] = int(d)
-				}
-			}
+			e.shape, err = h.numbers(maxRank)
 		case "data_offsets":
 			offsets, err = h.numbers(2)
 		default:
@@ -217,17 +213,17 @@ func (h *headerReader) readTensor(name string) error {
 	if !have["dtype"] || !have["shape"] || len(offsets) != 2 {
 		return errors.New("dtype, shape and two data_offsets are needed")
 	}
-	e.from, e.to = offsets[0], offsets[1]
+	e.from, e.to = uint64(offsets[0]), uint64(offsets[1])
 	h.tensors[name] = e
 	return nil
 }
 
 // numbers reads an array of at most most integers ≥ 0.
-func (h *headerReader) numbers(most int) ([]uint64, error) {
+func (h *headerReader) numbers(most int) ([]int, error) {
 	if err := h.delim('['); err != nil {
 		return nil, err
 	}
-	out := []uint64{}
+	out := []int{}
 	for h.dec.More() {
 		tok, err := h.dec.Token()
 		if err != nil {
@@ -241,7 +237,98 @@ func (h *headerReader) numbers(most int) ([]uint64, error) {
 		if len(out) == most {
 			return nil, fmt.Errorf("an array longer than %d", most)
 		}
-		out = append(out, n)
+		out = append(out, int(n))
 	}
 	return out, h.delim(']')
+}
+
+// WriteSafetensors writes tensors, sorted by name, and metadata (nil: none) as
+// a safetensors file. The file appears at path whole or not at all: it is
+// written beside it, synced and renamed. Tensors of an open File may be
+// written; they are copied piece by piece.
+func WriteSafetensors(path string, tensors StateDict, metadata map[string]string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("checkpoint: writing %s: %w", path, cause(err))
+		}
+	}()
+	header, err := safetensorsHeader(tensors, metadata)
+	if err != nil {
+		return err
+	}
+	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
+	if err != nil {
+		return err
+	}
+	defer file.Cleanup()
+	w := bufio.NewWriterSize(file, 1<<20)
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	for _, name := range tensors.Names() {
+		if err := tensors[name].read(func(b []byte) error { _, err := w.Write(b); return err }); err != nil {
+			return fmt.Errorf("tensor %q: %w", name, err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := file.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// headerEntry is a tensor's value in the header.
+type headerEntry struct {
+	DType   DType    `json:"dtype"`
+	Shape   []int    `json:"shape"`
+	Offsets [2]int64 `json:"data_offsets"`
+}
+
+// safetensorsHeader is the length and the JSON, padded with blanks so that the
+// data begin at a multiple of 8. All faulty tensors are named at once.
+func safetensorsHeader(tensors StateDict, metadata map[string]string) ([]byte, error) {
+	object := map[string]any{} // encoding/json sorts the keys
+	if len(metadata) > 0 {
+		object["__metadata__"] = metadata
+	}
+	var errs []error
+	at := int64(0)
+	for _, name := range tensors.Names() {
+		t := tensors[name]
+		if name == "__metadata__" {
+			errs = append(errs, errors.New("a tensor cannot be named __metadata__"))
+			continue
+		}
+		if err := t.check(); err != nil {
+			errs = append(errs, fmt.Errorf("tensor %q: %w", name, err))
+			continue
+		}
+		object[name] = headerEntry{t.DType, append([]int{}, t.Shape...), [2]int64{at, at + t.Size}}
+		at += t.Size
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	for len(text)%8 != 0 {
+		text = append(text, ' ')
+	}
+	if len(text) > maxHeader {
+		return nil, fmt.Errorf("the header would have %d bytes; %d is the most", len(text), maxHeader)
+	}
+	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...), nil
+}
+
+// syncFolder makes the rename survive a power cut.
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -29,29 +29,22 @@ type Tensor struct {
 // FromFloat32 is a tensor of data, in C order, in memory. That the shape fits
 // is checked when the tensor is read or written.
 func FromFloat32(data []float32, shape ...int) Tensor {
-	raw := make([]byte, 0, 4*len(data))
-	for _, x := range data {
-		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
-	}
-	return FromBytes(F32, raw, shape...)
+	return FromBytes(F32, littleEndian(data), shape...)
 }
 
-// FromFloat64 is FromFloat32 for float64.
+// FromFloat64 is like FromFloat32.
 func FromFloat64(data []float64, shape ...int) Tensor {
-	raw := make([]byte, 0, 8*len(data))
-	for _, x := range data {
-		raw = binary.LittleEndian.AppendUint64(raw, math.Float64bits(x))
-	}
-	return FromBytes(F64, raw, shape...)
+	return FromBytes(F64, littleEndian(data), shape...)
 }
 
-// FromInt64 is FromFloat32 for int64.
+// FromInt64 is like FromFloat32.
 func FromInt64(data []int64, shape ...int) Tensor {
-	raw := make([]byte, 0, 8*len(data))
-	for _, x := range data {
-		raw = binary.LittleEndian.AppendUint64(raw, uint64(x))
-	}
-	return FromBytes(I64, raw, shape...)
+	return FromBytes(I64, littleEndian(data), shape...)
+}
+
+func littleEndian[T float32 | float64 | int64](data []T) []byte {
+	raw, _ := binary.Append([]byte{}, binary.LittleEndian, data) // fails for types without a size alone
+	return raw
 }
 
 // FromBytes is a tensor whose bytes, C order and little-endian, are raw, which
@@ -72,29 +65,34 @@ func (t Tensor) Len() int {
 // Bytes are the elements in C order, little-endian. The slice must not be
 // written to; it may be a view of the mapped file and is then valid until
 // File.Close. A tensor that Open did not make is read from File.
-func (t Tensor) Bytes() ([]byte, error) {
-	b, err := t.bytes()
-	if err != nil {
-		return nil, t.wrap(err)
-	}
-	return b, nil
+func (t Tensor) Bytes() (b []byte, err error) {
+	err = t.read(func(all []byte) error { b = all; return nil })
+	return b, t.wrap(err)
 }
 
-func (t Tensor) bytes() ([]byte, error) {
+// read calls use with the elements in C order, little-endian. The file stays
+// mapped meanwhile, and a page that cannot be read is an error.
+func (t Tensor) read(use func([]byte) error) (err error) {
+	defer guard(&err)()
 	if err := t.check(); err != nil {
-		return nil, err
+		return err
 	}
+	b := t.Raw
 	switch {
-	case t.Raw != nil:
-		return t.Raw, nil
+	case b != nil:
 	case t.m != nil:
 		t.m.mu.RLock()
 		defer t.m.mu.RUnlock()
-		return t.m.view(t.Offset, t.Size)
+		b, err = t.m.view(t.Offset, t.Size)
 	case t.Size == 0:
-		return []byte{}, nil
+		b = []byte{}
+	default:
+		b, err = readRange(t.File, t.Offset, t.Size)
 	}
-	return readRange(t.File, t.Offset, t.Size)
+	if err != nil {
+		return err
+	}
+	return use(b)
 }
 
 // check compares shape, dtype and size.
@@ -160,8 +158,11 @@ func readRange(path string, off, size int64) ([]byte, error) {
 	return b, nil
 }
 
+// wrap says which tensor an error is about; nil stays nil.
 func (t Tensor) wrap(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case t.File == "":
 		return fmt.Errorf("checkpoint: tensor in memory: %w", err)
 	case t.name == "":
@@ -175,7 +176,7 @@ func (t Tensor) wrap(err error) error {
 // and 1.
 func (t Tensor) Float32() ([]float32, error) { return values[float32](t) }
 
-// Float64 is Float32 for float64: exact but for int64 beyond 2⁵³.
+// Float64 is like Float32, and exact except for int64 beyond 2⁵³.
 func (t Tensor) Float64() ([]float64, error) { return values[float64](t) }
 
 // Int64 is a copy of the elements of an integer or BOOL tensor; a tensor of
@@ -188,27 +189,17 @@ func (t Tensor) Int64() ([]int64, error) {
 	return values[int64](t)
 }
 
-// values converts the bytes of t. The map is held while they are read.
-func values[T float32 | float64 | int64](t Tensor) (out []T, err error) {
-	defer func() {
-		if err != nil {
-			out, err = nil, t.wrap(err)
-		}
-	}()
-	defer guard(&err)()
-	b, err := t.bytes()
+// values converts the bytes of t.
+func values[T float32 | float64 | int64](t Tensor) ([]T, error) {
+	var out []T
+	err := t.read(func(b []byte) error {
+		out = make([]T, len(b)/t.DType.Size())
+		convert(out, b, t.DType)
+		return nil
+	})
 	if err != nil {
-		return nil, err
+		return nil, t.wrap(err)
 	}
-	if t.Raw == nil && t.m != nil {
-		t.m.mu.RLock()
-		defer t.m.mu.RUnlock()
-		if t.m.closed {
-			return nil, errClosed
-		}
-	}
-	out = make([]T, len(b)/t.DType.Size())
-	convert(out, b, t.DType)
 	return out, nil
 }
 
@@ -233,14 +224,6 @@ func convert[T float32 | float64 | int64](dst []T, b []byte, d DType) {
 		for i := range dst {
 			dst[i] = T(math.Float32frombits(uint32(le.Uint16(b[2*i:])) << 16))
 		}
-	default:
-		convertIntegers(dst, b, d)
-	}
-}
-
-func convertIntegers[T float32 | float64 | int64](dst []T, b []byte, d DType) {
-	le := binary.LittleEndian
-	switch d {
 	case I64:
 		for i := range dst {
 			dst[i] = T(int64(le.Uint64(b[8*i:])))

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-
-	"github.com/nlpodyssey/gopickle/types"
 )
 
 // What a legacy file begins with (torch/serialization.py): the magic number
@@ -21,68 +19,66 @@ const (
 // keys; then every storage in that order as an int64 number of elements and
 // the elements.
 type torchLegacy struct {
-	roots   map[string]*storage // as first named by the object: that dtype's size counts
+	roots   map[string]*storage // by key, as the object names them first: the size of that dtype's elements counts
 	regions map[string]region
 }
 
 func parseTorchLegacy(m *mapping, b *budget) (*File, error) {
 	l := &torchLegacy{roots: map[string]*storage{}, regions: map[string]region{}}
 	u := &unpickler{b: b, persistent: l.persistent}
-	rest, err := l.readHead(u, m.data)
+	rest := m.data
+	next := func() (any, error) {
+		v, n, err := u.load(rest)
+		rest = rest[n:]
+		return v, err
+	}
+	if err := readHead(next); err != nil {
+		return nil, err
+	}
+	root, err := next()
 	if err != nil {
 		return nil, err
 	}
-	root, n, err := u.load(rest)
-	if err != nil {
-		return nil, err
-	}
-	rest = rest[n:]
-	keys, n, err := u.load(rest)
+	keys, err := next()
 	if err != nil {
 		return nil, fmt.Errorf("list of storages: %w", err)
 	}
-	rest = rest[n:]
 	if err := l.readStorages(keys, rest, int64(len(m.data)-len(rest))); err != nil {
 		return nil, err
 	}
 	f := &File{Format: TorchLegacy, Opaque: u.opaqueNames()}
-	return f, f.unwrap(root, &resolver{src: l, m: m, b: b})
+	return f, f.unwrap(root, &resolver{l.locate, m, b})
 }
 
-// readHead reads magic number, version and system information, and returns
-// what follows.
-func (l *torchLegacy) readHead(u *unpickler, data []byte) ([]byte, error) {
-	magic, n, err := u.load(data)
+// readHead reads magic number, version and system information; next reads a
+// pickle.
+func readHead(next func() (any, error)) error {
+	magic, err := next()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if i, ok := magic.(*big.Int); !ok || i.String() != legacyMagic {
-		return nil, fmt.Errorf("is a pickle (of a %s), but not one of torch.save: the magic number is missing; save the weights with torch.save(model.state_dict(), path)", describe(magic))
+		return fmt.Errorf("is a pickle (of a %s), but not one of torch.save: the magic number is missing; save the weights with torch.save(model.state_dict(), path)", describe(magic))
 	}
-	data = data[n:]
-	version, n, err := u.load(data)
+	version, err := next()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if version != legacyVersion {
-		return nil, fmt.Errorf("legacy protocol version is %s, %d is expected", describe(version), legacyVersion)
+		return fmt.Errorf("legacy protocol version is %s, %d is expected", describe(version), legacyVersion)
 	}
-	data = data[n:]
-	info, n, err := u.load(data)
-	if err != nil {
-		return nil, err
-	}
+	info, err := next()
 	es, _ := entries(info)
 	for _, e := range es {
-		if e.Key == "little_endian" && e.Value == false {
-			return nil, errors.New("byte order is big-endian; only little-endian files are supported: load and save it on a little-endian machine")
+		if e.key == "little_endian" && e.value == false {
+			return errors.New("byte order is big-endian; only little-endian files are supported: load and save it on a little-endian machine")
 		}
 	}
-	return data[n:], nil
+	return err
 }
 
 // persistent answers the persistent ids of the object.
-func (l *torchLegacy) persistent(id types.Tuple) (any, error) {
+func (l *torchLegacy) persistent(id pyTuple) (any, error) {
 	s, err := parseStorage(id)
 	if err != nil {
 		return nil, err
@@ -96,11 +92,11 @@ func (l *torchLegacy) persistent(id types.Tuple) (any, error) {
 // readStorages walks over the storages in rest, which begins at offset at of
 // the file.
 func (l *torchLegacy) readStorages(keys any, rest []byte, at int64) error {
-	list, ok := keys.(*types.List)
+	list, ok := keys.(*pyList)
 	if !ok {
 		return fmt.Errorf("list of storages: it is a %s", describe(keys))
 	}
-	for i, k := range *list {
+	for i, k := range list.items {
 		key, ok := k.(string)
 		s := l.roots[key]
 		if !ok || s == nil {
@@ -110,14 +106,14 @@ func (l *torchLegacy) readStorages(keys any, rest []byte, at int64) error {
 			return fmt.Errorf("list of storages: %q is there twice", shorten(key))
 		}
 		if len(rest) < 8 {
-			return fmt.Errorf("the file is truncated before storage %q (%d of %d)", shorten(key), i+1, len(*list))
+			return fmt.Errorf("the file is truncated before storage %q (%d of %d)", shorten(key), i+1, len(list.items))
 		}
 		numel := binary.LittleEndian.Uint64(rest)
 		rest, at = rest[8:], at+8
 		item := uint64(s.element.size)
 		if numel > uint64(len(rest))/item {
 			return fmt.Errorf("the file is truncated in storage %q (%d of %d): %d elements of %d bytes are claimed, %d bytes are left",
-				shorten(key), i+1, len(*list), int64(numel), item, len(rest))
+				shorten(key), i+1, len(list.items), int64(numel), item, len(rest))
 		}
 		size := int64(numel * item)
 		l.regions[key] = region{off: at, size: size}
@@ -126,7 +122,7 @@ func (l *torchLegacy) readStorages(keys any, rest []byte, at int64) error {
 	return nil
 }
 
-// locate finds a storage that readStorages passed.
+// locate finds a storage that readStorages has found in the file.
 func (l *torchLegacy) locate(s *storage) (region, error) {
 	r, ok := l.regions[s.key]
 	if !ok {

@@ -8,8 +8,6 @@ import (
 	"io"
 	"path"
 	"strings"
-
-	"github.com/nlpodyssey/gopickle/types"
 )
 
 // A torchZip is what torch.save writes since 1.6: a zip archive with NAME/data.pkl,
@@ -35,13 +33,13 @@ func parseTorchZip(m *mapping, b *budget) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &unpickler{b: b, persistent: func(id types.Tuple) (any, error) { return parseStorage(id) }}
+	u := &unpickler{b: b, persistent: func(id pyTuple) (any, error) { return parseStorage(id) }}
 	root, _, err := u.load(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%sdata.pkl: %w", z.root, err)
 	}
 	f := &File{Format: TorchZip, Opaque: u.opaqueNames()}
-	return f, f.unwrap(root, &resolver{src: z, m: m, b: b})
+	return f, f.unwrap(root, &resolver{z.locate, m, b})
 }
 
 // readDirectory lists the archive's entries and finds the folder of data.pkl.
@@ -94,7 +92,7 @@ func (z *torchZip) sample(files []*zip.File) string {
 
 func (z *torchZip) checkByteOrder() error {
 	if z.entries[z.root+"byteorder"] == nil {
-		return nil // before PyTorch 2.1 every file was the writer's order, in practice little
+		return nil // before PyTorch 2.1 a file had the byte order of the machine that wrote it, in practice little-endian
 	}
 	order, err := z.content("byteorder")
 	if err != nil {
@@ -127,8 +125,8 @@ func (z *torchZip) locate(s *storage) (region, error) {
 // find locates entry root+name: in the file where it is stored, decompressed
 // where it is deflated.
 //
-// The CRC of a stored entry is not checked, as PyTorch does not either (it can
-// be told to leave it out); and it would mean to read everything.
+// The CRC of a stored entry is not checked: that would mean to read all weights,
+// and PyTorch, which can be told not to write it, does not check it either.
 func (z *torchZip) find(name string) (region, error) {
 	e := z.entries[z.root+name]
 	off, err := e.DataOffset()

@@ -3,10 +3,9 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-
-	"github.com/nlpodyssey/gopickle/types"
 )
 
 // wrappers are the keys under which training scripts put the weights, averages
@@ -24,7 +23,7 @@ func (f *File) unwrap(root any, v *resolver) error {
 		if !isDict {
 			return notADict(root)
 		}
-		c := chooser{holds: map[any]bool{}}
+		c := chooser{holds: map[*pyDict]bool{}}
 		key, inner, err := c.choose(es)
 		if err != nil {
 			return err
@@ -42,15 +41,15 @@ func (f *File) unwrap(root any, v *resolver) error {
 
 // A chooser decides what in a dict is the state dict.
 type chooser struct {
-	holders map[string]any // entries that are dicts with tensors
-	nested  map[string]any // entries named like a wrapper that hold such dicts
-	holds   map[any]bool   // by dict: one may be there under many keys
+	holders map[string]any   // entries that are dicts with tensors
+	nested  map[string]any   // entries named like a wrapper that hold such dicts
+	holds   map[*pyDict]bool // by dict: one may be there under many keys
 }
 
 // choose names the entry that is the state dict, or leads to it; "" where es
 // is the state dict itself.
-func (c *chooser) choose(es []types.DictEntry) (key string, inner any, err error) {
-	flat, err := c.sort(es)
+func (c *chooser) choose(es []dictEntry) (key string, inner any, err error) {
+	flat, err := c.classify(es)
 	if err != nil {
 		return "", nil, err
 	}
@@ -79,25 +78,25 @@ func (c *chooser) choose(es []types.DictEntry) (key string, inner any, err error
 	return "", nil, noTensors(es)
 }
 
-// sort fills in holders and nested; flat says that es holds tensors itself.
-func (c *chooser) sort(es []types.DictEntry) (flat bool, err error) {
+// classify fills in holders and nested; flat says that es holds tensors itself.
+func (c *chooser) classify(es []dictEntry) (flat bool, err error) {
 	c.holders, c.nested = map[string]any{}, map[string]any{}
 	for _, e := range es {
-		if _, ok := e.Value.(*rebuilt); ok {
+		if _, ok := e.value.(*rebuilt); ok {
 			flat = true
 			continue
 		}
-		name, ok := e.Key.(string)
+		name, ok := e.key.(string)
 		if !ok {
 			continue
 		}
-		if c.holdsTensors(e.Value) {
+		if c.holdsTensors(e.value) {
 			if c.holders[name] != nil {
 				return false, fmt.Errorf("entry %q is there twice", shorten(name))
 			}
-			c.holders[name] = e.Value
-		} else if slices.Contains(wrappers, name) && c.holdsHolders(e.Value) {
-			c.nested[name] = e.Value
+			c.holders[name] = e.value
+		} else if slices.Contains(wrappers, name) && c.holdsHolders(e.value) {
+			c.nested[name] = e.value
 		}
 	}
 	return flat, nil
@@ -105,35 +104,26 @@ func (c *chooser) sort(es []types.DictEntry) (flat bool, err error) {
 
 // holdsTensors reports whether v is a dict with a tensor in it.
 func (c *chooser) holdsTensors(v any) bool {
-	switch v.(type) {
-	case *dict, *types.Dict, *types.OrderedDict:
-	default:
+	d, ok := v.(*pyDict)
+	if !ok {
 		return false
 	}
-	if known, ok := c.holds[v]; ok {
+	if known, ok := c.holds[d]; ok {
 		return known
 	}
-	es, _ := entries(v)
-	c.holds[v] = slices.ContainsFunc(es, func(e types.DictEntry) bool { _, ok := e.Value.(*rebuilt); return ok })
-	return c.holds[v]
+	c.holds[d] = slices.ContainsFunc(d.entries, func(e dictEntry) bool { _, ok := e.value.(*rebuilt); return ok })
+	return c.holds[d]
 }
 
 // holdsHolders reports whether v is a dict with a dict of tensors in it.
 func (c *chooser) holdsHolders(v any) bool {
 	es, _ := entries(v)
-	return slices.ContainsFunc(es, func(e types.DictEntry) bool { return c.holdsTensors(e.Value) })
+	return slices.ContainsFunc(es, func(e dictEntry) bool { return c.holdsTensors(e.value) })
 }
 
-// without lists the keys of m but for one, sorted.
+// without lists the keys of m except one, sorted.
 func without(m map[string]any, but string) []string {
-	var out []string
-	for k := range m {
-		if k != but {
-			out = append(out, k)
-		}
-	}
-	slices.Sort(out)
-	return out
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(m)), func(k string) bool { return k == but })
 }
 
 // notADict says what the file holds instead of a dict.
@@ -148,7 +138,7 @@ func notADict(root any) error {
 }
 
 // noTensors lists what a dict without tensors holds.
-func noTensors(es []types.DictEntry) error {
+func noTensors(es []dictEntry) error {
 	if len(es) == 0 {
 		return errors.New("holds an empty dict: no tensors")
 	}
@@ -163,23 +153,23 @@ func noTensors(es []types.DictEntry) error {
 }
 
 // label is "epoch (3)".
-func label(e types.DictEntry) string {
-	key, ok := e.Key.(string)
+func label(e dictEntry) string {
+	key, ok := e.key.(string)
 	if !ok {
-		key = describe(e.Key)
+		key = describe(e.key)
 	}
-	return fmt.Sprintf("%s (%s)", shorten(key), describe(e.Value))
+	return fmt.Sprintf("%s (%s)", shorten(key), describe(e.value))
 }
 
 // locate fills in Tensors and Ignored from the entries of the state dict. All
 // faulty tensors are named at once.
-func (f *File) locate(es []types.DictEntry, v *resolver) error {
+func (f *File) locate(es []dictEntry, v *resolver) error {
 	f.Tensors = make(StateDict, len(es))
 	var errs []error
 	seen := make(map[string]bool, len(es))
 	for _, e := range es {
-		r, isTensor := e.Value.(*rebuilt)
-		name, isString := e.Key.(string)
+		r, isTensor := e.value.(*rebuilt)
+		name, isString := e.key.(string)
 		if !isTensor || !isString {
 			s := label(e)
 			if err := v.b.take(int64(len(s))+32, "the list of entries"); err != nil {
@@ -216,26 +206,14 @@ var prefixes = []string{"module.", "_orig_mod."}
 // stripPrefixes removes prefixes that every key has, also one behind another.
 func (f *File) stripPrefixes() {
 	for _, p := range slices.Concat(prefixes, prefixes) {
-		if f.everyKeyBegins(p) {
-			f.stripPrefix(p)
+		stripped := make(StateDict, len(f.Tensors))
+		for name, t := range f.Tensors {
+			if rest, ok := strings.CutPrefix(name, p); ok && rest != "" {
+				stripped[rest] = t
+			}
+		}
+		if n := len(stripped); n > 0 && n == len(f.Tensors) {
+			f.Prefix, f.Tensors = f.Prefix+p, stripped
 		}
 	}
-}
-
-func (f *File) everyKeyBegins(prefix string) bool {
-	for name := range f.Tensors {
-		if !strings.HasPrefix(name, prefix) || name == prefix {
-			return false
-		}
-	}
-	return len(f.Tensors) > 0
-}
-
-func (f *File) stripPrefix(prefix string) {
-	f.Prefix += prefix
-	stripped := make(StateDict, len(f.Tensors))
-	for name, t := range f.Tensors {
-		stripped[strings.TrimPrefix(name, prefix)] = t
-	}
-	f.Tensors = stripped
 }

@@ -18,7 +18,7 @@ import (
 	"slices"
 	"strings"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // Write makes a zip .pt file at path that holds one float32 tensor a key.
@@ -41,30 +41,22 @@ func Write(path string, shapes map[string][]int, seed uint64) error {
 
 func write(z *zip.Writer, shapes map[string][]int, seed uint64) error {
 	keys := slices.Sorted(maps.Keys(shapes))
-	entry := func(name string) (io.Writer, error) {
-		return z.CreateHeader(&zip.FileHeader{Name: "archive/" + name, Method: zip.Store})
+	entry := func(name string, write func(io.Writer) error) error {
+		e, err := z.CreateHeader(&zip.FileHeader{Name: "archive/" + name, Method: zip.Store})
+		if err != nil {
+			return err
+		}
+		return write(e)
 	}
-	e, err := entry("data.pkl")
+	err := entry("data.pkl", func(w io.Writer) error { _, err := w.Write(pickle(keys, shapes)); return err })
+	r := rand.New(rand.NewPCG(seed, 0))
+	for i := 0; i < len(keys) && err == nil; i++ {
+		err = entry(fmt.Sprintf("data/%d", i), func(w io.Writer) error { return values(w, r, keys[i], shapes[keys[i]]) })
+	}
 	if err != nil {
 		return err
 	}
-	if _, err := e.Write(pickle(keys, shapes)); err != nil {
-		return err
-	}
-	r := rand.New(rand.NewPCG(seed, 0))
-	for i, k := range keys {
-		if e, err = entry(fmt.Sprintf("data/%d", i)); err != nil {
-			return err
-		}
-		if err := values(e, r, k, shapes[k]); err != nil {
-			return err
-		}
-	}
-	if e, err = entry("version"); err != nil {
-		return err
-	}
-	_, err = e.Write([]byte("3\n"))
-	return err
+	return entry("version", func(w io.Writer) error { _, err := io.WriteString(w, "3\n"); return err })
 }
 
 // values writes the elements of one tensor, 64 Ki at a time.
