@@ -3,6 +3,8 @@ package configs
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -17,6 +19,8 @@ type Block struct {
 	at   position // of the key that holds the value
 
 	document bool // the top of a Document, where ownKeys may stand
+	hooks    Hooks
+	without  []string // keys that Without took out, which messages list as known
 }
 
 // Parse reads a document from memory; name is what messages call it. The
@@ -93,47 +97,41 @@ func (b Block) At(path string) (Block, bool) {
 	if b.node == nil || path == "" {
 		return b, b.node != nil
 	}
-	for _, k := range b.steps() {
-		if path == k {
-			return b.step(k), true
+	for i, name := range b.steps() {
+		rest, ok := strings.CutPrefix(path+".", name+".")
+		if !ok {
+			continue
 		}
-		if rest, ok := strings.CutPrefix(path, k+"."); ok {
-			if found, ok := b.step(k).At(rest); ok {
-				return found, true
-			}
+		child := b.key(name)
+		if b.IsList() {
+			child = b.item(i)
+		}
+		if found, ok := child.At(strings.TrimSuffix(rest, ".")); ok {
+			return found, true
 		}
 	}
 	return Block{}, false
 }
 
-// steps lists what can follow the block in a path.
+// steps lists what can follow the block in a path: keys, or the indices of a list.
 func (b Block) steps() []string {
 	if !b.IsList() {
 		return b.Keys()
 	}
-	out := make([]string, len(b.node.items))
-	for i := range out {
-		out[i] = fmt.Sprint(i)
+	steps := make([]string, len(b.node.items))
+	for i := range steps {
+		steps[i] = strconv.Itoa(i)
 	}
-	return out
-}
-
-func (b Block) step(name string) Block {
-	if b.IsList() {
-		var i int
-		fmt.Sscan(name, &i)
-		return b.item(i)
-	}
-	return b.key(name)
+	return steps
 }
 
 func (b Block) key(name string) Block {
-	return Block{node: b.node.children[name], path: join(b.path, name), at: b.node.keyPosition(name)}
+	return Block{node: b.node.children[name], path: join(b.path, name), at: b.node.keyPosition(name), hooks: b.hooks}
 }
 
 func (b Block) item(i int) Block {
 	n := b.node.items[i]
-	return Block{node: n, path: join(b.path, fmt.Sprint(i)), at: n.at}
+	return Block{node: n, path: join(b.path, fmt.Sprint(i)), at: n.at, hooks: b.hooks}
 }
 
 // Errorf is an error at the block's place: "file:line: path: …".
@@ -154,4 +152,19 @@ func (b Block) YAML() ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", b.at, err)
 	}
 	return out.Bytes(), nil
+}
+
+// Without is the mapping less the named keys, which other code reads.
+func (b Block) Without(names ...string) Block {
+	if b.IsMapping() {
+		b.node = b.node.without(names...)
+		b.without = slices.Concat(b.without, names)
+	}
+	return b
+}
+
+// Only is the mapping with no more than the named keys.
+func (b Block) Only(names ...string) Block {
+	others := slices.DeleteFunc(b.Keys(), func(k string) bool { return slices.Contains(names, k) })
+	return b.Without(others...)
 }

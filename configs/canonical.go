@@ -18,23 +18,18 @@ var (
 // Canonical writes a decoded value as JSON that depends on nothing but its
 // content: the YAML names of the fields as keys, in alphabetical order, no
 // spaces, numbers in their shortest form, NaN and infinities as strings. It is
-// made for hashing: two values have equal bytes if and only if every field with
-// a yaml tag is equal. Fields without a tag, or tagged "-", do not count. A
-// struct without any tag is an error, since nothing of it would count; so are
-// functions and channels. Types that implement json.Marshaler or
-// encoding.TextMarshaler speak for themselves.
+// what hashes are taken of: two values have equal bytes if and only if every
+// field with a yaml tag is equal. Fields without a tag, or tagged "-", do not
+// count. A struct without any tag is an error, since nothing of it would count;
+// so are functions and channels. Types that implement json.Marshaler or
+// encoding.TextMarshaler are written as these say.
 func Canonical(v any) ([]byte, error) {
 	tree, err := canonical(reflect.ValueOf(v))
 	if err != nil {
 		return nil, err
 	}
-	return encode(tree)
-}
-
-// encode is JSON with sorted keys and without HTML's escapes.
-func encode(tree any) ([]byte, error) {
 	var out bytes.Buffer
-	e := json.NewEncoder(&out)
+	e := json.NewEncoder(&out) // sorts the keys of maps
 	e.SetEscapeHTML(false)
 	if err := e.Encode(tree); err != nil {
 		return nil, fmt.Errorf("configs: canonical form: %w", err)
@@ -124,15 +119,15 @@ func canonicalStruct(v reflect.Value) (any, error) {
 	return out, nil
 }
 
-// untagged reports whether t has fields and none of them mentions YAML, not
-// even to say "-".
+// untagged reports whether t holds anything and none of its fields mentions YAML,
+// not even to say "-".
 func untagged(t reflect.Type) bool {
 	for i := range t.NumField() {
 		if _, ok := t.Field(i).Tag.Lookup("yaml"); ok {
 			return false
 		}
 	}
-	return t.NumField() > 0
+	return t.Size() > 0
 }
 
 // remarshal brings a type's own JSON into the common form.
@@ -157,15 +152,6 @@ func number(f float64, bits int) any {
 		f = 0
 	}
 	return json.Number(strconv.FormatFloat(f, 'g', -1, bits))
-}
-
-// canonicalNode is the canonical form of a part of a document.
-func canonicalNode(n *node) []byte {
-	out, err := encode(n.tree())
-	if err != nil { // a tree of strings, numbers, maps and lists always encodes
-		panic(err)
-	}
-	return out
 }
 
 // tree turns a node into nil, bool, json.Number, string, []any and map[string]any.

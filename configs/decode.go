@@ -4,13 +4,30 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-
-	"gopkg.in/yaml.v3"
+	"strings"
 )
 
 // An Unmarshaler reads its own block. An error that was not made with
 // Block.Errorf gets the block's file, line and path in front.
 type Unmarshaler interface{ UnmarshalBlock(Block) error }
+
+// A YAMLUnmarshaler decodes itself without knowledge of this package.
+type YAMLUnmarshaler interface {
+	// UnmarshalYAML reads the value. It may call decode, which is Decode of the
+	// value's block into a pointer, more than once.
+	UnmarshalYAML(decode func(any) error) error
+}
+
+// Hooks decode types that this package knows nothing of: each takes a block, which
+// is not null, and an addressable value of the type. Errors get the block's file,
+// line and path in front, as an Unmarshaler's.
+type Hooks map[reflect.Type]func(Block, reflect.Value) error
+
+// With is the block with hooks for types, of itself and of all parts of it.
+func (b Block) With(hooks Hooks) Block {
+	b.hooks = hooks
+	return b
+}
 
 // A Validator checks its fields once all of them are decoded. A message that
 // starts with the name of a key is placed at that key's line.
@@ -18,9 +35,15 @@ type Validator interface{ Validate() error }
 
 var (
 	blockType       = reflect.TypeFor[Block]()
-	yamlNodeType    = reflect.TypeFor[yaml.Node]()
 	unmarshalerType = reflect.TypeFor[Unmarshaler]()
+	yamlDecoderType = reflect.TypeFor[YAMLUnmarshaler]()
 )
+
+// decodesItself reports whether a type reads its own block.
+func decodesItself(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	return p.Implements(unmarshalerType) || p.Implements(yamlDecoderType)
+}
 
 // Decode reads the block into a pointer, most often to a struct whose fields
 // bear `yaml:"name"` tags (`yaml:",inline"` for a struct whose keys belong to
@@ -62,11 +85,17 @@ func (d *decoder) fill(b Block, v reflect.Value) {
 	switch {
 	case v.Type() == blockType:
 		v.Set(reflect.ValueOf(b))
-	case v.Type() == yamlNodeType:
-		v.Set(reflect.ValueOf(*b.node.yaml()))
-	case v.CanAddr() && v.Addr().Type().Implements(unmarshalerType):
-		if !b.IsNull() {
-			d.located(b, v.Addr().Interface().(Unmarshaler).UnmarshalBlock(b))
+	case !b.IsNull() && b.hooks[v.Type()] != nil:
+		d.located(b, b.hooks[v.Type()](b, v))
+	case v.CanAddr() && decodesItself(v.Type()):
+		if b.IsNull() {
+			break // the default is kept
+		}
+		switch own := v.Addr().Interface().(type) {
+		case Unmarshaler:
+			d.located(b, own.UnmarshalBlock(b))
+		case YAMLUnmarshaler:
+			d.located(b, own.UnmarshalYAML(b.Decode))
 		}
 	case v.Kind() == reflect.Struct:
 		d.structure(b, v)
@@ -104,6 +133,7 @@ func (d *decoder) structure(b Block, v reflect.Value) {
 			known = append(known, f.name)
 		}
 	}
+	known = append(known, b.without...)
 	if b.document {
 		known = append(known, ownKeys...)
 	}
@@ -125,7 +155,7 @@ func (d *decoder) structure(b Block, v reflect.Value) {
 			}
 		case b.Has(f.name):
 		case member.Type() == blockType && !member.Interface().(Block).IsZero():
-		case member.Kind() == reflect.Struct && member.Type() != yamlNodeType:
+		case member.Kind() == reflect.Struct:
 			d.value(Block{path: join(b.path, f.name), at: b.at}, member)
 		}
 	}
@@ -146,9 +176,8 @@ func (d *decoder) slice(b Block, v reflect.Value) {
 // element decodes an item of a list or map. A null stands for no default there,
 // so only types that can be nothing take it.
 func (d *decoder) element(b Block, v reflect.Value) {
-	own := v.Addr().Type().Implements(unmarshalerType)
 	switch {
-	case b.IsNull() && own:
+	case b.IsNull() && decodesItself(v.Type()):
 		d.fault(b, "needs a value, found nothing")
 	case b.IsNull() && v.Kind() != reflect.Pointer && v.Kind() != reflect.Struct:
 		d.wrong(b, v.Type())
@@ -177,36 +206,79 @@ func (d *decoder) mapOf(b Block, v reflect.Value) {
 }
 
 func (d *decoder) validate(b Block, v reflect.Value) {
-	var err error
-	if v.Kind() == reflect.Pointer && !v.IsNil() {
+	if v.Kind() != reflect.Pointer && v.CanAddr() {
+		v = v.Addr()
+	}
+	if v.Kind() == reflect.Pointer && !v.IsNil() && v.CanInterface() { // an embedded type may be unexported
 		if c, ok := v.Interface().(Validator); ok {
-			err = c.Validate()
-		}
-	} else if v.CanAddr() && v.Addr().CanInterface() { // an embedded type may be unexported
-		if c, ok := v.Addr().Interface().(Validator); ok {
-			err = c.Validate()
+			d.located(b, c.Validate())
 		}
 	}
-	d.located(b, err)
 }
 
-// located keeps errors that name their place and puts b's before the others.
+// located notes the errors that err is made of: those that name their place as
+// they are, the others with b's before them, or that of the key they begin with.
 func (d *decoder) located(b Block, err error) {
-	if err == nil {
-		return
-	}
-	if several := parts(err); several != nil {
-		for _, e := range several {
-			d.located(b, e)
+	for _, e := range parts(err) {
+		place := b
+		if named, ok := b.At(firstWord(e.Error())); ok {
+			place.at = named.at
 		}
-		return
+		if placed := (*fault)(nil); !errors.As(e, &placed) {
+			e = place.Errorf("%w", e)
+		}
+		d.faults = append(d.faults, e)
 	}
-	if placed := (*fault)(nil); errors.As(err, &placed) {
-		d.faults = append(d.faults, err)
-		return
+}
+
+// A field is one key of a struct's block.
+type field struct {
+	name   string
+	doc    string
+	index  []int
+	typ    reflect.Type
+	inline bool // a struct whose keys follow as fields of their own
+}
+
+// fieldsOf lists the keys of a struct in the order in which they are declared.
+// Its errors are mistakes of the struct's author, not of the document's.
+func fieldsOf(t reflect.Type) ([]field, error) {
+	var out []field
+	seen := map[string]bool{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag, ok := f.Tag.Lookup("yaml")
+		if !ok || tag == "-" {
+			continue
+		}
+		if !f.IsExported() && !f.Anonymous {
+			return nil, fmt.Errorf("configs: %s.%s has a yaml tag but is not exported", t, f.Name)
+		}
+		name, options, _ := strings.Cut(tag, ",")
+		add := []field{{name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type}}
+		if options == "inline" {
+			if f.Type.Kind() != reflect.Struct {
+				return nil, fmt.Errorf("configs: %s.%s is inline but no struct", t, f.Name)
+			}
+			inner, err := fieldsOf(f.Type)
+			if err != nil {
+				return nil, err
+			}
+			add[0].inline = true
+			for _, in := range inner {
+				in.index = append([]int{i}, in.index...)
+				add = append(add, in)
+			}
+		} else if name == "" {
+			return nil, fmt.Errorf("configs: %s.%s has a yaml tag without a name", t, f.Name)
+		}
+		for _, a := range add {
+			if !a.inline && seen[a.name] {
+				return nil, fmt.Errorf("configs: %s has two fields for the key %q", t, a.name)
+			}
+			seen[a.name] = true
+		}
+		out = append(out, add...)
 	}
-	if named, ok := b.At(firstWord(err.Error())); ok {
-		b.at = named.at
-	}
-	d.fault(b, "%w", err)
+	return out, nil
 }

@@ -1,12 +1,11 @@
 package configs
 
 import (
+	"errors"
 	"math"
 	"reflect"
 	"strings"
 	"testing"
-
-	"gopkg.in/yaml.v3"
 )
 
 const topKeys = "known: name, samples, seed, model, sampler, guidance, metrics, grid, paper, ready, device, limit"
@@ -163,19 +162,14 @@ func TestAbsentStructIsValidated(t *testing.T) {
 
 func TestDecodeOtherTypes(t *testing.T) {
 	var s struct {
-		Node     yaml.Node           `yaml:"node"`
 		Pointers []*int              `yaml:"pointers"`
 		Blocks   []Block             `yaml:"blocks"`
 		Nested   map[string][]uint16 `yaml:"nested"`
 		Grids    []gridBlock         `yaml:"grids"`
 	}
-	b := mustParse(t, "node: {a: [1, 2]}\npointers: [1, null]\nblocks: [x, null]\nnested: {k: [3, 5]}\ngrids: [{columns: 2}]\n")
+	b := mustParse(t, "pointers: [1, null]\nblocks: [x, null]\nnested: {k: [3, 5]}\ngrids: [{columns: 2}]\n")
 	if err := b.Decode(&s); err != nil {
 		t.Fatal(err)
-	}
-	var m map[string][]int
-	if err := s.Node.Decode(&m); err != nil || !reflect.DeepEqual(m, map[string][]int{"a": {1, 2}}) {
-		t.Errorf("node: %v %v", m, err)
 	}
 	if len(s.Pointers) != 2 || *s.Pointers[0] != 1 || s.Pointers[1] != nil {
 		t.Errorf("pointers: %v", s.Pointers)
@@ -223,5 +217,57 @@ func TestDecodeAuthorsMistakes(t *testing.T) {
 		if err == nil || !strings.HasSuffix(err.Error(), c.want) {
 			t.Errorf("%T: %v, want …%s", c.into, err, c.want)
 		}
+	}
+}
+
+// A preset stands for the other options, below those that are given.
+type presettable struct {
+	Preset string  `yaml:"preset"`
+	Scale  float64 `yaml:"scale"`
+}
+
+func (p *presettable) UnmarshalYAML(decode func(any) error) error {
+	type plain presettable
+	if err := decode((*plain)(p)); err != nil || p.Preset == "" {
+		return err
+	}
+	p.Scale = 3
+	return decode((*plain)(p))
+}
+
+// Types that this package does not know decode themselves, or by a hook that the
+// parts of a block inherit.
+func TestDecodeForeignTypes(t *testing.T) {
+	type path struct{ name, at string }
+	var got struct {
+		Sag   presettable `yaml:"sag"`
+		Files []path      `yaml:"files"`
+		None  path        `yaml:"none"`
+	}
+	b, err := Parse("t.yaml", []byte("sag: {preset: strong}\nfiles:\n- a\n- b\nnone: null\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = b.With(Hooks{reflect.TypeFor[path](): func(b Block, v reflect.Value) error {
+		name, ok := b.Text()
+		v.Set(reflect.ValueOf(path{name, b.Position()}))
+		if !ok {
+			return errors.New("expected a path")
+		}
+		return nil
+	}})
+	if err := b.Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	if want := []path{{"a", "t.yaml:3"}, {"b", "t.yaml:4"}}; !reflect.DeepEqual(got.Files, want) || got.Sag.Scale != 3 || got.None != (path{}) {
+		t.Errorf("%+v", got)
+	}
+	b, err = Parse("t.yaml", []byte("sag: {scael: 2}\nnone: {x: 1}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = b.With(Hooks{reflect.TypeFor[path](): func(Block, reflect.Value) error { return errors.New("expected a path") }}).Decode(&got)
+	if want := "t.yaml:1: unknown key \"scael\" in sag; did you mean \"scale\"? known: preset, scale\nt.yaml:2: none: expected a path"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -7,27 +7,29 @@ import (
 	"strings"
 )
 
-// Describe writes a Markdown table of the keys of a struct (or pointer to one):
-// key, type, default (v's own value) and meaning (the struct tag doc:"…"). The
-// keys of nested structs are dotted, those of a list's items follow "[]". A
-// title without "#" becomes a heading of the second level.
-func Describe(w io.Writer, title string, v any) error {
-	value := reflect.ValueOf(v)
-	for value.Kind() == reflect.Pointer && !value.IsNil() {
-		value = value.Elem()
+// Describe writes a Markdown table of the keys of structs (or pointers to them)
+// that are one block together: key, type, default (the struct's own value) and
+// meaning (the struct tag doc:"…"). The keys of nested structs are dotted, those
+// of a list's items follow "[]". A title without "#" becomes a heading of the
+// second level.
+func Describe(w io.Writer, title string, structs ...any) error {
+	var out, rows strings.Builder
+	for _, v := range structs {
+		value := reflect.ValueOf(v)
+		for value.Kind() == reflect.Pointer && !value.IsNil() {
+			value = value.Elem()
+		}
+		if value.Kind() != reflect.Struct {
+			return fmt.Errorf("configs: Describe needs a struct, not %T", v)
+		}
+		if err := describe(&rows, "", value, map[reflect.Type]bool{}); err != nil {
+			return err
+		}
 	}
-	if value.Kind() != reflect.Struct {
-		return fmt.Errorf("configs: Describe needs a struct, not %T", v)
-	}
-	var out strings.Builder
 	if !strings.HasPrefix(title, "#") {
 		title = "## " + title
 	}
 	fmt.Fprintf(&out, "%s\n\n", title)
-	var rows strings.Builder
-	if err := describe(&rows, "", value, map[reflect.Type]bool{}); err != nil {
-		return err
-	}
 	if rows.Len() == 0 {
 		out.WriteString("It has no keys.\n")
 	} else {
@@ -86,7 +88,7 @@ func nested(v reflect.Value) (reflect.Value, string) {
 		case reflect.Map:
 			v, suffix = reflect.Zero(v.Type().Elem()), suffix+".NAME"
 		case reflect.Struct:
-			if opaque(v.Type()) {
+			if v.Type() == blockType || decodesItself(v.Type()) { // its keys are not its fields
 				return reflect.Value{}, ""
 			}
 			return v, suffix
@@ -94,11 +96,6 @@ func nested(v reflect.Value) (reflect.Value, string) {
 			return reflect.Value{}, ""
 		}
 	}
-}
-
-// opaque reports whether a struct's keys are not its fields.
-func opaque(t reflect.Type) bool {
-	return t == blockType || t == yamlNodeType || reflect.PointerTo(t).Implements(unmarshalerType)
 }
 
 // typeName is the word for a type in the table.

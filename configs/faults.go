@@ -13,24 +13,13 @@ import (
 func Join(errs ...error) error {
 	seen := map[string]bool{}
 	var flat []error
-	var add func(error)
-	add = func(err error) {
-		if err == nil {
-			return
-		}
-		if several := parts(err); several != nil {
-			for _, e := range several {
-				add(e)
-			}
-			return
-		}
-		if !seen[err.Error()] {
-			seen[err.Error()] = true
-			flat = append(flat, err)
-		}
-	}
 	for _, err := range errs {
-		add(err)
+		for _, e := range parts(err) {
+			if !seen[e.Error()] {
+				seen[e.Error()] = true
+				flat = append(flat, e)
+			}
+		}
 	}
 	if len(flat) == 1 {
 		return flat[0]
@@ -38,14 +27,22 @@ func Join(errs ...error) error {
 	return errors.Join(flat...)
 }
 
-// parts are the errors that errors.Join put together; nil for any other error,
-// also for one that wraps several in a sentence of its own.
+// parts are the errors that errors.Join put together, and the parts of each; any
+// other error is its own only part, also one that wraps several in a sentence of
+// its own. Nil has none.
 func parts(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok || err.Error() != errors.Join(several.Unwrap()...).Error() {
+	if err == nil {
 		return nil
 	}
-	return several.Unwrap()
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok || err.Error() != errors.Join(several.Unwrap()...).Error() {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range several.Unwrap() {
+		all = append(all, parts(e)...)
+	}
+	return all
 }
 
 // A fault is a message about a place in a document.
@@ -69,13 +66,10 @@ func (f *fault) Unwrap() error { return f.err }
 
 // firstWord is the leading run of letters, digits, dots and underscores.
 func firstWord(s string) string {
-	end := strings.IndexFunc(s, func(r rune) bool {
-		return r != '_' && r != '.' && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	rest := strings.TrimLeftFunc(s, func(r rune) bool {
+		return r == '_' || r == '.' || unicode.IsLetter(r) || unicode.IsDigit(r)
 	})
-	if end < 0 {
-		return s
-	}
-	return s[:end]
+	return s[:len(s)-len(rest)]
 }
 
 // join appends a key to a dotted path.

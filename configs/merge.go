@@ -14,24 +14,12 @@ func merge(under, over *node) *node {
 		}
 		return over
 	}
-	out := *under
+	out := under.copied()
 	out.at = over.at
-	out.keys = append([]key(nil), under.keys...)
-	out.children = make(map[string]*node, len(under.keys)+len(over.keys))
-	index := make(map[string]int, len(under.keys))
-	for i, k := range under.keys {
-		index[k.name] = i
-		out.children[k.name] = under.children[k.name]
-	}
 	for _, k := range over.keys {
-		if i, ok := index[k.name]; ok {
-			out.keys[i] = k
-		} else {
-			out.keys = append(out.keys, k)
-		}
-		out.children[k.name] = merge(out.children[k.name], over.children[k.name])
+		out.put(k, merge(out.children[k.name], over.children[k.name]))
 	}
-	return &out
+	return out
 }
 
 // set returns n with v at a path of keys. Mappings that are missing on the way
@@ -51,10 +39,9 @@ func set(n *node, path []string, done string, at position, v *node) (*node, erro
 		if err != nil {
 			return nil, err
 		}
-		out := *n
-		out.items = append([]*node(nil), n.items...)
+		out := n.copied()
 		out.items[i] = child
-		return &out, nil
+		return out, nil
 	}
 	n, ok := opened(n, at)
 	if !ok {
@@ -67,7 +54,9 @@ func set(n *node, path []string, done string, at position, v *node) (*node, erro
 	if len(path) > 1 && n.child(name) != nil {
 		at = n.keyPosition(name)
 	}
-	return n.with(key{name, at}, child), nil
+	out := n.copied()
+	out.put(key{name, at}, child)
+	return out, nil
 }
 
 // opened is n as a mapping: itself, the empty one for nothing, {name: null} for
@@ -79,7 +68,9 @@ func opened(n *node, at position) (*node, bool) {
 	case n.kind == mapping:
 		return n, true
 	case n.kind == scalar && n.tag == tagText:
-		return newMapping(n.at).with(key{n.text, n.at}, &node{at: n.at, tag: tagNull}), true
+		out := newMapping(n.at)
+		out.put(key{n.text, n.at}, &node{at: n.at, tag: tagNull})
+		return out, true
 	}
 	return n, false
 }

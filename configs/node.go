@@ -2,6 +2,8 @@ package configs
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -72,40 +74,30 @@ func (n *node) child(name string) *node {
 	return n.children[name]
 }
 
-// with returns a copy of the mapping in which k has the value v; an existing
-// key keeps its place in the order.
-func (n *node) with(k key, v *node) *node {
+// copied is a copy of a list or mapping, which may be changed until others see it.
+func (n *node) copied() *node {
 	out := *n
-	out.children = make(map[string]*node, len(n.keys)+1)
-	out.keys = make([]key, 0, len(n.keys)+1)
-	seen := false
-	for _, old := range n.keys {
-		if old.name == k.name {
-			old, seen = k, true
-		}
-		out.keys = append(out.keys, old)
-		out.children[old.name] = n.children[old.name]
-	}
-	if !seen {
-		out.keys = append(out.keys, k)
-	}
-	out.children[k.name] = v
+	out.items, out.keys, out.children = slices.Clone(n.items), slices.Clone(n.keys), maps.Clone(n.children)
 	return &out
 }
 
-// without returns a copy of the mapping that lacks the named keys.
+// put gives k of a mapping the value v; a key that is there keeps its place in the
+// order.
+func (n *node) put(k key, v *node) {
+	if _, ok := n.children[k.name]; ok {
+		n.keys[slices.IndexFunc(n.keys, func(old key) bool { return old.name == k.name })] = k
+	} else {
+		n.keys = append(n.keys, k)
+	}
+	n.children[k.name] = v
+}
+
+// without is a copy of the mapping that lacks the named keys.
 func (n *node) without(names ...string) *node {
-	out := newMapping(n.at)
-	out.replace = n.replace
-next:
-	for _, k := range n.keys {
-		for _, name := range names {
-			if k.name == name {
-				continue next
-			}
-		}
-		out.keys = append(out.keys, k)
-		out.children[k.name] = n.children[k.name]
+	out := n.copied()
+	out.keys = slices.DeleteFunc(out.keys, func(k key) bool { return slices.Contains(names, k.name) })
+	for _, name := range names {
+		delete(out.children, name)
 	}
 	return out
 }
@@ -188,42 +180,34 @@ func clip(s string) string {
 
 // yaml writes the node as the YAML library's tree, aliases and tags written out.
 func (n *node) yaml() *yaml.Node {
-	if n == nil {
+	switch {
+	case n.isNull():
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tagNull, Value: "null"}
-	}
-	out := &yaml.Node{Line: n.at.line}
-	switch n.kind {
-	case list:
-		out.Kind, out.Tag = yaml.SequenceNode, "!!seq"
-		scalars := true
+	case n.kind == list:
+		out := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle}
 		for _, item := range n.items {
 			out.Content = append(out.Content, item.yaml())
-			scalars = scalars && item.kind == scalar
+			if item.kind != scalar {
+				out.Style = 0
+			}
 		}
-		if scalars {
-			out.Style = yaml.FlowStyle
-		}
-	case mapping:
-		out.Kind, out.Tag = yaml.MappingNode, "!!map"
+		return out
+	case n.kind == mapping:
+		out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 		for _, k := range n.keys {
-			out.Content = append(out.Content, textNode(k.name, k.at.line, false), n.children[k.name].yaml())
+			out.Content = append(out.Content, textNode(k.name, false), n.children[k.name].yaml())
 		}
-	case scalar:
-		if n.tag == tagText {
-			return textNode(n.text, n.at.line, n.quoted)
-		}
-		out.Kind, out.Tag, out.Value = yaml.ScalarNode, n.tag, n.text
-		if n.tag == tagNull {
-			out.Value = "null"
-		}
+		return out
+	case n.tag == tagText:
+		return textNode(n.text, n.quoted)
 	}
-	return out
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: n.tag, Value: n.text}
 }
 
 // textNode is a text scalar, in double quotes wherever the plain form could be
 // read as something else.
-func textNode(s string, line int, quoted bool) *yaml.Node {
-	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: tagText, Value: s, Line: line}
+func textNode(s string, quoted bool) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: tagText, Value: s}
 	if quoted || !plainText.MatchString(s) || otherWord.MatchString(s) {
 		n.Style = yaml.DoubleQuotedStyle
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -213,15 +214,9 @@ func (c *converter) convert(y *yaml.Node, path string) *node {
 }
 
 func (c *converter) checkTag(y *yaml.Node, path string, known ...string) {
-	if y.Style&yaml.TaggedStyle == 0 {
-		return
+	if y.Style&yaml.TaggedStyle != 0 && !slices.Contains(known, y.Tag) {
+		c.fault(c.src.position(y.Line), "%sunknown tag %q", lead(path), y.Tag)
 	}
-	for _, k := range known {
-		if y.Tag == k {
-			return
-		}
-	}
-	c.fault(c.src.position(y.Line), "%sunknown tag %q", lead(path), y.Tag)
 }
 
 func (c *converter) mapping(y *yaml.Node, path string) *node {
@@ -247,14 +242,12 @@ func (c *converter) mapping(y *yaml.Node, path string) *node {
 			c.fault(at, "duplicate key %q %s; first at %s", k.Value, inside(path), n.keyPosition(k.Value))
 			continue
 		}
-		n.keys = append(n.keys, key{k.Value, at})
-		n.children[k.Value] = child
+		n.put(key{k.Value, at}, child)
 	}
 	for _, m := range merged { // own keys win, then the first of the merged mappings
 		for _, k := range m.keys {
 			if n.children[k.name] == nil {
-				n.keys = append(n.keys, k)
-				n.children[k.name] = m.children[k.name]
+				n.put(k, m.children[k.name])
 			}
 		}
 	}

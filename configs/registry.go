@@ -11,7 +11,7 @@ import (
 type Registry[T any] map[string]func() T
 
 // Named is a registered value together with the name that chose it and the
-// block that it was read from.
+// block that it was read from, empty where the name stood alone.
 type Named[T any] struct {
 	Name  string `yaml:"name"`
 	Value T      `yaml:"value"`
@@ -24,26 +24,25 @@ func (r Registry[T]) Names() []string { return slices.Sorted(maps.Keys(r)) }
 // One reads a block that names exactly one kind: {ddim: {steps: 25}}, or the
 // bare name for the kind with its defaults.
 func (r Registry[T]) One(b Block) (name string, v T, err error) {
-	var zero T
+	names := strings.Join(r.Names(), ", ")
 	switch {
 	case b.IsNull():
-		return "", zero, b.Errorf("is missing; choose one of: %s", strings.Join(r.Names(), ", "))
+		return "", v, b.Errorf("is missing; choose one of: %s", names)
 	case b.IsList():
-		return "", zero, b.Errorf("takes one of: %s; found %s", strings.Join(r.Names(), ", "), b.node.found())
+		return "", v, b.Errorf("takes one of: %s; found %s", names, b.node.found())
 	case b.IsMapping() && len(b.node.keys) > 1:
 		var found []string
 		for _, k := range b.node.keys {
 			found = append(found, k.name+" ("+k.at.String()+")")
 		}
-		return "", zero, b.Errorf("takes one of: %s; found %d: %s; to replace what an included file sets, write \"!replace\" before the mapping",
-			strings.Join(r.Names(), ", "), len(found), strings.Join(found, ", "))
+		return "", v, b.Errorf("takes one of: %s; found %d: %s; to replace what an included file sets, write \"!replace\" before the mapping",
+			names, len(found), strings.Join(found, ", "))
+	case b.IsMapping() && len(b.node.keys) == 0:
+		return "", v, b.Errorf("is empty; choose one of: %s", names)
 	}
 	chosen, err := r.Many(b)
 	if err != nil {
-		return "", zero, err
-	}
-	if len(chosen) == 0 {
-		return "", zero, b.Errorf("is empty; choose one of: %s", strings.Join(r.Names(), ", "))
+		return "", v, err
 	}
 	return chosen[0].Name, chosen[0].Value, nil
 }
@@ -56,8 +55,8 @@ func (r Registry[T]) Many(b Block) ([]Named[T], error) {
 	var faults []error
 	seen := map[string]Block{}
 	add := func(name string, block Block) {
-		if first, twice := seen[name]; twice {
-			faults = append(faults, block.Errorf("%q is named twice; first at %s", name, first.Position()))
+		if earlier, twice := seen[name]; twice {
+			faults = append(faults, block.Errorf("%q is named twice; first at %s", name, earlier.Position()))
 			return
 		}
 		seen[name] = block
@@ -90,14 +89,12 @@ func (r Registry[T]) Many(b Block) ([]Named[T], error) {
 }
 
 // build makes the named kind and reads its fields from b.
-func (r Registry[T]) build(name string, b Block) (T, error) {
-	make, ok := r[name]
+func (r Registry[T]) build(name string, b Block) (v T, err error) {
+	construct, ok := r[name]
 	if !ok {
-		var zero T
-		where := b
-		where.path = strings.TrimSuffix(strings.TrimSuffix(b.path, name), ".")
-		return zero, where.Errorf("unknown name %q%s", name, meant(name, r.Names()))
+		b.path = strings.TrimSuffix(strings.TrimSuffix(b.path, name), ".")
+		return v, b.Errorf("unknown name %q%s", name, meant(name, r.Names()))
 	}
-	v := make()
+	v = construct()
 	return v, b.Decode(v)
 }

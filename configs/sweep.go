@@ -111,8 +111,8 @@ func (doc *Document) axes(n *node) ([]axis, error) {
 	var faults []error
 	for _, k := range sweep.keys {
 		a := axis{k.name, k.at, nil}
-		if doc.overridden(k.name) {
-			continue
+		if slices.ContainsFunc(doc.overrides, func(o override) bool { return o.path == k.name }) {
+			continue // the command line fixes exactly this path
 		}
 		err := a.read(sweep.children[k.name])
 		if err == nil {
@@ -125,16 +125,6 @@ func (doc *Document) axes(n *node) ([]axis, error) {
 		out = append(out, a)
 	}
 	return out, Join(faults...)
-}
-
-// overridden reports whether the command line fixes exactly this path.
-func (doc *Document) overridden(path string) bool {
-	for _, o := range doc.overrides {
-		if o.path == path {
-			return true
-		}
-	}
-	return false
 }
 
 // hides is an error where a sweep would undo an override below its path.
@@ -159,12 +149,12 @@ func (a axis) undoes(earlier []axis) error {
 
 // read takes the list of values.
 func (a *axis) read(n *node) error {
-	first, _, _ := strings.Cut(a.path, ".")
+	top, _, _ := strings.Cut(a.path, ".")
 	switch {
 	case strings.Contains("."+a.path+".", ".."):
 		return faultf(a.at, "sweep path %q: a key is empty", a.path)
-	case slices.Contains(ownKeys, first):
-		return faultf(a.at, "sweep path %q: %s is no setting of a row", a.path, first)
+	case slices.Contains(ownKeys, top):
+		return faultf(a.at, "sweep path %q: %s cannot be swept", a.path, top)
 	case n.kind == mapping:
 		return faultf(a.at, "sweep path %q: expected a list of values, found %s; write the whole path with dots: %s.…: [values]", a.path, n.found(), a.path)
 	case n.kind != list:
@@ -174,11 +164,14 @@ func (a *axis) read(n *node) error {
 	}
 	seen := map[string]bool{}
 	for _, item := range n.items {
-		id := string(canonicalNode(item))
-		if seen[id] {
+		id, err := Canonical(Block{node: item})
+		if err != nil {
+			return err
+		}
+		if seen[string(id)] {
 			return faultf(a.at, "sweep path %q: %s stands twice in the list", a.path, clip(item.inline()))
 		}
-		seen[id] = true
+		seen[string(id)] = true
 	}
 	a.values = n.items
 	return nil

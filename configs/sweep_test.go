@@ -98,7 +98,7 @@ t.yaml:5: sweep path "guidence.sag.scale": there is no "guidence" in the documen
 		{base + "sweep: [1]", "", `t.yaml:5: sweep: expected dotted paths and lists (guidance.sag.scale: [0, 0.5]), found a list ([1])`},
 		{base + "sweep: {guidance..scale: [1], \"\": [1], label: [a]}", "", `t.yaml:5: sweep path "guidance..scale": a key is empty
 t.yaml:5: sweep path "": a key is empty
-t.yaml:5: sweep path "label": label is no setting of a row`},
+t.yaml:5: sweep path "label": label cannot be swept`},
 		{base + "sweep: {guidance.sag.scale: [1, 2],\n  guidance: [{}]}", "", `t.yaml:6: sweep path "guidance": it replaces what "guidance.sag.scale" chooses (t.yaml:5); write it before that one`},
 		{base + "sweep: {guidance: [{}], guidance.sag.scale: [1]}", "", `t.yaml:5: sweep path "guidance.sag.scale": there is no "sag" in "guidance"; there are none here`},
 		{base + "sweep: {guidance: [{}]}", "guidance.sag.scale=7", `override "guidance.sag.scale=7": the sweep at t.yaml:5 replaces the whole of "guidance"; override that, or sweep.guidance`},

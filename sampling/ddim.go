@@ -2,12 +2,10 @@ package sampling
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math"
 	"strconv"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 var _ Sampler = (*DDIM)(nil)
@@ -37,30 +35,26 @@ type DDIM struct {
 
 // Validate tells everything that is wrong with the options.
 func (d *DDIM) Validate() error {
-	var errs []error
-	if d.Steps < 1 {
-		errs = append(errs, fmt.Errorf("steps is %d, expected at least 1", d.Steps))
-	}
-	if !(d.Eta >= 0 && d.Eta <= 1) {
-		errs = append(errs, fmt.Errorf("eta is %g, expected 0 (deterministic) to 1 (as much noise as DDPM)", d.Eta))
-	}
-	return errors.Join(errs...)
+	var f Faults
+	f.steps(d.Steps)
+	f.When(!(d.Eta >= 0 && d.Eta <= 1), "eta is %g, expected 0 (deterministic) to 1 (as much noise as DDPM)", d.Eta)
+	return f.Join()
 }
 
 // Schedule is the DDIM paper's integer stride by the official flags, or the
 // timesteps of diffusers' DDIMScheduler.
 func (d *DDIM) Schedule(c ScheduleConfig) (*Schedule, error) {
-	if c.Scheduler == nil && d.Spacing.none() && d.SetAlphaToOne == nil {
+	if c.Scheduler == nil && d.Spacing.unset() && d.SetAlphaToOne == nil {
 		return respaced("ddim", c, "ddim"+strconv.Itoa(d.Steps))
 	}
-	p, err := c.free("ddim")
+	p, err := c.processFor("ddim")
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse("ddim", on{"thresholding", p.from.Thresholding}); err != nil {
+	if err := refuse("ddim", option{"thresholding", p.from.Thresholding}); err != nil {
 		return nil, err
 	}
-	return p.hops("ddim", d.over(&p, "leading"), d.Steps, first(d.SetAlphaToOne, p.from.SetAlphaToOne, true))
+	return p.strided("ddim", d.spacer(&p, "leading"), d.Steps, chosen(d.SetAlphaToOne, p.from.SetAlphaToOne, true))
 }
 
 // Sample takes x_T to x_0 over all steps of p.Schedule. With Eta 0 no noise is
@@ -78,7 +72,7 @@ func (d *DDIM) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, noise
 		EachImage(z.Rows(), func(n int) {
 			x, x0, e, z := v.x.Row(n), xStart.Row(n), eps.Row(n), z.Row(n)
 			c.Split(p.Predicts, x, v.guided.Eps.Row(n), x0, e)
-			d.settle(p, &c, x, x0, e, rowOf(v.score, n))
+			d.settle(p, &c, x, x0, e, RowOf(v.score, n))
 			for j, x0 := range x0 {
 				x[j] = float32(x0*toXStart) + float32(toEps*e[j]) + float32(sigma*z[j])
 			}

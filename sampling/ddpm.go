@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 var _ Sampler = (*DDPM)(nil)
@@ -28,23 +28,22 @@ type DDPM struct {
 
 // Validate tells whether the number of steps can be one.
 func (d *DDPM) Validate() error {
-	if d.Steps < 1 {
-		return fmt.Errorf("steps is %d, expected at least 1", d.Steps)
-	}
-	return nil
+	var f Faults
+	f.steps(d.Steps)
+	return f.Join()
 }
 
 // Schedule is one section of equally spaced timesteps by the official flags, or
 // those of diffusers' DDPMScheduler.
 func (d *DDPM) Schedule(c ScheduleConfig) (*Schedule, error) {
-	if c.Scheduler == nil && d.Spacing.none() {
+	if c.Scheduler == nil && d.Spacing.unset() {
 		return respaced("ddpm", c, strconv.Itoa(d.Steps))
 	}
-	p, err := c.free("ddpm")
+	p, err := c.processFor("ddpm")
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse("ddpm", on{"thresholding", p.from.Thresholding}); err != nil {
+	if err := refuse("ddpm", option{"thresholding", p.from.Thresholding}); err != nil {
 		return nil, err
 	}
 	if c.Scheduler != nil {
@@ -56,7 +55,7 @@ func (d *DDPM) Schedule(c ScheduleConfig) (*Schedule, error) {
 			return nil, fmt.Errorf("sampling: ddpm: scheduler config: variance_type is %q, expected fixed_small, fixed_small_log, fixed_large or learned_range", variance)
 		}
 	}
-	return p.chain("ddpm", d.over(&p, "leading"), d.Steps)
+	return p.chained("ddpm", d.spacer(&p, "leading"), d.Steps)
 }
 
 // Sample takes x_T to x_0 over all steps of p.Schedule.
@@ -68,7 +67,7 @@ func (d *DDPM) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, noise
 		}
 		c, limit := p.Schedule.At(v.i), p.limit()
 		EachImage(z.Rows(), func(n int) {
-			x, learned, g := v.x.Row(n), rowOf(v.guided.Var, n), rowOf(v.score, n)
+			x, learned, g := v.x.Row(n), RowOf(v.guided.Var, n), RowOf(v.score, n)
 			c.Split(p.Predicts, x, v.guided.Eps.Row(n), xStart.Row(n), eps.Row(n))
 			c.posteriorMeans(x, xStart.Row(n), limit)
 			if g != nil {

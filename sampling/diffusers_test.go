@@ -7,7 +7,7 @@ import (
 	"os"
 	"testing"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // What the schedulers of diffusers 0.42.1 make of recorded network outputs: one

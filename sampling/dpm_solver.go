@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 var _ Sampler = (*DPMSolver2M)(nil)
@@ -49,33 +49,28 @@ var dpmAlgorithms = []string{"dpmsolver++", "sde-dpmsolver++"}
 
 // Validate tells everything that is wrong with the options.
 func (d *DPMSolver2M) Validate() error {
-	var errs []error
-	fault := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	fault(d.Steps < 1, "steps is %d, expected at least 1", d.Steps)
-	fault(!slices.Contains(append(dpmAlgorithms, ""), d.Algorithm), "algorithm_type is %q, expected %s", d.Algorithm, strings.Join(dpmAlgorithms, " or "))
-	fault(d.SolverOrder != nil && *d.SolverOrder != 1 && *d.SolverOrder != 2, "solver_order is %d, expected 1 or 2", or(d.SolverOrder, 0))
-	fault(!slices.Contains([]string{"", "midpoint", "heun"}, d.SolverType), "solver_type is %q, expected midpoint or heun", d.SolverType)
-	fault(!slices.Contains([]string{"", "zero", "sigma_min"}, d.FinalSigmas), "final_sigmas_type is %q, expected zero or sigma_min", d.FinalSigmas)
-	return errors.Join(errs...)
+	var f Faults
+	f.steps(d.Steps)
+	f.When(!slices.Contains(append(dpmAlgorithms, ""), d.Algorithm), "algorithm_type is %q, expected %s", d.Algorithm, strings.Join(dpmAlgorithms, " or "))
+	f.When(d.SolverOrder != nil && *d.SolverOrder != 1 && *d.SolverOrder != 2, "solver_order is %d, expected 1 or 2", or(d.SolverOrder, 0))
+	f.When(!slices.Contains([]string{"", "midpoint", "heun"}, d.SolverType), "solver_type is %q, expected midpoint or heun", d.SolverType)
+	f.When(!slices.Contains([]string{"", "zero", "sigma_min"}, d.FinalSigmas), "final_sigmas_type is %q, expected zero or sigma_min", d.FinalSigmas)
+	return f.Join()
 }
 
 // Schedule is the timesteps and noise levels of diffusers'
 // DPMSolverMultistepScheduler.
 func (d *DPMSolver2M) Schedule(c ScheduleConfig) (*Schedule, error) {
 	const name = "dpm_solver_2m"
-	p, err := c.free(name)
+	p, err := c.processFor(name)
 	if err != nil {
 		return nil, err
 	}
 	f := &p.from
-	err = refuse(name, on{"thresholding", f.Thresholding},
-		on{"use_flow_sigmas", f.UseFlowSigmas}, on{"use_dynamic_shifting", f.UseDynamicShifting})
+	err = refuse(name, option{"thresholding", f.Thresholding},
+		option{"use_flow_sigmas", f.UseFlowSigmas}, option{"use_dynamic_shifting", f.UseDynamicShifting})
 	if kind := or(f.AlgorithmType, "dpmsolver++"); d.Algorithm == "" && !slices.Contains(dpmAlgorithms, kind) {
-		err = errors.Join(err, fmt.Errorf("sampling: %s: scheduler config: algorithm_type is %q, expected %s; the sampler's own algorithm_type goes before it", name, kind, strings.Join(dpmAlgorithms, " or ")))
+		err = errors.Join(err, fmt.Errorf("sampling: %s: scheduler config: algorithm_type is %q, expected %s; the sampler's own algorithm_type overrides it", name, kind, strings.Join(dpmAlgorithms, " or ")))
 	}
 	if order := or(f.SolverOrder, 2); d.SolverOrder == nil && order != 1 && order != 2 {
 		err = errors.Join(err, fmt.Errorf("sampling: %s: scheduler config: solver_order is %d, expected 1 or 2", name, order))
@@ -89,33 +84,22 @@ func (d *DPMSolver2M) Schedule(c ScheduleConfig) (*Schedule, error) {
 	for limit > 1 && -math.Log(sigmas[limit-1]) < float64(or(f.LambdaMinClipped, extended(math.Inf(-1)))) {
 		limit--
 	}
-	s := d.over(&p, "linspace")
+	s := d.spacer(&p, "linspace")
 	s.inner = true
 	times, err := s.times(len(sigmas), limit, d.Steps)
 	if err != nil {
 		return nil, fmt.Errorf("sampling: %s: %w", name, err)
 	}
 	times, levels := d.levels(&p, times, sigmas)
-	last := 0.0
-	if first(some(d.FinalSigmas), f.FinalSigmasType, "zero") == "sigma_min" {
-		last = sigmas[0]
-	}
-	return p.levels(times, levels, last), nil
+	return p.atLevels(times, levels, p.finalLevel(d.FinalSigmas, sigmas)), nil
 }
 
 // levels is σ of the steps: those of the times, or others, with the timesteps
 // nearest to them in place of the times, as the network knows no others.
 func (d *DPMSolver2M) levels(p *process, times, sigmas []float64) (at, levels []float64) {
-	f, high, low := &p.from, sigmas[len(sigmas)-1], sigmas[0]
-	equalRoots, equalLogs := first(d.KarrasSigmas, f.UseKarrasSigmas, false), or(f.UseLuLambdas, false)
-	switch {
-	case equalRoots:
-		levels = karras(high, low, d.Steps)
-	case equalLogs, or(f.UseExponentialSigmas, false):
-		levels = exponential(high, low, d.Steps)
-	case or(f.UseBetaSigmas, false):
-		levels = betaSpaced(high, low, d.Steps)
-	default:
+	f := &p.from
+	karras, lu := chosen(d.KarrasSigmas, f.UseKarrasSigmas, false), or(f.UseLuLambdas, false)
+	if levels = p.respacedLevels(d.KarrasSigmas, lu, sigmas[len(sigmas)-1], sigmas[0], d.Steps); levels == nil {
 		for _, t := range times {
 			levels = append(levels, sigmas[int(t)])
 		}
@@ -123,7 +107,7 @@ func (d *DPMSolver2M) levels(p *process, times, sigmas []float64) (at, levels []
 	}
 	for _, sigma := range levels {
 		t := timeOf(sigma, sigmas)
-		if (equalRoots || equalLogs) && or(f.BetaSchedule, "linear") != "squaredcos_cap_v2" {
+		if (karras || lu) && or(f.BetaSchedule, "linear") != "squaredcos_cap_v2" {
 			t = math.RoundToEven(t)
 		}
 		at = append(at, math.Trunc(t)) // the class keeps whole timesteps
@@ -189,19 +173,19 @@ func (d *DPMSolver2M) weights(s *Schedule, i int) multistep {
 
 // stochastic tells whether noise is added.
 func (d *DPMSolver2M) stochastic(s *Schedule) bool {
-	return first(some(d.Algorithm), d.config(s).AlgorithmType, "dpmsolver++") == "sde-dpmsolver++"
+	return chosen(optional(d.Algorithm), d.config(s).AlgorithmType, "dpmsolver++") == "sde-dpmsolver++"
 }
 
 // order is the order of step i.
 func (d *DPMSolver2M) order(s *Schedule, i int) int {
 	f := d.config(s)
 	switch {
-	case i == s.Len()-1, first(d.SolverOrder, f.SolverOrder, 2) == 1:
+	case i == s.Len()-1, chosen(d.SolverOrder, f.SolverOrder, 2) == 1:
 		return 1
 	case i > 0:
 		return 2
-	case s.AlphaBarPrev(0) == 1, first(d.EulerAtFinal, f.EulerAtFinal, false),
-		first(d.LowerOrderFinal, f.LowerOrderFinal, true) && s.Len() < 15:
+	case s.AlphaBarPrev(0) == 1, chosen(d.EulerAtFinal, f.EulerAtFinal, false),
+		chosen(d.LowerOrderFinal, f.LowerOrderFinal, true) && s.Len() < 15:
 		return 1
 	}
 	return 2
@@ -210,7 +194,7 @@ func (d *DPMSolver2M) order(s *Schedule, i int) int {
 // solverType is midpoint or heun; the other names that diffusers knows are of
 // other classes, and mean midpoint.
 func (d *DPMSolver2M) solverType(s *Schedule) string {
-	return first(some(d.SolverType), d.config(s).SolverType, "midpoint")
+	return chosen(optional(d.SolverType), d.config(s).SolverType, "midpoint")
 }
 
 // config is the scheduler_config.json behind a schedule, empty without one.

@@ -2,12 +2,11 @@ package sampling
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 var _ Sampler = (*Euler)(nil)
@@ -33,43 +32,33 @@ type Euler struct {
 
 // Validate tells everything that is wrong with the options.
 func (d *Euler) Validate() error {
-	var errs []error
-	fault := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	fault(d.Steps < 1, "steps is %d, expected at least 1", d.Steps)
-	fault(!slices.Contains([]string{"", "zero", "sigma_min"}, d.FinalSigmas), "final_sigmas_type is %q, expected zero or sigma_min", d.FinalSigmas)
-	fault(!slices.Contains([]string{"", "linear", "log_linear"}, d.Interpolation), "interpolation_type is %q, expected linear or log_linear", d.Interpolation)
-	return errors.Join(errs...)
+	var f Faults
+	f.steps(d.Steps)
+	f.When(!slices.Contains([]string{"", "zero", "sigma_min"}, d.FinalSigmas), "final_sigmas_type is %q, expected zero or sigma_min", d.FinalSigmas)
+	f.When(!slices.Contains([]string{"", "linear", "log_linear"}, d.Interpolation), "interpolation_type is %q, expected linear or log_linear", d.Interpolation)
+	return f.Join()
 }
 
 // Schedule is the timesteps and noise levels of diffusers'
 // EulerDiscreteScheduler.
 func (d *Euler) Schedule(c ScheduleConfig) (*Schedule, error) {
 	const name = "euler"
-	p, err := c.free(name)
+	p, err := c.processFor(name)
 	if err != nil {
 		return nil, err
 	}
-	f := &p.from
-	if kind := or(f.TimestepType, "discrete"); kind != "discrete" {
+	if kind := or(p.from.TimestepType, "discrete"); kind != "discrete" {
 		return nil, fmt.Errorf("sampling: %s: scheduler config: timestep_type is %q, expected discrete", name, kind)
 	}
 	sigmas := p.sigmas()
-	grid := d.over(&p, "linspace")
+	grid := d.spacer(&p, "linspace")
 	grid.round = false
 	times, err := grid.times(len(sigmas), len(sigmas), d.Steps)
 	if err != nil {
 		return nil, fmt.Errorf("sampling: %s: %w", name, err)
 	}
 	times, levels := d.levels(&p, times, sigmas)
-	final := 0.0
-	if first(some(d.FinalSigmas), f.FinalSigmasType, "zero") == "sigma_min" {
-		final = sigmas[0]
-	}
-	s := p.levels(times, levels, final)
+	s := p.atLevels(times, levels, p.finalLevel(d.FinalSigmas, sigmas))
 	s.initNoiseSigma = s.sigmas[0]
 	if grid.spacing == "leading" {
 		s.initNoiseSigma = math.Sqrt(s.sigmas[0]*s.sigmas[0] + 1)
@@ -85,34 +74,24 @@ func (d *Euler) levels(p *process, times, sigmas []float64) (at, levels []float6
 	for _, t := range times {
 		levels = append(levels, interpolated(sigmas, t))
 	}
-	if first(some(d.Interpolation), f.InterpolationType, "linear") == "log_linear" {
+	if chosen(optional(d.Interpolation), f.InterpolationType, "linear") == "log_linear" {
 		levels = exponential(sigmas[len(sigmas)-1], sigmas[0], d.Steps+1)
 	}
 	high, low := or(f.SigmaMax, levels[0]), or(f.SigmaMin, levels[len(levels)-1])
-	switch {
-	case first(d.KarrasSigmas, f.UseKarrasSigmas, false):
-		levels = karras(high, low, d.Steps)
-	case or(f.UseExponentialSigmas, false):
-		levels = exponential(high, low, d.Steps)
-	case or(f.UseBetaSigmas, false):
-		levels = betaSpaced(high, low, d.Steps)
-	default:
+	others := p.respacedLevels(d.KarrasSigmas, false, high, low, d.Steps)
+	if others == nil {
 		return times, levels
 	}
-	for _, sigma := range levels {
+	for _, sigma := range others {
 		at = append(at, timeOf(sigma, sigmas))
 	}
-	return at, levels
+	return at, others
 }
 
 // Sample takes x_T to x_0 over all steps of p.Schedule. No noise is asked for.
 func (d *Euler) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, _ Noise) (tensor.Tensor, error) {
-	if err := p.check(xT); err != nil {
-		return tensor.Tensor{}, fmt.Errorf("sampling: %w", err)
-	}
-	s := p.Schedule
-	shown := xT.Like()
-	return p.walk(ctx, scaled(xT.Like(), xT, s.InitNoiseSigma()), loop{
+	s, shown := p.Schedule, xT.Like()
+	return p.walk(ctx, xT, loop{
 		shown: func(i int, x tensor.Tensor) tensor.Tensor { return scaled(shown, x, math.Sqrt(s.AlphaBar(i))) },
 		next: func(v *visit) error {
 			c, limit := s.At(v.i), p.limit()

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // wanting is a guidance that wants predictions and adds them up.

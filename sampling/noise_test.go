@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // The known answers that the authors of Philox publish (Random123, kat_vectors).

@@ -4,7 +4,7 @@ import (
 	"math"
 	"testing"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // flow is where the probability flow of Gaussian data takes x from ᾱ to ᾱ': its

@@ -3,10 +3,9 @@ package sampling
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 var _ Sampler = (*PNDM)(nil)
@@ -38,15 +37,14 @@ type PNDM struct {
 
 // Validate tells whether the number of steps can be one.
 func (d *PNDM) Validate() error {
-	if d.Steps < 1 {
-		return fmt.Errorf("steps is %d, expected at least 1", d.Steps)
-	}
-	return nil
+	var f Faults
+	f.steps(d.Steps)
+	return f.Join()
 }
 
 // Schedule is the timesteps of diffusers' PNDMScheduler.
 func (d *PNDM) Schedule(c ScheduleConfig) (*Schedule, error) {
-	p, err := c.free("pndm")
+	p, err := c.processFor("pndm")
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +55,7 @@ func (d *PNDM) Schedule(c ScheduleConfig) (*Schedule, error) {
 		return nil, errors.New("sampling: pndm: scheduler config: prediction_type is sample, expected epsilon or v_prediction")
 	}
 	// official schedules end at x_0, diffusers' class at timestep 0
-	return p.hops("pndm", d.over(&p, "leading"), d.Steps, first(d.SetAlphaToOne, p.from.SetAlphaToOne, c.Scheduler == nil))
+	return p.strided("pndm", d.spacer(&p, "leading"), d.Steps, chosen(d.SetAlphaToOne, p.from.SetAlphaToOne, c.Scheduler == nil))
 }
 
 // calls are the steps of the network calls: the second one twice.
@@ -74,13 +72,10 @@ func (d *PNDM) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, _ Noi
 	if p.Predicts == XStart {
 		return tensor.Tensor{}, errors.New("sampling: pndm combines predictions of several timesteps, which needs a network that predicts ε or v; it predicts x_0")
 	}
-	if err := p.check(xT); err != nil {
-		return tensor.Tensor{}, fmt.Errorf("sampling: %w", err)
-	}
 	s := p.Schedule
 	var history []tensor.Tensor // the last outputs, the newest first
 	combined := xT.Like()
-	return p.walk(ctx, xT, loop{steps: d.calls(s), next: func(v *visit) error {
+	return p.walk(ctx, xT, loop{steps: d.calls, next: func(v *visit) error {
 		c := s.At(v.i)
 		v.follow(&c, p.Predicts)
 		bar, next := s.AlphaBar(v.i), s.AlphaBarPrev(v.i)
@@ -94,7 +89,7 @@ func (d *PNDM) Sample(ctx context.Context, p *Predictor, xT tensor.Tensor, _ Noi
 		} else {
 			history = outputs[:min(len(outputs), 3)]
 		}
-		combine4(combined, outputs, weights)
+		combine(combined, outputs, weights)
 		step := newTransfer(bar, next, p.Predicts)
 		EachImage(xT.Rows(), func(n int) {
 			x, e := v.x.Row(n), combined.Row(n)
@@ -115,8 +110,8 @@ var adamsBashforth = [4][]float32{
 	{55.0 / 24, -59.0 / 24, 37.0 / 24, -9.0 / 24},
 }
 
-// combine4 sets dst to Σ weights·outputs.
-func combine4(dst tensor.Tensor, outputs []tensor.Tensor, weights []float32) {
+// combine sets dst to Σ weights·outputs.
+func combine(dst tensor.Tensor, outputs []tensor.Tensor, weights []float32) {
 	EachImage(dst.Rows(), func(n int) {
 		out := dst.Row(n)
 		clear(out)

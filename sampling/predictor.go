@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // A Predictor is a denoiser under guidance, with its schedule.
@@ -24,15 +24,15 @@ type Predictor struct {
 	// state after the step, in the sampler's own terms; "eps_guided", the
 	// network's output after every guidance of it and before Score; "variance",
 	// the learned v in [-1,1], where there is one; "attention_step", the map of
-	// the unperturbed pass, where a layer is tapped; and what guidances show. A
-	// tensor is valid during the call only.
+	// the unperturbed pass, where a layer is tapped; and what guidances show by
+	// Step.Trace. A tensor is valid during the call only.
 	Trace func(name string, t Timestep, v tensor.Tensor)
 
 	states map[any]any // of the guidances, from x_T to x_0
 }
 
-// Step is the state x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], at t, of which guidances
-// ask predictions.
+// Step is the state x = x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], at t, of which
+// guidances ask predictions.
 func (p *Predictor) Step(x tensor.Tensor, t Timestep) *Step {
 	return &Step{X: x, T: t, predictor: p}
 }
@@ -45,8 +45,7 @@ func (p *Predictor) Predict(ctx context.Context, x tensor.Tensor, t Timestep) (g
 	if err := s.gather(ctx); err != nil {
 		return Prediction{}, tensor.Tensor{}, err
 	}
-	guided, err = s.Predict(ctx, p.Cond)
-	if err != nil {
+	if guided, err = s.Predict(ctx, p.Cond); err != nil {
 		return Prediction{}, tensor.Tensor{}, err
 	}
 	var eps tensor.Tensor // Σ Delta.Eps
@@ -105,7 +104,7 @@ func wantShape(name string, v, x tensor.Tensor) error {
 // share them with each other and with the unguided pass; those that are wanted
 // beforehand (Wanter) come from one network call.
 type Step struct {
-	X tensor.Tensor // x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], whichever the sampler; not to be written to
+	X tensor.Tensor // x_t = √ᾱ x_0 + √(1−ᾱ) ε, [N,C,H,W], with every sampler; not to be written to
 	T Timestep
 
 	predictor *Predictor
@@ -123,7 +122,7 @@ func (s *Step) Schedule() *Schedule { return s.predictor.Schedule }
 // Cond is the condition of the unguided pass.
 func (s *Step) Cond() Cond { return s.predictor.Cond }
 
-// Null is what stands for ∅; zero where the network was trained without it.
+// Null is what stands for ∅, as Predictor.Null.
 func (s *Step) Null() Cond { return s.predictor.Null }
 
 // Predicts is what the network's output stands for.
@@ -208,4 +207,138 @@ func (p Prediction) check(x tensor.Tensor) error {
 		return errors.Join(errors.New("no Eps"), attn)
 	}
 	return errors.Join(wantShape("Eps", p.Eps, x), wantShape("Var", p.Var, x), attn)
+}
+
+// gather makes the step's predictions that the guidances want, and the unguided
+// one, in as few network calls as their conditions allow.
+func (s *Step) gather(ctx context.Context) error {
+	wanted := []Cond{s.Cond()}
+	for _, g := range s.Guidances() {
+		w, ok := g.(Wanter)
+		if !ok {
+			continue
+		}
+		for _, c := range w.Wants(s) {
+			if !slices.ContainsFunc(wanted, c.Equal) {
+				wanted = append(wanted, c)
+			}
+		}
+	}
+	for len(wanted) > 0 {
+		var together, rest []Cond
+		for _, c := range wanted {
+			if c.joins(wanted[0]) {
+				together = append(together, c)
+			} else {
+				rest = append(rest, c)
+			}
+		}
+		if err := s.predictTogether(ctx, together); err != nil {
+			return err
+		}
+		wanted = rest
+	}
+	return nil
+}
+
+// predictTogether makes and remembers the predictions at x_t under conditions
+// that join: one call of len(conds) times the batch.
+func (s *Step) predictTogether(ctx context.Context, conds []Cond) error {
+	if len(conds) == 1 {
+		_, err := s.Predict(ctx, conds[0])
+		return err
+	}
+	n := s.X.Rows()
+	p, err := s.PredictAt(ctx, concatenated(slices.Repeat([]tensor.Tensor{s.X}, len(conds))), join(conds, n))
+	if err != nil {
+		return err
+	}
+	for i, c := range conds {
+		s.memo = append(s.memo, remembered{c, p.images(i*n, (i+1)*n)})
+	}
+	return nil
+}
+
+// PredictRows is PredictAt for the images rows of the batch alone, ascending
+// numbers from 0: its tensors have as many entries as rows. Without rows it makes
+// no network call.
+func (s *Step) PredictRows(ctx context.Context, xHat tensor.Tensor, c Cond, rows []int) (Prediction, error) {
+	switch len(rows) {
+	case 0:
+		return Prediction{}, nil
+	case xHat.Rows():
+		return s.PredictAt(ctx, xHat, c)
+	}
+	return s.PredictAt(ctx, pick(xHat, rows), c.pick(rows))
+}
+
+// pick is the condition of the images rows.
+func (c Cond) pick(rows []int) Cond {
+	picked := Cond{Context: pick(c.Context, rows)}
+	for _, n := range rows {
+		if c.Labels != nil {
+			picked.Labels = append(picked.Labels, c.Labels[n])
+		}
+		if c.Perturbed != nil {
+			picked.Perturbed = append(picked.Perturbed, c.Perturbed[n])
+		}
+	}
+	return picked
+}
+
+// pick is the entries rows of t; the zero tensor of the zero tensor.
+func pick(t tensor.Tensor, rows []int) tensor.Tensor {
+	if t.IsZero() {
+		return t
+	}
+	parts := make([]tensor.Tensor, len(rows))
+	for i, n := range rows {
+		parts[i] = t.Slice(n, n+1)
+	}
+	return concatenated(parts)
+}
+
+// joins tells whether one network call can take both conditions.
+func (c Cond) joins(d Cond) bool {
+	return (c.Labels == nil) == (d.Labels == nil) && slices.Equal(c.Context.Shape, d.Context.Shape)
+}
+
+// join is the conditions of as many images each after one another: [k·N] labels
+// and perturbations, [k·N,L,D] context.
+func join(conds []Cond, images int) Cond {
+	var joined Cond
+	contexts := make([]tensor.Tensor, len(conds))
+	perturbed := slices.ContainsFunc(conds, func(c Cond) bool { return c.Perturbed != nil })
+	for i, c := range conds {
+		joined.Labels = append(joined.Labels, c.Labels...)
+		contexts[i] = c.Context
+		if perturbed {
+			joined.Perturbed = append(joined.Perturbed, c.perturbations(images)...)
+		}
+	}
+	if !contexts[0].IsZero() {
+		joined.Context = concatenated(contexts)
+	}
+	return joined
+}
+
+// concatenated is tensors of one shape along the batch.
+func concatenated(parts []tensor.Tensor) tensor.Tensor {
+	shape := slices.Clone(parts[0].Shape)
+	shape[0] *= len(parts)
+	out := tensor.Tensor{Shape: shape, Data: make([]float32, 0, tensor.Size(shape))}
+	for _, t := range parts {
+		out.Data = append(out.Data, t.Data...)
+	}
+	return out
+}
+
+// images is the prediction of images [from, to); it shares memory with p.
+func (p Prediction) images(from, to int) Prediction {
+	for _, t := range []*tensor.Tensor{&p.Eps, &p.Var, &p.Attn} {
+		if !t.IsZero() {
+			*t = t.Slice(from, to)
+		}
+	}
+	return p
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // linear predicts ε = 3x under labels and 2x without, and counts its calls.
@@ -202,30 +202,38 @@ func TestPredicts(t *testing.T) {
 	}
 }
 
-// The tensor forms invert each other and agree with the tables.
-func TestProcess(t *testing.T) {
+// What follows from x_t, x_0 and ε inverts each other and agrees with the tables.
+func TestCoefficients(t *testing.T) {
 	s := schedule(t, "50")
 	xStart, eps := start(t, 31, 2, 3, 4), start(t, 32, 2, 3, 4)
+	each := func(f func(a, b float32) float32, a, b tensor.Tensor) tensor.Tensor {
+		out := a.Like()
+		for j := range out.Data {
+			out.Data[j] = f(a.Data[j], b.Data[j])
+		}
+		return out
+	}
 	for _, i := range []int{0, 20, 49} {
-		x := s.QSample(i, xStart, eps)
+		c := s.At(i)
+		x := each(c.Noised, xStart, eps)
 		for j, v := range x.Data {
 			want := math.Sqrt(s.AlphaBar(i))*float64(xStart.Data[j]) + math.Sqrt(1-s.AlphaBar(i))*float64(eps.Data[j])
 			if math.Abs(float64(v)-want) > 1e-6 {
-				t.Fatalf("QSample(%d)[%d] = %g, want %g", i, j, v, want)
+				t.Fatalf("x_t of step %d, [%d] = %g, want %g", i, j, v, want)
 			}
 		}
 		// the rounding of x grows by 1/√ᾱ or 1/√(1−ᾱ)
-		if d := far(s.PredictXStart(i, x, eps).Data, xStart.Data); d > 2e-7/math.Sqrt(s.AlphaBar(i)) {
+		if d := far(each(c.XStart, x, eps).Data, xStart.Data); d > 2e-7/math.Sqrt(s.AlphaBar(i)) {
 			t.Errorf("x_0 of step %d comes back at distance %.2g", i, d)
 		}
-		if d := far(s.PredictEps(i, x, xStart).Data, eps.Data); d > 4e-7/math.Sqrt(1-s.AlphaBar(i)) {
+		if d := far(each(c.Eps, x, xStart).Data, eps.Data); d > 4e-7/math.Sqrt(1-s.AlphaBar(i)) {
 			t.Errorf("ε of step %d comes back at distance %.2g", i, d)
 		}
-		mean := s.PosteriorMean(i, xStart, x)
+		mean := each(c.PosteriorMean, xStart, x)
 		for j, v := range mean.Data {
 			want := s.posteriorMean1[i]*float64(xStart.Data[j]) + s.posteriorMean2[i]*float64(x.Data[j])
 			if math.Abs(float64(v)-want) > 1e-6 {
-				t.Fatalf("PosteriorMean(%d)[%d] = %g, want %g", i, j, v, want)
+				t.Fatalf("PosteriorMean of step %d, [%d] = %g, want %g", i, j, v, want)
 			}
 		}
 	}

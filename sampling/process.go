@@ -1,156 +1,189 @@
 package sampling
 
 import (
+	"fmt"
 	"math"
-
-	"sagbench/models/tensor"
 )
 
-// Coefficients are the numbers of one step as they meet float32 tensors: the
-// float64 tables rounded once. Source: gaussian_diffusion.py
-// _extract_into_tensor. Products are rounded before they are summed, on every
-// machine (Go may fuse them otherwise).
-type Coefficients struct {
-	AlphaBar     float32 // ᾱ_i
-	AlphaBarPrev float32 // of the state to which the step goes: ᾱ_{i-1}; 1 at step 0 as a rule
-
-	sqrtAlphaBar         float32 // √ᾱ
-	sqrtOneMinusAlphaBar float32 // √(1−ᾱ)
-	sqrtRecipAlphaBar    float32 // √(1/ᾱ)
-	sqrtRecipM1AlphaBar  float32 // √(1/ᾱ − 1)
-	posteriorMean1       float32 // √ᾱ_{i-1} β / (1−ᾱ)
-	posteriorMean2       float32 // √α (1−ᾱ_{i-1}) / (1−ᾱ)
-	minLog, maxLog       float32 // the learned range: log of the posterior's variance (clipped) and of β
-	fixed, fixedLog      float32 // σ² and its logarithm where none is learned
+// A process is the diffusion that a network was trained on: ᾱ of its T original
+// timesteps, and how the network is told the time.
+type process struct {
+	config   ScheduleConfig
+	from     SchedulerConfig // empty where flags describe the process
+	alphaBar []float64       // [T]
 }
 
-// At is the coefficients of step i.
-func (s *Schedule) At(i int) Coefficients {
-	bar := s.alphaBar[i]
-	fixed, fixedLog := s.FixedVariance(i)
-	return Coefficients{
-		AlphaBar:             float32(bar),
-		AlphaBarPrev:         float32(s.alphaBarPrev[i]),
-		sqrtAlphaBar:         float32(math.Sqrt(bar)),
-		sqrtOneMinusAlphaBar: float32(math.Sqrt(1 - bar)),
-		sqrtRecipAlphaBar:    float32(math.Sqrt(1 / bar)),
-		sqrtRecipM1AlphaBar:  float32(math.Sqrt(1/bar - 1)),
-		posteriorMean1:       float32(s.posteriorMean1[i]),
-		posteriorMean2:       float32(s.posteriorMean2[i]),
-		minLog:               float32(s.posteriorLogVariance[i]),
-		maxLog:               float32(math.Log(s.beta[i])),
-		fixed:                float32(fixed),
-		fixedLog:             float32(fixedLog),
+// process reads the flags, or the scheduler_config.json in their place. Its
+// error names everything that is wrong with them.
+func (c ScheduleConfig) process() (process, error) {
+	p := process{config: c}
+	if c.Scheduler != nil {
+		p.from = *c.Scheduler
+		if err := p.from.Validate(); err != nil {
+			return p, err
+		}
+		p.config.DiffusionSteps = or(p.from.NumTrainTimesteps, 1000)
+		p.alphaBar = p.from.alphaBar(p.config.DiffusionSteps)
+		return p, nil
+	}
+	if c.DiffusionSteps < 1 || c.DiffusionSteps > maxDiffusionSteps {
+		return p, fmt.Errorf("diffusion_steps is %d, expected 1 to %d (1000 for most checkpoints, 4000 for Improved DDPM)", c.DiffusionSteps, maxDiffusionSteps)
+	}
+	betas, err := namedBetas(c.NoiseSchedule, c.DiffusionSteps)
+	if err != nil {
+		return p, err
+	}
+	bar := 1.0
+	for _, b := range betas {
+		bar *= 1 - b
+		p.alphaBar = append(p.alphaBar, bar)
+	}
+	return p, nil
+}
+
+// steps is T.
+func (p *process) steps() int { return len(p.alphaBar) }
+
+// sigmas is σ = √((1−ᾱ)/ᾱ) of the original timesteps, ascending, as float32 has
+// it; where the terminal SNR is zero the last one is 2¹², as diffusers'
+// schedulers that work with σ put 2⁻²⁴ for that ᾱ.
+func (p *process) sigmas() []float64 {
+	out := make([]float64, p.steps())
+	for t, bar := range p.alphaBar {
+		if out[t] = float64(sqrt32((1 - float32(bar)) / float32(bar))); bar == 0 {
+			out[t] = 0x1p12
+		}
+	}
+	return out
+}
+
+// namedBetas is β of the original process by the official flags. Source:
+// gaussian_diffusion.py get_named_beta_schedule and betas_for_alpha_bar.
+func namedBetas(name string, steps int) ([]float64, error) {
+	switch name {
+	case "linear":
+		scale := 1000 / float64(steps)
+		first, last := float64(scale*0.0001), float64(scale*0.02)
+		if last > 1 {
+			return nil, fmt.Errorf("diffusion_steps is %d: the linear noise_schedule ends with β = 20/%d, above 1; expected at least 20 steps, or noise_schedule cosine", steps, steps)
+		}
+		return linspace(first, last, steps), nil
+	case "cosine", "squaredcos_cap_v2":
+		return cosineBetas(steps), nil
+	}
+	return nil, fmt.Errorf("noise_schedule is %q, expected linear or cosine", name)
+}
+
+// cosineBetas is the β of ᾱ(t) = cos²((t + 0.008)/1.008 · π/2), at most 0.999
+// (Nichol and Dhariwal 2021, equation 17).
+func cosineBetas(steps int) []float64 {
+	alphaBar := func(t float64) float64 {
+		c := math.Cos((t + 0.008) / 1.008 * math.Pi / 2)
+		return c * c
+	}
+	betas := make([]float64, steps)
+	for i := range betas {
+		from, to := float64(i)/float64(steps), float64(i+1)/float64(steps)
+		betas[i] = min(1-alphaBar(to)/alphaBar(from), 0.999)
+	}
+	return betas
+}
+
+// alphaBar is the table of a valid scheduler_config.json: as diffusers has it,
+// in float32 but for the product, so that 1 − ᾱ near 0 is the same number.
+// Source: diffusers, the constructors of its schedulers.
+func (c *SchedulerConfig) alphaBar(steps int) []float64 {
+	alphas := make([]float32, steps)
+	for t, beta := range c.betas(steps) {
+		alphas[t] = 1 - beta
+	}
+	if or(c.RescaleBetasZeroSNR, false) && steps > 1 {
+		zeroTerminalSNR(alphas)
+	}
+	return product32(alphas)
+}
+
+// product32 is the cumulative product, rounded to float32.
+func product32(alphas []float32) []float64 {
+	out, bar := make([]float64, len(alphas)), 1.0
+	for t, a := range alphas {
+		bar *= float64(a)
+		out[t] = float64(float32(bar))
+	}
+	return out
+}
+
+func (c *SchedulerConfig) betas(steps int) []float32 {
+	betas := make([]float32, steps)
+	if c.TrainedBetas != nil {
+		for t, beta := range c.TrainedBetas {
+			betas[t] = float32(beta)
+		}
+		return betas
+	}
+	first, last := or(c.BetaStart, 0.0001), or(c.BetaEnd, 0.02)
+	switch or(c.BetaSchedule, "linear") {
+	case "linear":
+		linspace32(betas, first, last)
+	case "scaled_linear":
+		linspace32(betas, math.Sqrt(first), math.Sqrt(last))
+		for t, root := range betas {
+			betas[t] = root * root
+		}
+	case "squaredcos_cap_v2":
+		for t, beta := range cosineBetas(steps) {
+			betas[t] = float32(beta)
+		}
+	}
+	return betas
+}
+
+// linspace32 is torch's linspace: from both ends to the middle, a fused
+// multiply-add of float32 numbers.
+func linspace32(out []float32, first, last float64) {
+	n := len(out)
+	if n == 1 {
+		out[0] = float32(first)
+		return
+	}
+	low, high := float64(float32(first)), float64(float32(last))
+	stride := float64((float32(last) - float32(first)) / float32(n-1))
+	for i := range out {
+		if i < n/2 {
+			out[i] = float32(low + float64(stride*float64(i)))
+		} else {
+			out[i] = float32(high - float64(stride*float64(n-1-i)))
+		}
 	}
 }
 
-// XStart is x̂0 = √(1/ᾱ) x_t − √(1/ᾱ−1) ε.
-func (c *Coefficients) XStart(x, eps float32) float32 {
-	return float32(c.sqrtRecipAlphaBar*x) - float32(c.sqrtRecipM1AlphaBar*eps)
-}
-
-// Eps is ε = (√(1/ᾱ) x_t − x_0) / √(1/ᾱ−1).
-func (c *Coefficients) Eps(x, xStart float32) float32 {
-	return (float32(c.sqrtRecipAlphaBar*x) - xStart) / c.sqrtRecipM1AlphaBar
-}
-
-// Noised is x_t = √ᾱ x_0 + √(1−ᾱ) ε, a sample of q(x_t | x_0).
-func (c *Coefficients) Noised(xStart, eps float32) float32 {
-	return float32(c.sqrtAlphaBar*xStart) + float32(c.sqrtOneMinusAlphaBar*eps)
-}
-
-// EpsFromV is ε = √ᾱ v + √(1−ᾱ) x_t (Salimans and Ho 2022, v = √ᾱ ε − √(1−ᾱ) x_0).
-func (c *Coefficients) EpsFromV(x, v float32) float32 {
-	return float32(c.sqrtAlphaBar*v) + float32(c.sqrtOneMinusAlphaBar*x)
-}
-
-// XStartFromV is x̂0 = √ᾱ x_t − √(1−ᾱ) v.
-func (c *Coefficients) XStartFromV(x, v float32) float32 {
-	return float32(c.sqrtAlphaBar*x) - float32(c.sqrtOneMinusAlphaBar*v)
-}
-
-// Split reads the output of a network of the given kind at x, both of any equal
-// length: x̂0 goes to xStart, ε to eps. Nothing is clipped. It divides by √ᾱ only
-// for networks that predict ε, so the others may be asked at a zero SNR.
-func (c *Coefficients) Split(kind Parametrization, x, output, xStart, eps []float32) {
-	output, xStart, eps = output[:len(x)], xStart[:len(x)], eps[:len(x)]
-	switch kind {
-	case V:
-		for j, v := range output {
-			xStart[j], eps[j] = c.XStartFromV(x[j], v), c.EpsFromV(x[j], v)
-		}
-	case XStart:
-		for j, v := range output {
-			xStart[j], eps[j] = v, (x[j]-float32(c.sqrtAlphaBar*v))/c.sqrtOneMinusAlphaBar
-		}
-	default:
-		for j, v := range output {
-			xStart[j], eps[j] = c.XStart(x[j], v), v
-		}
+// zeroTerminalSNR replaces α by those that shift and scale √ᾱ so that the last
+// one is 0 and the first stays (Lin et al. 2023, algorithm 1).
+func zeroTerminalSNR(alphas []float32) {
+	bars, n := product32(alphas), len(alphas)
+	first, last := sqrt32(float32(bars[0])), sqrt32(float32(bars[n-1]))
+	before := float32(1)
+	for t, bar := range bars {
+		root := (sqrt32(float32(bar)) - last) * (first / (first - last))
+		now := float32(root * root)
+		alphas[t] = 1 - (1 - now/before)
+		before = now
 	}
 }
 
-// Shift is what a score adds to the output of a network of the given kind: the
-// factor f of output += f·Score that makes ε −= √(1−ᾱ)·Score (Dhariwal and
-// Nichol 2021, algorithm 2).
-func (c *Coefficients) Shift(kind Parametrization) float32 {
-	switch kind {
-	case V:
-		return -c.sqrtOneMinusAlphaBar / c.sqrtAlphaBar
-	case XStart:
-		return c.sqrtOneMinusAlphaBar * c.sqrtOneMinusAlphaBar / c.sqrtAlphaBar
+// linspace is n numbers from first to last at equal distances, the last one
+// exact; one number is first.
+func linspace(first, last float64, n int) []float64 {
+	out := make([]float64, n)
+	stride := 0.0
+	if n > 1 {
+		stride = (last - first) / float64(n-1)
 	}
-	return -c.sqrtOneMinusAlphaBar
-}
-
-// PosteriorMean is the mean of q(x_{t-1} | x_t, x_0).
-func (c *Coefficients) PosteriorMean(xStart, x float32) float32 {
-	return float32(c.posteriorMean1*xStart) + float32(c.posteriorMean2*x)
-}
-
-// LearnedLogVariance is log σ² for the network's v in [-1,1], which
-// interpolates between the posterior's variance and β (Nichol and Dhariwal
-// 2021, equation 15).
-func (c *Coefficients) LearnedLogVariance(v float32) float32 {
-	frac := (v + 1) / 2
-	return float32(frac*c.maxLog) + float32((1-frac)*c.minLog)
-}
-
-// Clip is v limited to [-1,1]; NaN stays NaN.
-func Clip(v float32) float32 { return max(-1, min(v, 1)) }
-
-// PredictXStart is x̂0 at step i from x_t and ε, both [N,…]; not clipped.
-func (s *Schedule) PredictXStart(i int, x, eps tensor.Tensor) tensor.Tensor {
-	c := s.At(i)
-	return combine(x, eps, c.XStart)
-}
-
-// PredictEps is ε at step i from x_t and x_0, both [N,…].
-func (s *Schedule) PredictEps(i int, x, xStart tensor.Tensor) tensor.Tensor {
-	c := s.At(i)
-	return combine(x, xStart, c.Eps)
-}
-
-// QSample is x_t at step i from x_0 and the noise ε, both [N,…].
-func (s *Schedule) QSample(i int, xStart, eps tensor.Tensor) tensor.Tensor {
-	c := s.At(i)
-	return combine(xStart, eps, c.Noised)
-}
-
-// PosteriorMean is the mean of q(x_{i-1} | x_i, x_0) from x_0 and x_i, both [N,…].
-func (s *Schedule) PosteriorMean(i int, xStart, x tensor.Tensor) tensor.Tensor {
-	c := s.At(i)
-	return combine(xStart, x, c.PosteriorMean)
-}
-
-// combine is f(a, b) element by element; both have the same shape, [N,…].
-func combine(a, b tensor.Tensor, f func(a, b float32) float32) tensor.Tensor {
-	out := a.Like()
-	EachImage(a.Rows(), func(i int) {
-		dst, a, b := out.Row(i), a.Row(i), b.Row(i)
-		for j := range dst {
-			dst[j] = f(a[j], b[j])
-		}
-	})
+	for i := range out {
+		out[i] = float64(float64(i)*stride) + first
+	}
+	if n > 1 {
+		out[n-1] = last
+	}
 	return out
 }

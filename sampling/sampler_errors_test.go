@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"sagbench/configs"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 func TestSamplerErrors(t *testing.T) {
@@ -117,7 +117,7 @@ func TestSamplersFromYAML(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, _ = b.At("sampler")
-		_, s, err := Samplers.One(b)
+		_, s, err := configs.Registry[Sampler](Samplers).One(b)
 		got := fmt.Sprint(err)
 		if err == nil {
 			var made *Schedule

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // The chain that facebookresearch/DiT's p_sample_loop computed, given its

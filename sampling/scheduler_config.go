@@ -1,13 +1,13 @@
 package sampling
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -58,7 +58,7 @@ type SchedulerConfig struct {
 	TimestepType      *string  `json:"timestep_type"` // discrete | continuous
 }
 
-// idleSchedulerKeys are the known fields that change no number: notes, and
+// idleSchedulerKeys are the known fields that change no result: notes, and
 // parameters of options that are refused where they are on.
 var idleSchedulerKeys = []string{
 	"_diffusers_version", "_name_or_path", "tensor_format",
@@ -92,7 +92,12 @@ var schedulerClasses = map[string]string{
 // has another kind of process. A value that no sampler here can honour is
 // refused by the sampler that would have to.
 func ParseSchedulerConfig(data []byte) (*SchedulerConfig, error) {
-	data = quoteNonFinite(data)
+	data = stringOrNonFinite.ReplaceAllFunc(data, func(word []byte) []byte {
+		if word[0] == '"' {
+			return word
+		}
+		return fmt.Appendf(nil, "%q", word)
+	})
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return nil, fmt.Errorf("sampling: scheduler config: expected a JSON object: %w", err)
@@ -128,19 +133,14 @@ func ParseSchedulerConfig(data []byte) (*SchedulerConfig, error) {
 // Validate tells everything that is wrong with the fields, whichever sampler
 // reads them.
 func (c *SchedulerConfig) Validate() error {
-	var errs []error
-	fault := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
+	var f Faults
 	oneOf := func(name string, v *string, values ...string) {
-		fault(v != nil && !slices.Contains(values, *v), "%s is %q, expected one of: %s", name, or(v, ""), strings.Join(values, ", "))
+		f.When(v != nil && !slices.Contains(values, *v), "%s is %q, expected one of: %s", name, or(v, ""), strings.Join(values, ", "))
 	}
 	_, readable := schedulerClasses[c.ClassName]
-	fault(c.ClassName != "" && !readable, "_class_name is %q, which is not supported; supported: %s", c.ClassName, strings.Join(slices.Sorted(maps.Keys(schedulerClasses)), ", "))
+	f.When(c.ClassName != "" && !readable, "_class_name is %q, which is not supported; supported: %s", c.ClassName, strings.Join(slices.Sorted(maps.Keys(schedulerClasses)), ", "))
 	steps := or(c.NumTrainTimesteps, 1000)
-	fault(steps < 1 || steps > maxDiffusionSteps, "num_train_timesteps is %d, expected 1 to %d", steps, maxDiffusionSteps)
+	f.When(steps < 1 || steps > maxDiffusionSteps, "num_train_timesteps is %d, expected 1 to %d", steps, maxDiffusionSteps)
 	oneOf("beta_schedule", c.BetaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2")
 	oneOf("prediction_type", c.PredictionType, "epsilon", "v_prediction", "sample")
 	oneOf("timestep_spacing", c.TimestepSpacing, "leading", "trailing", "linspace")
@@ -148,13 +148,19 @@ func (c *SchedulerConfig) Validate() error {
 	oneOf("interpolation_type", c.InterpolationType, "linear", "log_linear")
 	oneOf("timestep_type", c.TimestepType, "discrete", "continuous")
 	first, last := or(c.BetaStart, 0.0001), or(c.BetaEnd, 0.02)
-	fault(!(first > 0 && first < 1), "beta_start is %g, expected a number between 0 and 1", first)
-	fault(!(last > 0 && last < 1), "beta_end is %g, expected a number between 0 and 1", last)
-	fault(c.StepsOffset != nil && (*c.StepsOffset < 0 || *c.StepsOffset >= steps), "steps_offset is %d, expected 0 to %d", or(c.StepsOffset, 0), steps-1)
-	fault(!(or(c.ClipSampleRange, 1) > 0), "clip_sample_range is %g, expected a positive number", or(c.ClipSampleRange, 1))
-	fault(c.TrainedBetas != nil && len(c.TrainedBetas) != steps, "trained_betas has %d values, expected %d as num_train_timesteps says", len(c.TrainedBetas), steps)
-	errs = append(errs, validBetas(c.TrainedBetas))
-	return errors.Join(errs...)
+	f.When(!(first > 0 && first < 1), "beta_start is %g, expected a number between 0 and 1", first)
+	f.When(!(last > 0 && last < 1), "beta_end is %g, expected a number between 0 and 1", last)
+	f.When(c.StepsOffset != nil && (*c.StepsOffset < 0 || *c.StepsOffset >= steps), "steps_offset is %d, expected 0 to %d", or(c.StepsOffset, 0), steps-1)
+	f.When(!(or(c.ClipSampleRange, 1) > 0), "clip_sample_range is %g, expected a positive number", or(c.ClipSampleRange, 1))
+	f.When(c.TrainedBetas != nil && len(c.TrainedBetas) != steps, "trained_betas has %d values, expected %d as num_train_timesteps says", len(c.TrainedBetas), steps)
+	faulty := 0
+	for i, b := range c.TrainedBetas {
+		if !(b > 0 && b <= 1) && faulty < 3 { // enough to see what is wrong with the list
+			faulty++
+			f.When(true, "trained_betas[%d] is %g, expected a number above 0 and at most 1", i, b)
+		}
+	}
+	return f.Join()
 }
 
 // Sampler is the name in Samplers of the class's own sampler, "" where it has
@@ -179,21 +185,19 @@ func (c *SchedulerConfig) ClipDenoised() bool {
 	return clips && or(c.ClipSample, true)
 }
 
-// on is an option by its name, and whether it is on.
-type on struct {
+// An option is a switch of a scheduler_config.json.
+type option struct {
 	name  string
 	value *bool
 }
 
-// refuse is an error for each of the options that is on, by name.
-func refuse(sampler string, options ...on) error {
-	var errs []error
+// refuse is an error that names each of the options that is on.
+func refuse(sampler string, options ...option) error {
+	f := Faults{Of: "sampling: " + sampler + ": scheduler config"}
 	for _, o := range options {
-		if or(o.value, false) {
-			errs = append(errs, fmt.Errorf("sampling: %s: scheduler config: %s is true, which this sampler does not do", sampler, o.name))
-		}
+		f.When(or(o.value, false), "%s is true, which this sampler does not do", o.name)
 	}
-	return errors.Join(errs...)
+	return f.Join()
 }
 
 // or is what p points to, or the default.
@@ -204,14 +208,17 @@ func or[T any](p *T, def T) T {
 	return *p
 }
 
-// first is the first of a sampler's own option, the config's field and the
-// default that is there.
-func first[T any](own, config *T, def T) T { return or(own, or(config, def)) }
+// chosen is a sampler's own option, or else the file's field, or else the default.
+func chosen[T any](own, file *T, def T) T { return or(own, or(file, def)) }
+
+// stringOrNonFinite is a JSON string, or a word that Python writes into JSON for
+// a number.
+var stringOrNonFinite = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*"?|-Infinity|Infinity|NaN`)
 
 // extended is a number that may be infinite.
 type extended float64
 
-// UnmarshalJSON reads a number, or the quoted words that quoteNonFinite makes.
+// UnmarshalJSON reads a number, or one of Python's words in quotes.
 func (e *extended) UnmarshalJSON(data []byte) error {
 	switch string(data) {
 	case `"-Infinity"`:
@@ -224,44 +231,6 @@ func (e *extended) UnmarshalJSON(data []byte) error {
 		return json.Unmarshal(data, (*float64)(e))
 	}
 	return nil
-}
-
-// quoteNonFinite puts quotes round the words NaN, Infinity and -Infinity that
-// Python writes into JSON for numbers.
-func quoteNonFinite(data []byte) []byte {
-	var out []byte
-	for i := 0; i < len(data); {
-		if data[i] == '"' {
-			end := i + 1
-			for end < len(data) && data[end] != '"' {
-				if data[end] == '\\' {
-					end++
-				}
-				end++
-			}
-			end = min(end+1, len(data))
-			out = append(out, data[i:end]...)
-			i = end
-			continue
-		}
-		word := ""
-		for _, w := range []string{"-Infinity", "Infinity", "NaN"} {
-			if bytes.HasPrefix(data[i:], []byte(w)) {
-				word = w
-				break
-			}
-		}
-		if word != "" {
-			out = append(out, '"')
-			out = append(out, word...)
-			out = append(out, '"')
-			i += len(word)
-			continue
-		}
-		out = append(out, data[i])
-		i++
-	}
-	return out
 }
 
 // kindName is the word for a field's type in messages.

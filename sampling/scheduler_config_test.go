@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"sagbench/internal/fuzzing"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // As Stable Diffusion 1.5 and 2.1 publish it, keys of other classes included.
@@ -104,7 +104,7 @@ func TestSchedulerConfigErrors(t *testing.T) {
 		{`{"thresholding": true}`, "ddim: scheduler config: thresholding is true, which this sampler does not do", &DDIM{Steps: 5}, &Euler{Steps: 5}},
 		{`{"thresholding": true}`, "ddpm: scheduler config: thresholding", &DDPM{Steps: 5}, &PNDM{Steps: 5}},
 		{`{"thresholding": true, "use_flow_sigmas": true}`, "thresholding is true, which this sampler does not do\nsampling: dpm_solver_2m: scheduler config: use_flow_sigmas", &DPMSolver2M{Steps: 5}, &PNDM{Steps: 5}},
-		{`{"algorithm_type": "dpmsolver", "solver_order": 3}`, "algorithm_type is \"dpmsolver\", expected dpmsolver++ or sde-dpmsolver++; the sampler's own algorithm_type goes before it\nsampling: dpm_solver_2m: scheduler config: solver_order is 3, expected 1 or 2", &DPMSolver2M{Steps: 5}, &DDIM{Steps: 5}},
+		{`{"algorithm_type": "dpmsolver", "solver_order": 3}`, "algorithm_type is \"dpmsolver\", expected dpmsolver++ or sde-dpmsolver++; the sampler's own algorithm_type overrides it\nsampling: dpm_solver_2m: scheduler config: solver_order is 3, expected 1 or 2", &DPMSolver2M{Steps: 5}, &DDIM{Steps: 5}},
 		{`{"timestep_type": "continuous"}`, `timestep_type is "continuous", expected discrete`, &Euler{Steps: 5}, &DDIM{Steps: 5}},
 		{`{"variance_type": "learned"}`, `variance_type is "learned", expected fixed_small, fixed_small_log, fixed_large or learned_range`, &DDPM{Steps: 5}, &DDIM{Steps: 5}},
 		{`{"_class_name": "PNDMScheduler"}`, "skip_prk_steps is false, so it starts with Runge-Kutta steps", &PNDM{Steps: 5}, &DDIM{Steps: 5}},

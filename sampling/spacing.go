@@ -1,7 +1,6 @@
 package sampling
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -20,21 +19,17 @@ type Spacing struct {
 
 // Validate tells everything that is wrong with the options.
 func (s *Spacing) Validate() error {
-	var errs []error
-	if s.TimestepSpacing != "" && !slices.Contains([]string{"leading", "trailing", "linspace"}, s.TimestepSpacing) {
-		errs = append(errs, fmt.Errorf("timestep_spacing is %q, expected leading, trailing or linspace, or empty for the checkpoint's own", s.TimestepSpacing))
-	}
-	if s.StepsOffset != nil && *s.StepsOffset < 0 {
-		errs = append(errs, fmt.Errorf("steps_offset is %d, expected 0 or more", *s.StepsOffset))
-	}
-	return errors.Join(errs...)
+	var f Faults
+	f.When(!slices.Contains([]string{"", "leading", "trailing", "linspace"}, s.TimestepSpacing), "timestep_spacing is %q, expected leading, trailing or linspace, or empty for the checkpoint's own", s.TimestepSpacing)
+	f.When(or(s.StepsOffset, 0) < 0, "steps_offset is %d, expected 0 or more", or(s.StepsOffset, 0))
+	return f.Join()
 }
 
-// none reports whether no option is given.
-func (s *Spacing) none() bool { return *s == Spacing{} }
+// unset reports whether all options are left out.
+func (s *Spacing) unset() bool { return *s == Spacing{} }
 
-// free is the process for a sampler that chooses the timesteps itself.
-func (c ScheduleConfig) free(sampler string) (process, error) {
+// processFor is the process for a sampler that chooses the timesteps itself.
+func (c ScheduleConfig) processFor(sampler string) (process, error) {
 	p, err := c.process()
 	if err == nil && c.TimestepRespacing != "" {
 		err = fmt.Errorf("timestep_respacing is %q, but here the sampler chooses the timesteps; leave it out", c.TimestepRespacing)
@@ -55,14 +50,14 @@ func respaced(sampler string, c ScheduleConfig, own string) (*Schedule, error) {
 	if err != nil || c.TimestepRespacing == "" {
 		return s, err
 	}
-	given, err := NewSchedule(c)
+	byFlags, err := NewSchedule(c)
 	if err != nil {
 		return nil, err
 	}
-	if given.Len() != s.Len() {
-		return nil, fmt.Errorf("timestep_respacing %q keeps %d steps, but the sampler %s asks for %d; leave it out, or make them agree", c.TimestepRespacing, given.Len(), sampler, s.Len())
+	if byFlags.Len() != s.Len() {
+		return nil, fmt.Errorf("timestep_respacing %q keeps %d steps, but the sampler %s asks for %d; leave it out, or make them agree", c.TimestepRespacing, byFlags.Len(), sampler, s.Len())
 	}
-	return given, nil
+	return byFlags, nil
 }
 
 // A spacer chooses timesteps in one of the three ways.
@@ -70,20 +65,21 @@ type spacer struct {
 	spacing string
 	offset  int
 	round   bool // linspace: to whole timesteps
-	inner   bool // leading and linspace: one more is laid out, and the lowest left out
+	inner   bool // leading and linspace: the lowest of n + 1 timesteps is left out
 }
 
-// over is the spacer that the options, the process and a class's default make.
-func (s *Spacing) over(p *process, spacing string) spacer {
+// spacer is the way that the options choose, or else the file of the process, or
+// else the default of diffusers' class.
+func (s *Spacing) spacer(p *process, def string) spacer {
 	return spacer{
-		spacing: first(some(s.TimestepSpacing), p.from.TimestepSpacing, spacing),
-		offset:  first(s.StepsOffset, p.from.StepsOffset, 0),
+		spacing: chosen(optional(s.TimestepSpacing), p.from.TimestepSpacing, def),
+		offset:  chosen(s.StepsOffset, p.from.StepsOffset, 0),
 		round:   true,
 	}
 }
 
-// some is a pointer to an option that is given, nil to an empty one.
-func some(option string) *string {
+// optional is a pointer to an option, nil to an empty one.
+func optional(option string) *string {
 	if option == "" {
 		return nil
 	}
@@ -94,22 +90,22 @@ func some(option string) *string {
 // those from limit on are left out (limit = total: none). Source: diffusers,
 // set_timesteps of its schedulers.
 func (s spacer) times(total, limit, n int) ([]float64, error) {
-	laid := n
+	points := n
 	if s.inner {
-		laid++
+		points++
 	}
-	if laid > limit {
-		return nil, fmt.Errorf("%d steps of a process that has %d; take at most %d", n, limit, limit-(laid-n))
+	if points > limit {
+		return nil, fmt.Errorf("%d steps of a process that has %d; take at most %d", n, limit, limit-(points-n))
 	}
 	var out []float64
 	switch s.spacing {
 	case "leading":
-		stride := limit / laid
-		for i := range laid {
+		stride := limit / points
+		for i := range points {
 			out = append(out, float64(i*stride+s.offset))
 		}
 	case "linspace":
-		out = linspace(0, float64(limit-1), laid)
+		out = linspace(0, float64(limit-1), points)
 		for i := range out {
 			if s.round {
 				out[i] = math.RoundToEven(out[i])
@@ -134,26 +130,9 @@ func (s spacer) times(total, limit, n int) ([]float64, error) {
 	return out, nil
 }
 
-// stride is the distance to the timestep to which a step goes in the schedulers
-// that look ᾱ up by it: T/n rounded down, whatever the spacing.
-func (p *process) stride(n int) int { return p.steps() / n }
-
-// before is ᾱ of the state that a step from t reaches: that of t − stride, which
-// is the next visited timestep with leading spacing, and below 0 that of x_0 or,
-// without set_alpha_to_one, of timestep 0.
-func (p *process) before(t, stride int, toOne bool) float64 {
-	switch {
-	case t >= stride:
-		return p.alphaBar[t-stride]
-	case toOne:
-		return 1
-	}
-	return p.alphaBar[0]
-}
-
-// chain is the schedule of a sampler that steps from each visited timestep to
+// chained is the schedule of a sampler that steps from each visited timestep to
 // the next one, and at last to x_0: DDPM.
-func (p *process) chain(sampler string, s spacer, n int) (*Schedule, error) {
+func (p *process) chained(sampler string, s spacer, n int) (*Schedule, error) {
 	times, err := s.times(p.steps(), p.steps(), n)
 	if err != nil {
 		return nil, fmt.Errorf("sampling: %s: %w", sampler, err)
@@ -166,23 +145,27 @@ func (p *process) chain(sampler string, s spacer, n int) (*Schedule, error) {
 	return p.visiting(stops), nil
 }
 
-// hops is the schedule of the samplers that step from whole timesteps t to
-// t − stride: DDIM and PNDM.
-func (p *process) hops(sampler string, s spacer, n int, toOne bool) (*Schedule, error) {
+// strided is the schedule of the samplers that step from each visited timestep t
+// to t − ⌊T/n⌋, whatever the spacing: DDIM and PNDM. Below 0 they step to
+// x_0 (toOne), or to timestep 0.
+func (p *process) strided(sampler string, s spacer, n int, toOne bool) (*Schedule, error) {
 	times, err := s.times(p.steps(), p.steps(), n)
 	if err != nil {
 		return nil, fmt.Errorf("sampling: %s: %w", sampler, err)
 	}
-	var stops []stop
-	for _, t := range times {
-		stops = append(stops, stop{time: t, alphaBar: p.alphaBar[int(t)], next: p.before(int(t), p.stride(n), toOne)})
+	stops, stride := make([]stop, len(times)), p.steps()/n
+	for k, t := range times {
+		stops[k] = stop{time: t, alphaBar: p.alphaBar[int(t)], next: p.alphaBar[max(0, int(t)-stride)]}
+		if toOne && int(t) < stride {
+			stops[k].next = 1
+		}
 	}
 	return p.visiting(stops), nil
 }
 
-// levels is the schedule of the samplers that are given noise levels σ, largest
+// atLevels is the schedule of the samplers that choose noise levels σ, largest
 // first, one for each of the times and perhaps one more, and then go on to final.
-func (p *process) levels(times, sigmas []float64, final float64) *Schedule {
+func (p *process) atLevels(times, sigmas []float64, final float64) *Schedule {
 	sigmas = append(slices.Clone(sigmas), final)
 	for k, sigma := range sigmas {
 		sigmas[k] = float64(float32(sigma))
@@ -195,6 +178,31 @@ func (p *process) levels(times, sigmas []float64, final float64) *Schedule {
 	s := p.visiting(stops)
 	s.sigmas = sigmas
 	return s
+}
+
+// respacedLevels is n noise levels from high to low in the way that the sampler's
+// own use_karras_sigmas or the file chooses, nil where it chooses none; equalLogs
+// asks for equal steps of log σ in place of the file's lesser options.
+func (p *process) respacedLevels(ownKarras *bool, equalLogs bool, high, low float64, n int) []float64 {
+	f := &p.from
+	switch {
+	case chosen(ownKarras, f.UseKarrasSigmas, false):
+		return karras(high, low, n)
+	case equalLogs, or(f.UseExponentialSigmas, false):
+		return exponential(high, low, n)
+	case or(f.UseBetaSigmas, false):
+		return betaSpaced(high, low, n)
+	}
+	return nil
+}
+
+// finalLevel is the noise level that the last step goes to, of the process's
+// sigmas: that of timestep 0, or 0.
+func (p *process) finalLevel(own string, sigmas []float64) float64 {
+	if chosen(optional(own), p.from.FinalSigmasType, "zero") == "sigma_min" {
+		return sigmas[0]
+	}
+	return 0
 }
 
 // karras is n noise levels from high to low, equal steps of σ^(1/7) (Karras et

@@ -8,7 +8,7 @@ import (
 	"os"
 	"testing"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // denoise is a Denoiser made of a function.

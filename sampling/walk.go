@@ -2,19 +2,21 @@ package sampling
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // A loop is how a sampler goes through its schedule.
 type loop struct {
 	// steps are the schedule's steps in the order of the network calls; nil for
-	// all of them, downwards.
-	steps []int
+	// Schedule.downwards.
+	steps func(*Schedule) []int
 
 	// shown is the state as the network and the guidances see it, of variance
 	// ᾱ_i Var x_0 + 1 − ᾱ_i; nil where it is the sampler's own.
@@ -24,7 +26,7 @@ type loop struct {
 	next func(v *visit) error
 }
 
-// A visit is one network call of a loop.
+// A visit is one network call of a loop and what it leads to.
 type visit struct {
 	k      int           // counts the calls up from 0
 	i      int           // step of the schedule
@@ -34,19 +36,19 @@ type visit struct {
 	score  tensor.Tensor
 }
 
-// walk takes a copy of xT through a loop and returns the state that it ends in.
-// It stops at a cancelled context, and at a state that is not finite, which
-// nothing later could repair.
+// walk takes a copy of xT, in the sampler's own terms, through a loop and returns
+// the state that it ends in. It stops at a cancelled context, and at a state that
+// is not finite, which nothing later could repair.
 func (p *Predictor) walk(ctx context.Context, xT tensor.Tensor, l loop) (tensor.Tensor, error) {
 	if err := p.check(xT); err != nil {
 		return tensor.Tensor{}, fmt.Errorf("sampling: %w", err)
 	}
 	if l.steps == nil {
-		l.steps = p.Schedule.downwards()
+		l.steps = (*Schedule).downwards
 	}
 	p.states = nil
-	x := xT.Clone()
-	for k, i := range l.steps {
+	x := scaled(xT.Like(), xT, p.Schedule.InitNoiseSigma())
+	for k, i := range l.steps(p.Schedule) {
 		t := p.Schedule.Timestep(i)
 		if err := ctx.Err(); err != nil {
 			return tensor.Tensor{}, fmt.Errorf("sampling: stopped before step %d: %w", i, err)
@@ -80,7 +82,7 @@ func (s *Schedule) downwards() []int {
 }
 
 // follow adds the score to the guided output, for samplers of the probability
-// flow, which know no other use for it.
+// flow, which have no other use for it.
 func (v *visit) follow(c *Coefficients, kind Parametrization) {
 	if v.score.IsZero() {
 		return
@@ -119,8 +121,8 @@ func (p *Predictor) limit() float32 {
 	return 1
 }
 
-// rowOf is image n of a tensor, nil of the zero tensor.
-func rowOf(t tensor.Tensor, n int) []float32 {
+// RowOf is image n of a tensor, nil of the zero tensor.
+func RowOf(t tensor.Tensor, n int) []float32 {
 	if t.IsZero() {
 		return nil
 	}
@@ -129,34 +131,30 @@ func rowOf(t tensor.Tensor, n int) []float32 {
 
 // check tells everything that keeps p from sampling from x.
 func (p *Predictor) check(x tensor.Tensor) error {
-	var errs []error
-	fault := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	fault(p.Denoiser == nil, "the predictor has no Denoiser")
-	fault(p.Schedule == nil, "the predictor has no Schedule")
-	fault(!slices.Contains([]Parametrization{"", Epsilon, XStart, V}, p.Predicts), "the network predicts %q, expected %s, %s or %s", p.Predicts, Epsilon, XStart, V)
+	var f Faults
+	f.When(p.Denoiser == nil, "the predictor has no Denoiser")
+	f.When(p.Schedule == nil, "the predictor has no Schedule")
+	f.When(!slices.Contains([]Parametrization{"", Epsilon, XStart, V}, p.Predicts), "the network predicts %q, expected %s, %s or %s", p.Predicts, Epsilon, XStart, V)
 	if p.Schedule != nil && (p.Predicts == "" || p.Predicts == Epsilon) {
 		last := p.Schedule.Len() - 1
-		fault(p.Schedule.AlphaBar(last) == 0, "step %d (t = %g) has no signal left (rescale_betas_zero_snr): x_0 does not follow from ε there; such a schedule needs a network that predicts v or x_0", last, p.Schedule.Timestep(last).Value)
+		f.When(p.Schedule.AlphaBar(last) == 0, "step %d (t = %g) has no signal left (rescale_betas_zero_snr): x_0 does not follow from ε there; such a schedule needs a network that predicts v or x_0", last, p.Schedule.Timestep(last).Value)
 	}
 	if len(x.Shape) != 4 || x.Rows() < 1 || len(x.Data) != tensor.Size(x.Shape) {
-		fault(true, "x_T has shape %v (%d values), expected [N,C,H,W] with N ≥ 1", x.Shape, len(x.Data))
-		return errors.Join(errs...)
+		f.When(true, "x_T has shape %v (%d values), expected [N,C,H,W] with N ≥ 1", x.Shape, len(x.Data))
+		return f.Join()
 	}
 	for i, name := range []string{"condition", "null condition"} {
 		c := []Cond{p.Cond, p.Null}[i]
 		labels, texts := c.Labels, c.Context
-		fault(labels != nil && len(labels) != x.Rows(), "the %s has %d labels for a batch of %d", name, len(labels), x.Rows())
-		fault(!texts.IsZero() && (len(texts.Shape) != 3 || texts.Rows() != x.Rows()),
+		f.When(labels != nil && len(labels) != x.Rows(), "the %s has %d labels for a batch of %d", name, len(labels), x.Rows())
+		f.When(!texts.IsZero() && (len(texts.Shape) != 3 || texts.Rows() != x.Rows()),
 			"the %s's Context has shape %v, expected [%d,L,D]", name, texts.Shape, x.Rows())
 	}
-	return errors.Join(errs...)
+	return f.Join()
 }
 
-// finite tells which image of the state is not, and which tensor brought it.
+// finite is an error that tells which image of the state x is not finite, and
+// which tensor made it so.
 func finite(x tensor.Tensor, guided Prediction, score tensor.Tensor, t Timestep) error {
 	broken := make([]bool, x.Rows())
 	EachImage(x.Rows(), func(n int) { broken[n] = !finiteRow(x.Row(n)) })
@@ -185,4 +183,29 @@ func finiteRow(v []float32) bool {
 		sum += f - f
 	}
 	return sum == 0
+}
+
+// EachImage calls f(0) … f(n-1), each once, on all cores. Calls for different
+// images run at the same time, in no order; f(i) may write to what belongs to
+// image i alone, which makes the result independent of the number of cores.
+func EachImage(n int, f func(i int)) {
+	workers := min(n, runtime.GOMAXPROCS(0))
+	if workers <= 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			f(i)
+		}
+	}
+	var wg sync.WaitGroup
+	for range workers - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
 }

@@ -3,8 +3,8 @@ package guidance
 import (
 	"context"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 var _ contrast = (*APG)(nil)
@@ -49,15 +49,14 @@ func NewAPG() *APG {
 
 // Validate tells everything that is wrong with the options.
 func (g *APG) Validate() error {
-	f := faults{name: "apg"}
-	checkScale(&f, g.Scale)
-	f.when(!finite(g.CFGScale), "cfg_scale is %g, expected a finite number (1 is off)", g.CFGScale)
-	f.when(!finite(g.Eta), "eta is %g, expected a finite number (0 to 1)", g.Eta)
-	f.when(!(g.NormThreshold >= 0), "norm_threshold is %g, expected a length, or 0 for no bound", g.NormThreshold)
-	f.when(!(g.Momentum > -1 && g.Momentum < 1), "momentum is %g, expected more than -1 and less than 1, so that old steps fade", g.Momentum)
-	f.when(g.CFGSteps < 0, "cfg_steps is %d, expected a number of steps, or 0 for none", g.CFGSteps)
-	g.check(&f)
-	return f.join()
+	return g.check("apg", func(f *sampling.Faults) {
+		checkScale(f, g.Scale)
+		f.When(!finite(g.CFGScale), "cfg_scale is %g, expected a finite number (1 is off)", g.CFGScale)
+		f.When(!finite(g.Eta), "eta is %g, expected a finite number (0 to 1)", g.Eta)
+		f.When(!(g.NormThreshold >= 0), "norm_threshold is %g, expected a length, or 0 for no bound", g.NormThreshold)
+		f.When(!(g.Momentum > -1 && g.Momentum < 1), "momentum is %g, expected more than -1 and less than 1, so that old steps fade", g.Momentum)
+		f.When(g.CFGSteps < 0, "cfg_steps is %d, expected a number of steps, or 0 for none", g.CFGSteps)
+	})
 }
 
 // on implements contrast.
@@ -77,14 +76,11 @@ func (g *APG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is (s − 1) times the projected difference; where the guidance is off,
 // nothing, without any network call.
 func (g *APG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.on(s) {
-		return sampling.Delta{}, nil
-	}
 	average := sampling.State[tensor.Tensor](s, g)
 	if average.IsZero() {
 		*average = s.X.Like()
 	}
-	return g.free(ctx, s, "apg", func(n int, d, c, u []float32) {
+	return g.delta(ctx, s, "apg", g.on(s), func(n int, d, c, u []float32) {
 		m := average.Row(n)
 		for j := range d {
 			d[j] = c[j] - u[j]

@@ -2,9 +2,7 @@ package guidance
 
 import (
 	"context"
-	"errors"
 
-	"sagbench/configs"
 	"sagbench/sampling"
 )
 
@@ -26,8 +24,8 @@ var _ sampling.Networked = (*Autoguidance)(nil)
 //
 // Source: Karras et al. 2024 (arXiv:2406.02507), equation 3.
 type Autoguidance struct {
-	Scale    float64       `yaml:"scale" doc:"s: 1 switches the guidance off, without a call of the worse network"`
-	Model    configs.Block `yaml:"model" doc:"the worse network: its model block, of the same diffusion process"`
+	Scale    float64      `yaml:"scale" doc:"s: 1 switches the guidance off, without a call of the worse network"`
+	Model    sampling.Ref `yaml:"model" doc:"the worse network: its model block, of the same diffusion process"`
 	Contrast `yaml:",inline"`
 
 	worse sampling.Denoiser
@@ -39,24 +37,19 @@ func NewAutoguidance() *Autoguidance { return &Autoguidance{Scale: 2} }
 
 // Validate tells everything that is wrong with the options.
 func (g *Autoguidance) Validate() error {
-	f := faults{name: "autoguidance"}
-	checkScale(&f, g.Scale)
-	f.when(g.Model.IsNull(), "model is missing: name the worse network, with its family, checkpoint and flags")
-	g.check(&f)
-	return f.join()
+	return g.check("autoguidance", func(f *sampling.Faults) {
+		checkScale(f, g.Scale)
+		f.When(g.Model.IsZero(), "model is missing: name the worse network, with its family, checkpoint and flags")
+	})
 }
 
 // Network implements sampling.Networked.
-func (g *Autoguidance) Network() configs.Block { return g.Model }
+func (g *Autoguidance) Network() *sampling.Ref { return &g.Model }
 
 // Attach implements sampling.Networked for a denoiser.
-func (g *Autoguidance) Attach(network any) error {
-	d, ok := network.(sampling.Denoiser)
-	if !ok {
-		return errors.New("expected a network that predicts ε, as the guided one does")
-	}
-	g.worse = d
-	return nil
+func (g *Autoguidance) Attach(network any) (err error) {
+	g.worse, err = denoiserOf(network)
+	return err
 }
 
 // Delta is (s − 1)(ε − ε_w); where the guidance is off, nothing, without any
@@ -65,13 +58,6 @@ func (g *Autoguidance) Delta(ctx context.Context, s *sampling.Step) (sampling.De
 	if g.Scale == 1 || !g.within(s) {
 		return sampling.Delta{}, nil
 	}
-	better, err := s.Predict(ctx, s.Cond())
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	worse, err := s.PredictBy(ctx, g.worse, s.Cond())
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	return g.between(s, better.Eps, worse.Eps, along(g.Scale-1))
+	worse := func() (sampling.Prediction, error) { return s.PredictBy(ctx, g.worse, s.Cond()) }
+	return g.against(ctx, s, worse, along(g.Scale-1))
 }

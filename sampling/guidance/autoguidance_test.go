@@ -8,21 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
-
-// block reads a value of YAML.
-func block(t *testing.T, yaml string) configs.Block {
-	t.Helper()
-	b, err := configs.Parse("test.yaml", []byte("model: "+yaml))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, _ = b.At("model")
-	return b
-}
 
 // flat is a network that predicts a number everywhere, and keeps the labels that
 // it was asked about. Where it has classes it needs a label.
@@ -61,7 +49,7 @@ func TestNullNetwork(t *testing.T) {
 	for name, other := range map[string]*flat{"unconditional": {eps: 0.25}, "with ∅": {eps: 0.25, classes: 5, null: []int64{5}}} {
 		sag := NewSAG()
 		sag.Layer, sag.MaskThreshold, sag.BlurKernel = "layer", -1, 3
-		g := &CFG{3, ClassifierFree{Model: block(t, "{family: adm}")}}
+		g := &CFG{3, ClassifierFree{Model: sampling.Ref{Flags: "of a network"}}}
 		if err := g.Attach(other); err != nil {
 			t.Fatal(err)
 		}

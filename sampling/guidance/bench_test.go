@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // instant is a network that costs nothing: it returns one of two predictions

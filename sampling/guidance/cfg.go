@@ -30,14 +30,7 @@ func NewCFG() *CFG { return &CFG{Scale: 1.5} }
 
 // Validate tells everything that is wrong with the options.
 func (g *CFG) Validate() error {
-	f := faults{name: "cfg"}
-	checkScale(&f, g.Scale)
-	g.check(&f)
-	return f.join()
-}
-
-func checkScale(f *faults, scale float64) {
-	f.when(!finite(scale), "scale is %g, expected a finite number (1 is off)", scale)
+	return g.check("cfg", func(f *sampling.Faults) { checkScale(f, g.Scale) })
 }
 
 // on implements contrast.
@@ -49,8 +42,5 @@ func (g *CFG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is (s − 1)(ε_c − ε_∅), rescaled; where the guidance is off, nothing,
 // without any network call.
 func (g *CFG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.on(s) {
-		return sampling.Delta{}, nil
-	}
-	return g.free(ctx, s, "cfg", along(g.Scale-1))
+	return g.delta(ctx, s, "cfg", g.on(s), along(g.Scale-1))
 }

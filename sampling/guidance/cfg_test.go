@@ -7,9 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // labelled predicts ε = x/2 + label/8 + channel/16, v = label, and counts its
@@ -124,12 +123,7 @@ func TestCFGFromYAML(t *testing.T) {
 		{"{cfg: {start: .nan}}", "guidance.cfg.start: expected a finite number"},
 		{"{cfg: {scal: 3}}", `unknown key "scal"`},
 	} {
-		b, err := configs.Parse("test.yaml", []byte("guidance: "+c.yaml))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ = b.At("guidance")
-		g, err := Registry.Many(b)
+		g, err := fromYAML(t, c.yaml)
 		got := fmt.Sprint(err)
 		if err == nil {
 			got = fmt.Sprintf("%+v", *g[0].Value.(*CFG))

@@ -9,7 +9,7 @@ import (
 var _ contrast = (*CFGZeroStar)(nil)
 
 // CFGZeroStar is CFG-Zero*: classifier-free guidance against the best multiple
-// of the unconditional prediction, after first steps that stand still. With c
+// of the unconditional prediction, after first steps that do not move. With c
 // and u the conditional and the unconditional velocity, ε − x_0:
 //
 //	a = ⟨c,u⟩ / ‖u‖²
@@ -40,19 +40,18 @@ func NewCFGZeroStar() *CFGZeroStar {
 
 // Validate tells everything that is wrong with the options.
 func (g *CFGZeroStar) Validate() error {
-	f := faults{name: "cfg_zero_star"}
-	checkScale(&f, g.Scale)
-	f.when(g.ZeroInitSteps < 0, "zero_init_steps is %d, expected a number of steps, or 0 for none", g.ZeroInitSteps)
-	g.check(&f)
-	return f.join()
+	return g.check("cfg_zero_star", func(f *sampling.Faults) {
+		checkScale(f, g.Scale)
+		f.When(g.ZeroInitSteps < 0, "zero_init_steps is %d, expected a number of steps, or 0 for none", g.ZeroInitSteps)
+	})
 }
 
-// still tells whether the step is one of the first, that stand still.
-func (g *CFGZeroStar) still(s *sampling.Step) bool { return taken(s) < g.ZeroInitSteps }
+// initial tells whether the step is one of the first, whose velocity is 0.
+func (g *CFGZeroStar) initial(s *sampling.Step) bool { return taken(s) < g.ZeroInitSteps }
 
 // on implements contrast.
 func (g *CFGZeroStar) on(s *sampling.Step) bool {
-	return g.Scale != 1 && g.within(s) && !g.still(s)
+	return g.Scale != 1 && g.within(s) && !g.initial(s)
 }
 
 // Wants is ∅ where the guidance is on.
@@ -61,29 +60,18 @@ func (g *CFGZeroStar) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g,
 // Delta is (s − 1)(c − a u), or −c in the first steps; where the guidance is
 // off, nothing, without any network call.
 func (g *CFGZeroStar) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if g.still(s) {
-		return g.stop(ctx, s)
+	if g.initial(s) { // takes the conditional prediction back
+		conditional := func() (sampling.Prediction, error) { return s.Predict(ctx, s.Cond()) }
+		return g.against(ctx, s, conditional, func(_ int, d, c, _ []float32) {
+			for j := range d {
+				d[j] = -c[j]
+			}
+		})
 	}
-	if !g.on(s) {
-		return sampling.Delta{}, nil
-	}
-	return g.free(ctx, s, "cfg_zero_star", func(_ int, d, c, u []float32) {
+	return g.delta(ctx, s, "cfg_zero_star", g.on(s), func(_ int, d, c, u []float32) {
 		a := dot(c, u) / (dot(u, u) + 1e-8) // as diffusers keeps it from dividing by 0
 		for j := range d {
 			d[j] = float32((g.Scale - 1) * (float64(c[j]) - float64(a*float64(u[j]))))
-		}
-	})
-}
-
-// stop takes the conditional prediction back.
-func (g *CFGZeroStar) stop(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	p, err := s.Predict(ctx, s.Cond())
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	return g.between(s, p.Eps, p.Eps, func(_ int, d, c, _ []float32) {
-		for j := range d {
-			d[j] = -c[j]
 		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"sagbench/configs"
 	"sagbench/sampling"
 )
 
@@ -28,8 +27,8 @@ var _ sampling.Networked = (*Classifier)(nil)
 // classifier_scale is s. KU-CVLAB/Self-Attention-Guidance adds it to SAG as the
 // same.
 type Classifier struct {
-	Scale float64       `yaml:"scale" doc:"s: 0 switches the guidance off, without a call of the classifier (the official classifier_scale)"`
-	Model configs.Block `yaml:"model" doc:"the classifier, as a model block: {family: classifier, checkpoint: FILE, image_size: 128, …}"`
+	Scale float64      `yaml:"scale" doc:"s: 0 switches the guidance off, without a call of the classifier (the official classifier_scale)"`
+	Model sampling.Ref `yaml:"model" doc:"the classifier, as a model block: {family: classifier, checkpoint: FILE, image_size: 128, …}"`
 
 	network sampling.Classifier
 }
@@ -40,20 +39,16 @@ func NewClassifier() *Classifier { return &Classifier{Scale: 1} }
 
 // Validate tells everything that is wrong with the options.
 func (g *Classifier) Validate() error {
-	var errs []error
-	if !finite(g.Scale) {
-		errs = append(errs, fmt.Errorf("classifier: scale is %g, expected a finite number (0 is off)", g.Scale))
-	}
-	if g.Model.IsNull() {
-		errs = append(errs, errors.New("classifier: model is missing: name the classifier of noisy images as a model block, {family: classifier, checkpoint: FILE, …}"))
-	}
-	return errors.Join(errs...)
+	f := sampling.Faults{Of: "classifier"}
+	f.When(!finite(g.Scale), "scale is %g, expected a finite number (0 is off)", g.Scale)
+	f.When(g.Model.IsZero(), "model is missing: name the classifier of noisy images as a model block, {family: classifier, checkpoint: FILE, …}")
+	return f.Join()
 }
 
-// Network is the classifier's model block.
-func (g *Classifier) Network() configs.Block { return g.Model }
+// Network implements sampling.Networked.
+func (g *Classifier) Network() *sampling.Ref { return &g.Model }
 
-// Attach takes the classifier.
+// Attach implements sampling.Networked for a classifier.
 func (g *Classifier) Attach(network any) error {
 	c, ok := network.(sampling.Classifier)
 	if !ok {
@@ -63,7 +58,7 @@ func (g *Classifier) Attach(network any) error {
 	return nil
 }
 
-// Delta is the Score; nothing, and no call, where the scale is 0.
+// Delta is the Score; where the scale is 0, nothing, without any network call.
 func (g *Classifier) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
 	if g.Scale == 0 {
 		return sampling.Delta{}, nil

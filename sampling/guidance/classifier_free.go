@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 
-	"sagbench/configs"
 	"sagbench/sampling"
 )
 
-// ClassifierFree is what the guidances share that contrast the prediction under
-// the condition, c, with that under ∅, u: how u is come by. A network that was
-// trained without ∅, as those of ADM and IDDPM are, takes u from an
-// unconditional one of its own.
+// ClassifierFree is common to the guidances that contrast the prediction under
+// the condition, c, with that under ∅, u: where u comes from. Beside a network
+// that was trained without ∅, as those of ADM and IDDPM are, u is the prediction
+// of another, unconditional one.
 type ClassifierFree struct {
-	Model    configs.Block `yaml:"model" doc:"the network that predicts under ∅ in place of one that was trained without it: the model block of an unconditional network of the same diffusion process; absent: the guided network itself"`
+	Model    sampling.Ref `yaml:"model" doc:"the network that predicts under ∅ in place of one that was trained without it: the model block of an unconditional network of the same diffusion process; absent: the guided network itself"`
 	Contrast `yaml:",inline"`
 
 	null sampling.Denoiser
@@ -25,12 +24,12 @@ func inSpace(space sampling.Parametrization) ClassifierFree {
 	return ClassifierFree{Contrast: Contrast{Space: string(space)}}
 }
 
-// A contrast is a guidance that asks for the prediction under ∅, which others
-// may want to share.
+// A contrast is a guidance that asks for the prediction under ∅, which other
+// guidances may use as well.
 type contrast interface {
 	sampling.Wanter
 	sampling.Networked
-	// on tells whether the guidance asks for ∅ in a step.
+	// on tells whether the guidance asks for the prediction under ∅ in a step.
 	on(s *sampling.Step) bool
 }
 
@@ -38,7 +37,7 @@ type contrast interface {
 // the guided network's ∅.
 func contrasts(s *sampling.Step) bool {
 	for _, g := range s.Guidances() {
-		if c, ok := g.(contrast); ok && c.on(s) && c.Network().IsNull() {
+		if c, ok := g.(contrast); ok && c.on(s) && c.Network().IsZero() {
 			return true
 		}
 	}
@@ -47,26 +46,20 @@ func contrasts(s *sampling.Step) bool {
 
 // nullOf is the guided network's ∅ where g asks for it.
 func nullOf(g contrast, s *sampling.Step) []sampling.Cond {
-	if !g.on(s) || !g.Network().IsNull() || s.Null().IsZero() {
+	if !g.on(s) || !g.Network().IsZero() || s.Null().IsZero() {
 		return nil
 	}
 	return []sampling.Cond{s.Null()}
 }
 
 // Network implements sampling.Networked.
-func (g *ClassifierFree) Network() configs.Block { return g.Model }
-
-// nullable is a network that knows ∅: what it is for n images, zero where it was
-// trained without.
-type nullable interface {
-	Null(n int) (sampling.Cond, error)
-}
+func (g *ClassifierFree) Network() *sampling.Ref { return &g.Model }
 
 // Attach implements sampling.Networked for a denoiser that predicts under ∅.
 func (g *ClassifierFree) Attach(network any) error {
-	d, ok := network.(sampling.Denoiser)
-	if !ok {
-		return errors.New("expected a network that predicts ε, as the guided one does")
+	d, err := denoiserOf(network)
+	if err != nil {
+		return err
 	}
 	null, err := nullFor(network, 1)
 	if err != nil {
@@ -79,41 +72,45 @@ func (g *ClassifierFree) Attach(network any) error {
 	return nil
 }
 
-// nullFor is ∅ of a network for n images.
+// denoiserOf is the network as a denoiser.
+func denoiserOf(network any) (sampling.Denoiser, error) {
+	d, ok := network.(sampling.Denoiser)
+	if !ok {
+		return nil, errors.New("expected a network that predicts ε, as the guided one does")
+	}
+	return d, nil
+}
+
+// nullFor is what stands for ∅ in a network, for n images; zero where the network
+// was trained without it.
 func nullFor(network any, n int) (sampling.Cond, error) {
-	if u, ok := network.(nullable); ok {
+	if u, ok := network.(interface {
+		Null(n int) (sampling.Cond, error)
+	}); ok {
 		return u.Null(n)
 	}
 	return sampling.Cond{}, nil
 }
 
-// free is the correction of classifier-free guidance.
-func (g *ClassifierFree) free(ctx context.Context, s *sampling.Step, name string, r rule) (sampling.Delta, error) {
+// delta is the correction of the guidance of the given name by its rule; where it
+// is off, nothing, without any network call.
+func (g *ClassifierFree) delta(ctx context.Context, s *sampling.Step, name string, on bool, r rule) (sampling.Delta, error) {
 	switch {
+	case !on:
+		return sampling.Delta{}, nil
 	case s.Cond().IsZero():
 		return sampling.Delta{}, fmt.Errorf("guidance: %s: the network takes no condition, so there is nothing to contrast with ∅; sag needs none, nor does autoguidance", name)
-	case g.Model.IsNull() && s.Null().IsZero():
+	case g.Model.IsZero() && s.Null().IsZero():
 		return sampling.Delta{}, fmt.Errorf("guidance: %s: the network has no null condition: it was trained without one, as ADM, IDDPM and DiT of class_dropout_prob 0 are; name an unconditional network that predicts in its place: %[1]s: {model: {family: …, checkpoint: …}}", name)
 	}
-	conditional, err := s.Predict(ctx, s.Cond())
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	null, err := g.underNull(ctx, s)
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	return g.between(s, conditional.Eps, null.Eps, r)
-}
-
-// underNull is the prediction under ∅.
-func (g *ClassifierFree) underNull(ctx context.Context, s *sampling.Step) (sampling.Prediction, error) {
-	if g.null == nil {
-		return s.Predict(ctx, s.Null())
-	}
-	null, err := nullFor(g.null, s.X.Rows())
-	if err != nil {
-		return sampling.Prediction{}, err
-	}
-	return s.PredictBy(ctx, g.null, null)
+	return g.against(ctx, s, func() (sampling.Prediction, error) {
+		if g.null == nil {
+			return s.Predict(ctx, s.Null())
+		}
+		null, err := nullFor(g.null, s.X.Rows())
+		if err != nil {
+			return sampling.Prediction{}, err
+		}
+		return s.PredictBy(ctx, g.null, null)
+	}, r)
 }

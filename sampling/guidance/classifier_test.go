@@ -6,9 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // means is the Bayes classifier of two classes N(±1, σ²) per pixel, of equal
@@ -72,12 +71,7 @@ func TestClassifierErrors(t *testing.T) {
 		"{classifier: {sclae: 1, model: {family: adm}}}":    `unknown key "sclae"`,
 		"{classifier: {scale: .inf, model: {family: adm}}}": "scale",
 	} {
-		b, err := configs.Parse("g.yaml", []byte("guidance: "+yaml))
-		if err != nil {
-			t.Fatal(err)
-		}
-		at, _ := b.At("guidance")
-		if _, err := Registry.Many(at); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := fromYAML(t, yaml); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", yaml, err, want)
 		}
 	}

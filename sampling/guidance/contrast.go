@@ -1,19 +1,19 @@
 package guidance
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
-// A Contrast is what the guidances share that follow the difference between a
+// A Contrast is common to the guidances that follow the difference between a
 // prediction and a worse one, ε_c and ε_∅ in classifier-free guidance: where
-// they are on, what they guide, and how the contrast is taken back that a large
-// scale brings. Each of them is a rule for an image's correction Δ; with
+// they are on, what they guide, and how much of the contrast is taken back that a
+// large scale brings. Each of them is a rule for an image's correction Δ; with
 // Rescale = φ and std over all of an image's values, the guided prediction is
 //
 //	p = φ (c+Δ) std(c)/std(c+Δ) + (1 − φ) (c+Δ)
@@ -36,15 +36,25 @@ const output = "output"
 // spaces are the values of Space beside "".
 var spaces = []string{output, string(sampling.Epsilon), string(sampling.XStart), string(sampling.V), string(sampling.Velocity)}
 
-// check tells what is wrong with the options that are shared.
-func (g *Contrast) check(f *faults) {
-	f.when(g.Space != "" && !slices.Contains(spaces, g.Space), "space is %q, expected one of %v", g.Space, spaces)
-	f.when(g.Channels < 0, "channels is %d, expected the number of channels to guide, or 0 for all", g.Channels)
-	f.when(!(g.Rescale >= 0 && g.Rescale <= 1), "rescale is %g, expected 0 (off) to 1", g.Rescale)
+// check tells everything that is wrong with the options of the guidance of the
+// given name: those of its own, which are checked first, and those of Contrast.
+func (g *Contrast) check(name string, own func(f *sampling.Faults)) error {
+	f := sampling.Faults{Of: name}
+	own(&f)
+	f.When(g.Space != "" && !slices.Contains(spaces, g.Space), "space is %q, expected one of %v", g.Space, spaces)
+	f.When(g.Channels < 0, "channels is %d, expected the number of channels to guide, or 0 for all", g.Channels)
+	f.When(!(g.Rescale >= 0 && g.Rescale <= 1), "rescale is %g, expected 0 (off) to 1", g.Rescale)
 	start, stop := g.interval()
-	f.when(math.IsNaN(start) || math.IsNaN(stop), "start is %g and stop %g, expected timesteps", start, stop)
-	f.when(start < stop, "start is %g and stop %g: sampling goes from high timesteps to low ones, so start has to be at least stop", start, stop)
+	f.When(math.IsNaN(start) || math.IsNaN(stop), "start is %g and stop %g, expected timesteps", start, stop)
+	f.When(start < stop, "start is %g and stop %g: sampling goes from high timesteps to low ones, so start has to be at least stop", start, stop)
+	return f.Join()
 }
+
+func checkScale(f *sampling.Faults, scale float64) {
+	f.When(!finite(scale), "scale is %g, expected a finite number (1 is off)", scale)
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // interval is the timesteps that are guided.
 func (g *Contrast) interval() (start, stop float64) {
@@ -64,8 +74,8 @@ func (g *Contrast) within(s *sampling.Step) bool {
 	return s.T.Value <= start && s.T.Value >= stop
 }
 
-// A rule sets d to the correction of image n's good prediction c beside the
-// worse u, all of the guided channels, in the space of the contrast.
+// A rule sets d to the correction of image n's prediction c beside the worse u;
+// all are the image's guided channels, in the space of the contrast.
 type rule func(n int, d, c, u []float32)
 
 // along is the rule of a difference that is followed k times.
@@ -78,8 +88,17 @@ func along(k float64) rule {
 	}
 }
 
-// between applies the rule to every image of two outputs, [N,C,H,W].
-func (g *Contrast) between(s *sampling.Step, good, bad tensor.Tensor, r rule) (sampling.Delta, error) {
+// against is the correction by the rule of the conditional prediction beside a
+// worse one.
+func (g *Contrast) against(ctx context.Context, s *sampling.Step, worse func() (sampling.Prediction, error), r rule) (sampling.Delta, error) {
+	good, err := s.Predict(ctx, s.Cond())
+	if err != nil {
+		return sampling.Delta{}, err
+	}
+	bad, err := worse()
+	if err != nil {
+		return sampling.Delta{}, err
+	}
 	kind, space := s.Predicts(), sampling.Parametrization(g.Space)
 	if kind == "" {
 		kind = sampling.Epsilon
@@ -93,9 +112,9 @@ func (g *Contrast) between(s *sampling.Step, good, bad tensor.Tensor, r rule) (s
 		return sampling.Delta{}, errors.New("guidance: space is epsilon, but no signal is left at this step (rescale_betas_zero_snr), where ε says nothing; choose v or x_start")
 	}
 	ratio := c.Slope(kind) / slope
-	delta, guided := good.Like(), g.guided(good)
+	delta, guided := good.Eps.Like(), g.guided(good.Eps)
 	sampling.EachImage(delta.Rows(), func(n int) {
-		d, better, worse := delta.Row(n), good.Row(n), bad.Row(n)
+		d, better, worse := delta.Row(n), good.Eps.Row(n), bad.Eps.Row(n)
 		if space != kind {
 			x := s.X.Row(n)
 			both := make([]float32, 2*len(d))
@@ -168,19 +187,3 @@ func dot(a, b []float32) float64 {
 }
 
 func norm(v []float32) float64 { return math.Sqrt(dot(v, v)) }
-
-// faults collects what is wrong with the options of the guidance of a name.
-type faults struct {
-	name string
-	errs []error
-}
-
-func (f *faults) when(is bool, format string, args ...any) {
-	if is {
-		f.errs = append(f.errs, fmt.Errorf(f.name+": "+format, args...))
-	}
-}
-
-func (f *faults) join() error { return errors.Join(f.errs...) }
-
-func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

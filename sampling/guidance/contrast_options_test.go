@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"sagbench/configs"
 )
 
 func TestContrastsFromYAML(t *testing.T) {
@@ -24,18 +22,13 @@ func TestContrastsFromYAML(t *testing.T) {
 		{"{fdg: {scales: []}}", "scales is empty"},
 		{"{fdg: {parallel_weights: [1]}}", "parallel_weights has 1 numbers, expected 2"},
 		{"autoguidance", "autoguidance: model is missing: name the worse network"},
-		{"{autoguidance: {model: {family: adm}}}", "{Scale:2 Model:{family: adm} Contrast:{Space: "},
+		{"{autoguidance: {model: {family: adm}}}", "{Scale:2 Model:{\"family\":\"adm\"} Contrast:{Space: "},
 		{"{autoguidance: {scale: .nan, model: {}}}", "guidance.autoguidance.scale: expected a finite number"},
 		{"tcfg", "{Scale:7.5 ClassifierFree:{Model:null Contrast:{Space:epsilon"},
 		{"mambo_g", "{Scale:10 Alpha:8 ClassifierFree:{Model:null Contrast:{Space:velocity"},
 		{"{mambo_g: {alpha: -1}}", "alpha is -1"},
 	} {
-		b, err := configs.Parse("test.yaml", []byte("guidance: "+c.yaml))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ = b.At("guidance")
-		g, err := Registry.Many(b)
+		g, err := fromYAML(t, c.yaml)
 		got := fmt.Sprint(err)
 		if err == nil {
 			got = fmt.Sprintf("%+v", g[0].Value)

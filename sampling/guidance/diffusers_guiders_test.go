@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // pair answers each step with two predictions, the second one for label 10, ∅.

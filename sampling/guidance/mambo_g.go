@@ -35,11 +35,10 @@ func NewMAMBOG() *MAMBOG {
 
 // Validate tells everything that is wrong with the options.
 func (g *MAMBOG) Validate() error {
-	f := faults{name: "mambo_g"}
-	checkScale(&f, g.Scale)
-	f.when(!finite(g.Alpha) || g.Alpha < 0, "alpha is %g, expected a number from 0", g.Alpha)
-	g.check(&f)
-	return f.join()
+	return g.check("mambo_g", func(f *sampling.Faults) {
+		checkScale(f, g.Scale)
+		f.When(!finite(g.Alpha) || g.Alpha < 0, "alpha is %g, expected a number from 0", g.Alpha)
+	})
 }
 
 // on implements contrast.
@@ -51,10 +50,7 @@ func (g *MAMBOG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is the damped (s − 1)(c − u); where the guidance is off, nothing,
 // without any network call.
 func (g *MAMBOG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.on(s) {
-		return sampling.Delta{}, nil
-	}
-	return g.free(ctx, s, "mambo_g", func(_ int, d, c, u []float32) {
+	return g.delta(ctx, s, "mambo_g", g.on(s), func(_ int, d, c, u []float32) {
 		for j := range d {
 			d[j] = c[j] - u[j]
 		}

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // masksOf are the masks of a kind of a step's images, [H·W] each, and their areas
@@ -21,12 +21,12 @@ func masksOf(t *testing.T, name string, threshold float64, s *sampling.Step, p s
 	if err != nil {
 		t.Fatal(err)
 	}
-	drawn, err := d.kind.drawn(s, d.masker.positions())
+	random, err := d.kind.random(s, d.masker.positions())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range s.X.Rows() {
-		w, im := d.blur.newWorkspace(), &degraded{nil, s.X.Row(n), p.Eps.Row(n), rowOf(p.Attn, n), rowOf(drawn, n)}
+		w, im := d.blur.newWorkspace(), &entry{nil, s.X.Row(n), p.Eps.Row(n), sampling.RowOf(p.Attn, n), sampling.RowOf(random, n)}
 		some := d.kind.choose(d, w, im)
 		if some != slices.Contains(w.mask, true) {
 			t.Errorf("%s: image %d: a mask of %d pixels is said to be empty: %v", name, n, count(w.mask), !some)

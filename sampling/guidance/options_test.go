@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math"
+	values "reflect"
 	"strings"
 	"testing"
 
 	"sagbench/configs"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // plain is a network without a tapped layer.
@@ -81,12 +82,7 @@ func TestSAGFromYAML(t *testing.T) {
 		{"{sag: {layer: a, start: -5}}", "start is -5"},
 		{"{sag: {layer: a, blursigma: 3}}", `unknown key "blursigma"`},
 	} {
-		b, err := configs.Parse("test.yaml", []byte("guidance: "+c.yaml))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ = b.At("guidance")
-		g, err := Registry.Many(b)
+		g, err := fromYAML(t, c.yaml)
 		got := fmt.Sprint(err)
 		if err == nil {
 			got = show(g[0].Value.(*SAG))
@@ -107,4 +103,20 @@ func TestSAGFromYAML(t *testing.T) {
 	if got, want := g.Tap(), (sampling.Tap{Layer: "output_blocks.8.1", Heads: 4, Order: "legacy"}); got != want {
 		t.Errorf("Tap() = %v, want %v, whatever the scale", got, want)
 	}
+}
+
+// fromYAML reads the guidances of an experiment, where every model is known.
+func fromYAML(t *testing.T, text string) ([]configs.Named[sampling.Guidance], error) {
+	t.Helper()
+	b, err := configs.Parse("test.yaml", []byte("guidance: "+text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ = b.With(configs.Hooks{values.TypeFor[sampling.Ref](): func(b configs.Block, v values.Value) (err error) {
+		r := sampling.Ref{Flags: "of a network"}
+		r.Written, err = configs.Canonical(b)
+		v.Set(values.ValueOf(r))
+		return err
+	}}).At("guidance")
+	return configs.Registry[sampling.Guidance](Registry).Many(b)
 }

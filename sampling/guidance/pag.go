@@ -6,10 +6,7 @@ import (
 	"sagbench/sampling"
 )
 
-var (
-	_ sampling.Perturber = (*PAG)(nil)
-	_ sampling.Wanter    = (*PAG)(nil)
-)
+var _ sampling.Perturber = (*PAG)(nil)
 
 // PAG is perturbed-attention guidance: away from what the network predicts when
 // some self-attention layers have the identity for a map, softmax(qkᵀ/√d) → I, so
@@ -37,9 +34,7 @@ func NewPAG() *PAG { return &PAG{Perturbed{Scale: 3}} }
 
 // Validate tells everything that is wrong with the options.
 func (g *PAG) Validate() error {
-	f := faults{name: "pag"}
-	g.check(&f)
-	return f.join()
+	return g.check("pag", nil)
 }
 
 // Perturbation is identity attention in the layers.

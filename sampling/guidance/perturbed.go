@@ -8,29 +8,34 @@ import (
 	"sagbench/sampling"
 )
 
-// A Perturbed is what the guidances share that go away from the prediction of
-// the same network with something wrong in some of its layers:
+// A Perturbed is common to the guidances that go away from the prediction ε' of
+// the same network with some layers perturbed:
 //
 //	Δε = s (ε_c − ε'_c)
 //
-// of the conditional prediction, also beside classifier-free guidance, which adds
-// its own difference (diffusers' pag_utils.py). The perturbed images go through
-// the network in the same call as the others.
+// Both predictions are conditional, also beside classifier-free guidance, which
+// adds its own difference (diffusers' pag_utils.py). The perturbed images go
+// through the network in the same call as the others.
 type Perturbed struct {
 	Scale    float64  `yaml:"scale" doc:"s: 0 switches the guidance off, without a second pass"`
 	Layers   []string `yaml:"layers" doc:"module paths of what is perturbed at once: of pag and seg self-attention layers, such as middle_block.1, blocks.13.attn or mid_block.attentions.0.transformer_blocks.0.attn1; of slg blocks, such as blocks.13"`
 	Contrast `yaml:",inline"`
 }
 
-// check tells what is wrong with the options that are shared.
-func (g *Perturbed) check(f *faults) {
-	f.when(!finite(g.Scale), "scale is %g, expected a finite number (0 is off)", g.Scale)
-	f.when(len(g.Layers) == 0, "layers is missing: name what is perturbed, such as [middle_block.1]")
-	for i, layer := range g.Layers {
-		f.when(layer == "" || strings.Contains(layer, ","), "layers holds %q, expected a list of module paths, such as [blocks.13, blocks.14]", layer)
-		f.when(slices.Contains(g.Layers[:i], layer), "layers holds %q twice", layer)
-	}
-	g.Contrast.check(f)
+// check is Contrast.check with the options of Perturbed as well; own is nil where
+// the guidance has no others.
+func (g *Perturbed) check(name string, own func(f *sampling.Faults)) error {
+	return g.Contrast.check(name, func(f *sampling.Faults) {
+		if own != nil {
+			own(f)
+		}
+		f.When(!finite(g.Scale), "scale is %g, expected a finite number (0 is off)", g.Scale)
+		f.When(len(g.Layers) == 0, "layers is missing: name what is perturbed, such as [middle_block.1]")
+		for i, layer := range g.Layers {
+			f.When(layer == "" || strings.Contains(layer, ","), "layers holds %q, expected a list of module paths, such as [blocks.13, blocks.14]", layer)
+			f.When(slices.Contains(g.Layers[:i], layer), "layers holds %q twice", layer)
+		}
+	})
 }
 
 // on tells whether the guidance is on at the step.
@@ -49,13 +54,6 @@ func (g *Perturbed) away(ctx context.Context, s *sampling.Step, p sampling.Pertu
 	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
-	good, err := s.Predict(ctx, s.Cond())
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	bad, err := s.Predict(ctx, s.Cond().Under(p, s.X.Rows()))
-	if err != nil {
-		return sampling.Delta{}, err
-	}
-	return g.between(s, good.Eps, bad.Eps, along(g.Scale))
+	perturbed := func() (sampling.Prediction, error) { return s.Predict(ctx, s.Cond().Under(p, s.X.Rows())) }
+	return g.against(ctx, s, perturbed, along(g.Scale))
 }

@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // weak is a network with a closed form, which each perturbation makes another
@@ -149,12 +148,7 @@ func TestPerturbedFromYAML(t *testing.T) {
 		{"{pag: {layers: [a], blur_sigma: 1}}", `unknown key "blur_sigma"`},
 		{"{slg: {layer: a}}", `unknown key "layer"`},
 	} {
-		b, err := configs.Parse("test.yaml", []byte("guidance: "+c.yaml))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ = b.At("guidance")
-		gs, err := Registry.Many(b)
+		gs, err := fromYAML(t, c.yaml)
 		got := fmt.Sprint(err)
 		if err == nil {
 			p := gs[0].Value.(sampling.Perturber).Perturbation()

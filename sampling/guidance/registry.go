@@ -4,14 +4,11 @@
 // or the score that the sampler is to follow.
 package guidance
 
-import (
-	"sagbench/configs"
-	"sagbench/sampling"
-)
+import "sagbench/sampling"
 
 // Registry holds the guidances by the name that an experiment gives them, each
 // with its defaults.
-var Registry = configs.Registry[sampling.Guidance]{
+var Registry = map[string]func() sampling.Guidance{
 	"apg":           func() sampling.Guidance { return NewAPG() },
 	"autoguidance":  func() sampling.Guidance { return NewAutoguidance() },
 	"cfg":           func() sampling.Guidance { return NewCFG() },

@@ -8,8 +8,8 @@ import (
 	"os"
 	"testing"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // reference reads the float32 tensors of a reference case.

@@ -8,9 +8,10 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
-	"sagbench/configs"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 var (
@@ -31,7 +32,7 @@ var (
 // Δε is 0 without a second pass of that image: what the official code adds there
 // is the rounding of x̂_t, times s.
 //
-// Where Mask is none, M = 1, this is the paper's blur guidance, which looks at no
+// Where Mask is none, M = 1, this is the paper's blur guidance, which needs no
 // layer.
 //
 // The unguided prediction's variance stays. A network that predicts v is guided
@@ -46,7 +47,7 @@ var (
 // attention_masking, whose guide_scale is 1 + s; diffusers
 // pipeline_stable_diffusion_sag.py, whose readings differ as the presets do.
 type SAG struct {
-	Preset         string  `yaml:"preset" doc:"defaults of the other options: paper (clip, blur_kernel 31, blur_sigma 9) or diffusers (no clip, blur_kernel 9, blur_sigma 1, scale 0.75, the middle block of Stable Diffusion's U-Net); options that are given go before it"`
+	Preset         preset  `yaml:"preset" doc:"defaults of the other options: paper (clip, blur_kernel 31, blur_sigma 9) or diffusers (no clip, blur_kernel 9, blur_sigma 1, scale 0.75, the middle block of Stable Diffusion's U-Net); options that are written override it"`
 	Scale          float64 `yaml:"scale" doc:"s: 0 switches the guidance off, without a second network call; the official guide_scale is 1 + s"`
 	BlurSigma      float64 `yaml:"blur_sigma" doc:"standard deviation of the blur, in pixels"`
 	BlurKernel     int     `yaml:"blur_kernel" doc:"width of the blur's kernel, in pixels; odd"`
@@ -63,6 +64,17 @@ type SAG struct {
 // NewSAG is SAG with the official defaults; the layer is still to be named.
 func NewSAG() *SAG {
 	return &SAG{Scale: 0.5, BlurSigma: 9, BlurKernel: 31, MaskThreshold: 1}
+}
+
+// A preset is the name of one of sagPresets, or empty.
+type preset string
+
+// Validate is an error for a name that is not known.
+func (p preset) Validate() error {
+	if _, known := sagPresets[string(p)]; p == "" || known {
+		return nil
+	}
+	return fmt.Errorf("%q is no preset; known: %s", string(p), strings.Join(slices.Sorted(maps.Keys(sagPresets)), ", "))
 }
 
 // sagPresets are the two readings of the method.
@@ -84,28 +96,21 @@ const (
 	unconditional = "unconditional"
 )
 
-// UnmarshalBlock puts the preset's options below those that are given, after
-// which the preset is of no more use, and drops what the mask does not look at.
-func (g *SAG) UnmarshalBlock(b configs.Block) error {
-	name := struct {
-		Preset string `yaml:"preset"`
-	}{}
-	if err := b.Only("preset").Decode(&name); err != nil {
+// UnmarshalYAML decodes the options that are written over those of the preset,
+// whose name is then dropped, and drops the options that the mask does not use.
+func (g *SAG) UnmarshalYAML(decode func(any) error) error {
+	type plain SAG // without this method
+	written := plain(*g)
+	if err := decode(&written); err != nil {
 		return err
 	}
-	if name.Preset != "" {
-		preset, ok := sagPresets[name.Preset]
-		if !ok {
-			at, _ := b.At("preset")
-			return at.Errorf("%q is no preset; known: %s", name.Preset, strings.Join(slices.Sorted(maps.Keys(sagPresets)), ", "))
-		}
-		*g = preset()
+	if written.Preset != "" {
+		*g = sagPresets[string(written.Preset)]()
 	}
-	type plain SAG // without this method
-	err := b.Decode((*plain)(g))
+	err := decode((*plain)(g))
 	g.Preset = ""
 	if g.Mask == selfAttention {
-		g.Mask = "" // as it was called before there were others
+		g.Mask = "" // both ways to write it lead to one run id
 	}
 	if kind, known := maskKinds[g.mask()]; known && !kind.mapped {
 		g.Layer, g.Heads, g.AttentionOrder = "", 0, ""
@@ -125,7 +130,8 @@ func (g *SAG) mask() string {
 }
 
 // Tap is the layer whose map the network has to return, the zero Tap where the
-// mask looks at none. It does not depend on the scale, so that the rows of a sweep over scales run the same network.
+// mask uses none. It does not depend on the scale, so that the rows of a sweep
+// over scales run the same network.
 func (g *SAG) Tap() sampling.Tap {
 	return sampling.Tap{Layer: g.Layer, Heads: g.Heads, Order: g.AttentionOrder}
 }
@@ -135,27 +141,22 @@ const maxBlurKernel = 1025
 
 // Validate tells everything that is wrong with the options.
 func (g *SAG) Validate() error {
-	f := faults{name: "sag"}
-	f.when(!finite(g.Scale), "scale is %g, expected a finite number (0 is off; the official guide_scale minus 1)", g.Scale)
-	f.when(!finite(g.BlurSigma) || float32(g.BlurSigma) <= 0, "blur_sigma is %g, expected a positive number of pixels", g.BlurSigma)
-	f.when(g.BlurKernel < 1 || g.BlurKernel > maxBlurKernel, "blur_kernel is %d, expected an odd number of pixels from 1 to %d", g.BlurKernel, maxBlurKernel)
-	f.when(g.BlurKernel > 0 && g.BlurKernel%2 == 0, "blur_kernel is %d, expected an odd number of pixels such as %d", g.BlurKernel, g.BlurKernel+1)
-	f.when(math.IsNaN(g.MaskThreshold), "mask_threshold is NaN, expected a number (1 is the mean attention a position receives)")
+	f := sampling.Faults{Of: "sag"}
+	f.When(!finite(g.Scale), "scale is %g, expected a finite number (0 is off; the official guide_scale minus 1)", g.Scale)
+	f.When(!finite(g.BlurSigma) || float32(g.BlurSigma) <= 0, "blur_sigma is %g, expected a positive number of pixels", g.BlurSigma)
+	f.When(g.BlurKernel < 1 || g.BlurKernel > maxBlurKernel, "blur_kernel is %d, expected an odd number of pixels from 1 to %d", g.BlurKernel, maxBlurKernel)
+	f.When(g.BlurKernel > 0 && g.BlurKernel%2 == 0, "blur_kernel is %d, expected an odd number of pixels such as %d", g.BlurKernel, g.BlurKernel+1)
+	f.When(math.IsNaN(g.MaskThreshold), "mask_threshold is NaN, expected a number (1 is the mean attention a position receives)")
 	kind, known := maskKinds[g.mask()]
-	f.when(!known, "mask is %q, expected one of %s", g.Mask, strings.Join(slices.Sorted(maps.Keys(maskKinds)), ", "))
-	f.when(g.Layer == "" && kind.mapped, "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
-	f.when(!slices.Contains([]string{"", conditional, unconditional}, g.Condition), "condition is %q, expected conditional, unconditional, or empty for the unconditional one beside cfg", g.Condition)
-	f.when(g.Heads < 0, "heads is %d, expected a positive number, or 0 for the layer's own", g.Heads)
-	f.when(g.AttentionOrder != "" && g.AttentionOrder != "legacy", "attention_order is %q, expected legacy, or empty for the layer's own", g.AttentionOrder)
-	f.when(g.Start != nil && *g.Start < 0, "start is %d, expected the number of steps to guide; leave it out to guide all", deref(g.Start))
-	return f.join()
-}
-
-func deref(p *int) int {
-	if p == nil {
-		return 0
+	f.When(!known, "mask is %q, expected one of %s", g.Mask, strings.Join(slices.Sorted(maps.Keys(maskKinds)), ", "))
+	f.When(g.Layer == "" && kind.mapped, "layer is missing: name the attention layer whose map makes the mask, such as output_blocks.8.1")
+	f.When(!slices.Contains([]string{"", conditional, unconditional}, g.Condition), "condition is %q, expected conditional, unconditional, or empty for the unconditional one beside cfg", g.Condition)
+	f.When(g.Heads < 0, "heads is %d, expected a positive number, or 0 for the layer's own", g.Heads)
+	f.When(g.AttentionOrder != "" && g.AttentionOrder != "legacy", "attention_order is %q, expected legacy, or empty for the layer's own", g.AttentionOrder)
+	if g.Start != nil {
+		f.When(*g.Start < 0, "start is %d, expected the number of steps to guide; leave it out to guide all", *g.Start)
 	}
-	return *p
+	return f.Join()
 }
 
 // on tells whether the guidance is on at the step.
@@ -165,7 +166,7 @@ func (g *SAG) on(s *sampling.Step) bool {
 
 // Wants is the prediction that is degraded.
 func (g *SAG) Wants(s *sampling.Step) []sampling.Cond {
-	cond, err := g.degraded(s)
+	cond, err := g.condition(s)
 	if err != nil || !g.on(s) {
 		return nil
 	}
@@ -178,7 +179,7 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	if !g.on(s) {
 		return sampling.Delta{}, nil
 	}
-	cond, err := g.degraded(s)
+	cond, err := g.condition(s)
 	if err != nil {
 		return sampling.Delta{}, err
 	}
@@ -209,8 +210,8 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	return sampling.Delta{Eps: delta}, nil
 }
 
-// degraded is the condition of the prediction that is degraded.
-func (g *SAG) degraded(s *sampling.Step) (sampling.Cond, error) {
+// condition is that of the prediction that is degraded.
+func (g *SAG) condition(s *sampling.Step) (sampling.Cond, error) {
 	if g.Condition == unconditional || g.Condition == "" && contrasts(s) {
 		if s.Null().IsZero() && !s.Cond().IsZero() {
 			return sampling.Cond{}, errors.New("guidance: sag: condition is unconditional, but the network has no null condition")
@@ -218,4 +219,114 @@ func (g *SAG) degraded(s *sampling.Step) (sampling.Cond, error) {
 		return s.Null(), nil
 	}
 	return s.Cond(), nil
+}
+
+// degrade is x̂_t, [N,C,H,W], and the images for which it is not x_t.
+func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (xHat tensor.Tensor, moved []int, err error) {
+	if len(s.X.Shape) != 4 {
+		return tensor.Tensor{}, nil, fmt.Errorf("the state has shape %v, expected [N,C,H,W]", s.X.Shape)
+	}
+	d, err := g.degrader(s, p)
+	if err != nil {
+		return tensor.Tensor{}, nil, err
+	}
+	random, err := d.kind.random(s, d.masker.positions())
+	if err != nil {
+		return tensor.Tensor{}, nil, err
+	}
+	xHat = s.X.Like()
+	changed := make([]bool, xHat.Rows())
+	sampling.EachImage(xHat.Rows(), func(n int) {
+		w := d.workspaces.Get().(*workspace)
+		changed[n] = d.image(w, &entry{xHat.Row(n), s.X.Row(n), p.Eps.Row(n), sampling.RowOf(p.Attn, n), sampling.RowOf(random, n)})
+		d.workspaces.Put(w)
+	})
+	for n, c := range changed {
+		if c {
+			moved = append(moved, n)
+		}
+	}
+	return xHat, moved, nil
+}
+
+// degrader makes x̂_t of the step's images.
+func (g *SAG) degrader(s *sampling.Step, p sampling.Prediction) (*degrader, error) {
+	height, width := s.X.Shape[2], s.X.Shape[3]
+	d := &degrader{
+		kind: maskKinds[g.mask()], threshold: float32(g.MaskThreshold),
+		blur: newBlur(height, width, g.BlurKernel, g.BlurSigma),
+		c:    s.Schedule().At(s.T.Index), predicts: s.Predicts(), clip: s.ClipDenoised(),
+	}
+	if g.Clip != nil {
+		d.clip = *g.Clip
+	}
+	d.workspaces.New = func() any { return d.blur.newWorkspace() }
+	if !d.kind.mapped {
+		return d, nil
+	}
+	if p.Attn.IsZero() {
+		return nil, fmt.Errorf("the network returned no attention map; it has to be built with layer %q tapped", g.Layer)
+	}
+	var err error
+	if d.masker, err = newMasker(p.Attn.Shape[1], height, width); err != nil {
+		return nil, fmt.Errorf("layer %q: %w", g.Layer, err)
+	}
+	return d, nil
+}
+
+// A degrader makes x̂_t of the images of one step.
+type degrader struct {
+	kind       maskKind
+	masker     masker // of masks that need a map
+	threshold  float32
+	blur       blur
+	c          sampling.Coefficients
+	predicts   sampling.Parametrization
+	clip       bool
+	workspaces sync.Pool
+}
+
+// An entry is an image of the batch: x̂_t, and what it is made of.
+type entry struct {
+	xHat, x, output []float32 // [C,H,W]; output is the network's at x
+	attention       []float32 // [positions]; nil where no layer is tapped
+	random          []float32 // numbers on [0,1) for the mask; nil where it needs none
+}
+
+// image sets xHat, and tells whether it is another image than x but for
+// rounding: something was blurred or clipped.
+func (d *degrader) image(w *workspace, im *entry) (changed bool) {
+	blurs := d.kind.choose(d, w, im)
+	changed = blurs
+	d.blur.need(w)
+	size := len(w.mask)
+	for c := 0; c < len(im.x); c += size {
+		clipped := d.predicted(w, im.x[c:], im.output[c:])
+		changed = changed || clipped
+		if blurs {
+			d.blur.blur(w)
+		}
+		for j, masked := range w.mask {
+			x0 := w.xStart[j]
+			if masked {
+				x0 = w.blurred[j]
+			}
+			im.xHat[c+j] = d.c.Noised(x0, w.eps[j])
+		}
+	}
+	return changed
+}
+
+// predicted sets w.xStart and w.eps to those of the first channel of x and the
+// output, and tells whether x̂0 was clipped.
+func (d *degrader) predicted(w *workspace, x, output []float32) (clipped bool) {
+	size := len(w.mask)
+	d.c.Split(d.predicts, x[:size], output[:size], w.xStart, w.eps)
+	if d.clip {
+		for j, x0 := range w.xStart {
+			w.xStart[j] = max(-1, min(x0, 1))
+			clipped = clipped || w.xStart[j] != x0
+		}
+	}
+	return clipped
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // Images whose mask is empty and whose x̂0 is nowhere clipped are not sent

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"testing"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // toy is a network with a closed form: ε = sin(x)/2 + t/4000, said in the

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"testing"
 
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // recorder keeps what a guidance answers.

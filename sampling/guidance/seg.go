@@ -6,10 +6,7 @@ import (
 	"sagbench/sampling"
 )
 
-var (
-	_ sampling.Perturber = (*SEG)(nil)
-	_ sampling.Wanter    = (*SEG)(nil)
-)
+var _ sampling.Perturber = (*SEG)(nil)
 
 // SEG is smoothed energy guidance: away from what the network predicts when the
 // queries of some self-attention layers are blurred over the image, which smooths
@@ -40,10 +37,9 @@ func NewSEG() *SEG { return &SEG{BlurSigma: 9999999, Perturbed: Perturbed{Scale:
 
 // Validate tells everything that is wrong with the options.
 func (g *SEG) Validate() error {
-	f := faults{name: "seg"}
-	f.when(!finite(g.BlurSigma) || g.BlurSigma <= 0, "blur_sigma is %g, expected a positive number of positions (above 9999: the mean of the queries)", g.BlurSigma)
-	g.check(&f)
-	return f.join()
+	return g.check("seg", func(f *sampling.Faults) {
+		f.When(!finite(g.BlurSigma) || g.BlurSigma <= 0, "blur_sigma is %g, expected a positive number of positions (above 9999: the mean of the queries)", g.BlurSigma)
+	})
 }
 
 // Perturbation is the blur of the layers' queries.

@@ -6,10 +6,7 @@ import (
 	"sagbench/sampling"
 )
 
-var (
-	_ sampling.Perturber = (*SLG)(nil)
-	_ sampling.Wanter    = (*SLG)(nil)
-)
+var _ sampling.Perturber = (*SLG)(nil)
 
 // SLG is skip-layer guidance: away from what the network predicts without some of
 // its blocks. With ε' the prediction of that network,
@@ -36,9 +33,7 @@ func NewSLG() *SLG { return &SLG{Perturbed{Scale: 2.8}} }
 
 // Validate tells everything that is wrong with the options.
 func (g *SLG) Validate() error {
-	f := faults{name: "slg"}
-	g.check(&f)
-	return f.join()
+	return g.check("slg", nil)
 }
 
 // Perturbation skips the layers.

@@ -39,10 +39,7 @@ func NewTCFG() *TCFG {
 
 // Validate tells everything that is wrong with the options.
 func (g *TCFG) Validate() error {
-	f := faults{name: "tcfg"}
-	checkScale(&f, g.Scale)
-	g.check(&f)
-	return f.join()
+	return g.check("tcfg", func(f *sampling.Faults) { checkScale(f, g.Scale) })
 }
 
 // on implements contrast.
@@ -54,23 +51,20 @@ func (g *TCFG) Wants(s *sampling.Step) []sampling.Cond { return nullOf(g, s) }
 // Delta is (s − 1)(c − u'); where the guidance is off, nothing, without any
 // network call.
 func (g *TCFG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if !g.on(s) {
-		return sampling.Delta{}, nil
-	}
-	return g.free(ctx, s, "tcfg", func(_ int, d, c, u []float32) {
-		ofC, ofU := shared(c, u)
+	return g.delta(ctx, s, "tcfg", g.on(s), func(_ int, d, c, u []float32) {
+		ofC, ofU := aligned(c, u)
 		for j := range d {
 			d[j] = float32((g.Scale - 1) * (float64((1-ofC)*float64(c[j])) - float64(ofU*float64(u[j]))))
 		}
 	})
 }
 
-// shared is u' as a combination of c and u.
-func shared(c, u []float32) (ofC, ofU float64) {
+// aligned is u' as a combination of c and u.
+func aligned(c, u []float32) (ofC, ofU float64) {
 	difference, twice := dot(c, c)-dot(u, u), 2*dot(c, u)
 	length := math.Sqrt(float64(difference*difference) + float64(twice*twice))
 	if length == 0 {
-		return 0, 1 // of two perpendicular predictions of one length neither leads
+		return 0, 1 // two perpendicular predictions of one length share no direction
 	}
 	return twice / length / 2, (1 - difference/length) / 2 // sin θ cos θ, sin² θ
 }
