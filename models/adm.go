@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 	"sagbench/sampling"
 )
 
@@ -36,7 +37,8 @@ func (*TrainingFlags) IdleFlags() []string {
 	return []string{"use_kl", "rescale_learned_sigmas", "dropout", "use_checkpoint"}
 }
 
-func newADM() *ADM {
+// NewADM is ADM with its authors' defaults (script_util.py).
+func NewADM() *ADM {
 	return &ADM{
 		UNetFlags: UNetFlags{
 			ImageSize: 64, NumChannels: 128, NumResBlocks: 2, NumClasses: 1000, AttentionResolutions: "16,8",
@@ -68,7 +70,7 @@ func (c *ADM) Parameters() (map[string][]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("models: adm: %w", err)
 	}
-	return u.parameters()
+	return onnx.Parameters(untapped(u.build))
 }
 
 // network is the U-Net that the flags describe.
@@ -107,9 +109,8 @@ func (c *ADM) Guess(sd checkpoint.StateDict) (Guess, bool) {
 		return Guess{}, false
 	}
 	g := u.guess(sd, admChannelMult, "time_embed, input_blocks, middle_block and output_blocks of guided-diffusion's UNetModel")
-	order := flag("use_new_attention_order", "?")
-	order.Note = "not in the shapes; nor is num_head_channels, which some give in place of num_heads"
-	g.Flags = append(g.Flags, flag("resblock_updown", u.updown), order)
+	g.Flags = append(g.Flags, NewFlag("resblock_updown", u.updown),
+		NewFlag("use_new_attention_order", "?", "not in the shapes; nor is num_head_channels, which some give in place of num_heads"))
 	return g, true
 }
 

@@ -7,19 +7,17 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
-	"sagbench/models/ort"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 const fashionCheckpoint = "pretrained/adm-uncond.pt"
 
 // fashionADM are the flags of the embedded unconditional ADM.
 func fashionADM() *ADM {
-	c := newADM()
+	c := NewADM()
 	c.ImageSize, c.NumChannels, c.NumResBlocks, c.ChannelMult = 32, 64, 1, "1,1,2"
 	c.NumHeadChannels, c.ResblockUpdown, c.LearnSigma = 32, true, true
 	return c
@@ -144,7 +142,7 @@ func TestStrict(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = onnx.Build(sd, func(m *onnx.Module) { u.build(m, newTaps(nil)) })
+	_, err = onnx.Build(sd, func(m *onnx.Module) { u.build(m, NewTaps(Options{})) })
 	want := `the checkpoint does not fit the network
   missing    middle_block.1.qkv.weight [384 128 1]
   missing    out.2.bias [6]
@@ -234,24 +232,6 @@ func TestLabels(t *testing.T) {
 	}
 }
 
-func TestDecode(t *testing.T) {
-	for text, want := range map[string]string{
-		"{checkpoint: a.pt}":                                  "family is missing",
-		"{family: adm}":                                       "checkpoint is missing",
-		"{family: gan, checkpoint: a.pt}":                     `unknown family "gan"`,
-		"{family: adm, checkpoint: a.pt, image_sise: 64}":     `did you mean "image_size"`,
-		"{family: adm, checkpoint: a.pt, num_channels: wide}": "num_channels",
-	} {
-		b, err := configs.Parse("model.yaml", []byte(text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "model.yaml:1") {
-			t.Errorf("%s: got %v, want %s", text, err, want)
-		}
-	}
-}
-
 func TestPixels(t *testing.T) {
 	u := &pixelUNet{size: 1}
 	x := tensor.Of([]float32{-1, 1, 0, -3, 3, 0.9999}, 2, 3, 1, 1)
@@ -260,41 +240,3 @@ func TestPixels(t *testing.T) {
 		t.Errorf("got %v %v, want %v: truncated, not rounded", im.Pixels, err, want)
 	}
 }
-
-func TestInceptionOpens(t *testing.T) {
-	for want, c := range map[string]struct {
-		c    Inception
-		path string
-	}{
-		"input_size 32":                            {Inception{InputSize: 32}, "pretrained/inception.pt"},
-		"width 2048 was asked for":                 {Inception{InputSize: 107, Width: 2048}, "pretrained/inception.pt"},
-		"fc.weight [classes, features] is missing": {Inception{InputSize: 107}, fashionCheckpoint},
-	} {
-		if _, err := c.c.Load(c.path, Options{}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %s", err, want)
-		}
-	}
-	n, err := (&Inception{InputSize: 107}).Load("pretrained/inception.pt", Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.Close()
-	im := Images{N: 2, Height: 32, Width: 32, Pixels: make([]uint8, 2*32*32*3)}
-	out, err := Features(context.Background(), n, TF, im, Pool, Spatial)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := [][]int{out[Pool].Shape, out[Spatial].Shape}; !slices.Equal(got[0], []int{2, 256}) || !slices.Equal(got[1], []int{2, 175}) {
-		t.Errorf("features have shapes %v, want [2 256] and [2 175]", got)
-	}
-	for input, want := range map[int]int{299: 2023, 107: 175} {
-		if pool, spatial := (&Inception{InputSize: input}).Features("pretrained/inception.pt"); pool != 256 || spatial != want {
-			t.Errorf("%d pixels: %d and %d features, want 256 and %d", input, pool, spatial, want)
-		}
-	}
-	if _, err := Features(context.Background(), n, "nearest", im, Pool); err == nil {
-		t.Error("an unknown resize was accepted")
-	}
-}
-
-var _ = ort.Version

@@ -7,6 +7,10 @@ import (
 	"sagbench/sampling"
 )
 
+// maxWidth is the largest number of channels or pixels that flags may ask for, so
+// that a mistyped number is an error and no endless graph.
+const maxWidth = 1 << 16
+
 // groups is the number of groups of every GroupNorm of ADM and IDDPM:
 // guided_diffusion/nn.py normalization.
 const groups = 32
@@ -46,6 +50,12 @@ func resBlock(m *onnx.Module, x, emb onnx.Value, out int, scaleShift bool, r res
 	return m.Add(x, h)
 }
 
+// PixelsToTokens is [N,C,H,W] → [N,H·W,C].
+func PixelsToTokens(m *onnx.Module, x onnx.Value) onnx.Value {
+	t := m.Reshape(x, x.Dim(0), x.Dim(1), x.Dim(2)*x.Dim(3))
+	return m.Transpose(t, 0, 2, 1)
+}
+
 // resampled halves by averaging 2×2 pixels or doubles by repetition, without parameters.
 func resampled(m *onnx.Module, x onnx.Value, r resample) onnx.Value {
 	switch r {
@@ -82,12 +92,12 @@ func attentionWeights(m *onnx.Module, q, k onnx.Value) onnx.Value {
 	return m.Softmax(m.Mul(m.MatMul(m.Transpose(q, 0, 1, 3, 2), k), scale))
 }
 
-// attentionMass is the mass that each key position receives: softmax weights
+// AttentionMass is the mass that each key position receives: softmax weights
 // [N,heads,T,T], mean over heads, sum over queries → [N,T]; its mean is 1. It is
 // one product with a constant row, because the runtime's reductions add in
 // another order for a batch of one, and an image's mask may not depend on its
 // batch.
-func attentionMass(m *onnx.Module, w onnx.Value) onnx.Value {
+func AttentionMass(m *onnx.Module, w onnx.Value) onnx.Value {
 	n, heads, queries, t := w.Dim(0), w.Dim(1), w.Dim(2), w.Dim(3)
 	row := make([]float32, heads*queries)
 	for i := range row {
@@ -99,14 +109,14 @@ func attentionMass(m *onnx.Module, w onnx.Value) onnx.Value {
 
 // attentionBlock is guided_diffusion/unet.py AttentionBlock: x [N,C,H,W] → the
 // same shape. For each tap of this layer its map is made an output.
-func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *taps) onnx.Value {
+func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *Taps) onnx.Value {
 	n, c, height, width := x.Dim(0), x.Dim(1), x.Dim(2), x.Dim(3)
 	h := m.In("norm").GroupNorm(x, groups)
 	h = m.In("qkv").Conv(h, onnx.Conv{Out: 3 * c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
 	qkv := m.Reshape(h, n, 3*c, height*width)
 	q, k, v := splitQKV(m, qkv, heads, order)
 	q = t.perturbed(m, sampling.BlurredQueries, q, func(p sampling.Perturbation) onnx.Value {
-		return blurredImage(m, q, size{height, width}, p.Sigma)
+		return blurredImage(m, q, height, width, p.Sigma)
 	})
 	w := attentionWeights(m, q, k)
 	a := m.MatMul(v, m.Transpose(w, 0, 1, 3, 2)) // [N, heads, c, T]
@@ -114,14 +124,14 @@ func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *
 	h = m.In("proj_out").Conv(m.Reshape(a, n, c, height, width), onnx.Conv{Out: c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
 
 	t.mass(m, heads, order, w, func() onnx.Value { return qkv })
-	return t.skippable(m, x, m.Add(x, h))
+	return t.Skippable(m, x, m.Add(x, h))
 }
 
 // mass makes the map of an attention layer an output, for every tap of it: own
 // are its weights where the graph has them, else the zero Value, and qkvOf gives
 // its queries, keys and values [N,3C,T] in the given order.
-func (t *taps) mass(m *onnx.Module, heads int, order qkvOrder, own onnx.Value, qkvOf func() onnx.Value) {
-	t.visit(m, func(tap sampling.Tap) onnx.Value {
+func (t *Taps) mass(m *onnx.Module, heads int, order qkvOrder, own onnx.Value, qkvOf func() onnx.Value) {
+	t.Visit(m, func(tap sampling.Tap) onnx.Value {
 		qkv := qkvOf()
 		theirs, mapOrder, c := tap.Heads, order, qkv.Dim(1)/3
 		if theirs == 0 {
@@ -131,13 +141,13 @@ func (t *taps) mass(m *onnx.Module, heads int, order qkvOrder, own onnx.Value, q
 			mapOrder = legacyOrder
 		}
 		if c%theirs != 0 {
-			t.problem("layer %s has %d channels, which %d heads do not divide", tap.Layer, c, theirs)
+			t.Problem("layer %s has %d channels, which %d heads do not divide", tap.Layer, c, theirs)
 			theirs = heads
 		}
 		if own.Name != "" && theirs == heads && mapOrder == order {
-			return attentionMass(m, own)
+			return AttentionMass(m, own)
 		}
 		q, k, _ := splitQKV(m, qkv, theirs, mapOrder)
-		return attentionMass(m, attentionWeights(m, q, k))
+		return AttentionMass(m, attentionWeights(m, q, k))
 	})
 }

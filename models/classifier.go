@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,8 +11,8 @@ import (
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // Classifier is the classifier of noisy images of "Diffusion Models Beat GANs on
@@ -33,7 +34,8 @@ type Classifier struct {
 	NumClasses           int    `yaml:"num_classes" doc:"number of labels"`
 }
 
-func newClassifier() *Classifier {
+// NewClassifier is the classifier with its authors' defaults (script_util.py).
+func NewClassifier() *Classifier {
 	return &Classifier{
 		ImageSize: 64, Width: 128, Depth: 2, AttentionResolutions: "32,16,8", UseScaleShiftNorm: true, ResblockUpdown: true,
 		Pool: "attention", NumHeadChannels: 64, NumClasses: 1000,
@@ -60,6 +62,14 @@ var classifierFlags = strings.NewReplacer("num_channels", "classifier_width", "n
 	"attention_resolutions", "classifier_attention_resolutions", "use_scale_shift_norm", "classifier_use_scale_shift_norm",
 	"resblock_updown", "classifier_resblock_updown")
 
+// ofClassifier is an error about a U-Net's flags as one about a classifier's.
+func ofClassifier(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(classifierFlags.Replace(err.Error()))
+}
+
 // network is the encoder that the flags describe.
 func (c *Classifier) network() (*unet, error) {
 	if _, ok := heads[c.Pool]; !ok {
@@ -74,7 +84,7 @@ func (c *Classifier) network() (*unet, error) {
 	}
 	u, err := f.unet(admChannelMult)
 	if err != nil {
-		return nil, fmt.Errorf("%s", classifierFlags.Replace(err.Error()))
+		return nil, ofClassifier(err)
 	}
 	u.updown, u.heads = c.ResblockUpdown, c.heads
 	if c.Pool == "attention" && c.NumHeadChannels == -1 {
@@ -99,7 +109,7 @@ func (c *Classifier) heads(channels int, _ bool) int {
 func (c *Classifier) forward(m *onnx.Module, u *unet) (x, logits onnx.Value) {
 	x = m.Input("x", checkpoint.F32, onnx.Batch, 3, u.size, u.size)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
-	none := newTaps(nil)
+	none := NewTaps(Options{})
 	emb := timeEmbed(m.In("time_embed"), steps, u.base)
 	h, features := u.encode(m, x, emb, none)
 	features = append(features, u.middle(m.In("middle_block"), h, emb, none))
@@ -176,16 +186,16 @@ func (c *Classifier) Open(path string, opt Options) (Model, error) {
 	if len(opt.Taps) > 0 {
 		return nil, fmt.Errorf("models: classifier: its attention layers cannot be tapped")
 	}
-	g, err := openGraph(path, opt, func(m *onnx.Module) { c.backward(m, u) }, c.hint)
+	g, err := openGraph(path, opt, func(m *onnx.Module) error { c.backward(m, u); return nil }, c.hint)
 	if err != nil {
 		return nil, err
 	}
-	logits, err := fileGraph(g.file, opt, func(m *onnx.Module) { c.forward(m, u) }, nil)
+	logits, err := openSession(g.file, opt, func(m *onnx.Module) error { c.forward(m, u); return nil }, nil)
 	if err != nil {
 		g.Close()
 		return nil, fmt.Errorf("models: %s: %w", path, err)
 	}
-	return &ClassifierNet{g, logits.Session, c.NumClasses, c.ImageSize}, nil
+	return &ClassifierNet{g, logits, c.NumClasses, c.ImageSize}, nil
 }
 
 // Parameters lists the parameters of the network by key with their shapes.
@@ -227,9 +237,9 @@ func (n *ClassifierNet) Classes() int { return n.classes }
 // and with y [N] gradient [N,3,S,S].
 func (n *ClassifierNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
 	if _, labelled := in["y"]; !labelled {
-		return n.logits.Run(ctx, floatTimesteps(in))
+		return n.logits.Run(ctx, FloatTimesteps(in))
 	}
-	return n.Run(ctx, floatTimesteps(in))
+	return n.Run(ctx, FloatTimesteps(in))
 }
 
 // Gradient implements sampling.Classifier.
@@ -237,13 +247,137 @@ func (n *ClassifierNet) Gradient(ctx context.Context, x tensor.Tensor, t samplin
 	if err := checkLabels(y, x.Rows(), n.classes); err != nil {
 		return tensor.Tensor{}, err
 	}
-	steps := tensor.New(x.Rows())
-	for i := range steps.Data {
-		steps.Data[i] = float32(t.Value)
-	}
-	out, err := n.Run(ctx, map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps), "y": {Shape: []int{x.Rows()}, Data: y}})
+	in := DenoiserInputs(x, t)
+	in["y"] = ort.Array{Shape: []int{x.Rows()}, Data: y}
+	out, err := n.Run(ctx, in)
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
 	return out["gradient"].Tensor(), nil
+}
+
+// hint names the flags that a checkpoint's shapes speak against.
+func (c *Classifier) hint(sd checkpoint.StateDict) string {
+	u, err := c.network()
+	g, ok := guessClassifier(sd)
+	if !ok || err != nil {
+		return "its keys are not those of guided-diffusion's EncoderUNetModel (input_blocks and middle_block without output_blocks)"
+	}
+	d := u.differences(g.unet)
+	d.add("classifier_pool", c.Pool, g.Pool)
+	d.add("num_classes", c.NumClasses, g.NumClasses)
+	if c.Pool == g.Pool && g.side > 0 {
+		d.add("image_size", c.ImageSize, g.side<<(len(g.unet.widths)-1))
+	}
+	return classifierFlags.Replace(d.hint())
+}
+
+// A classifierGuess is what the shapes of a checkpoint tell of a classifier.
+type classifierGuess struct {
+	Classifier
+	unet *unet
+	side int // of the last features, in pixels; 0 = unknown
+}
+
+// guessClassifier reads the sizes of a classifier off a checkpoint's shapes; ok
+// is false when the keys are not those of one.
+func guessClassifier(sd checkpoint.StateDict) (g *classifierGuess, ok bool) {
+	u := startUNet(sd)
+	decoder := slices.ContainsFunc(sd.Names(), func(key string) bool { return strings.HasPrefix(key, "output_blocks.") })
+	if u.base == 0 || sd.Dim("input_blocks.0.0.weight", 0) == 0 || sd.Dim("middle_block.0.in_layers.2.weight", 0) == 0 || decoder {
+		return nil, false
+	}
+	if !u.countEncoder(sd) {
+		return nil, false
+	}
+	g = &classifierGuess{Classifier: *NewClassifier(), unet: u}
+	g.Width, g.Depth, g.UseScaleShiftNorm, g.ResblockUpdown = u.base, u.blocks, u.scaleShift, u.updown
+	g.ChannelMult = u.channelMult()
+	switch tokens := sd.Dim("out.2.positional_embedding", 1); {
+	case tokens > 1:
+		g.Pool, g.NumClasses = "attention", sd.Dim("out.2.c_proj.weight", 0)
+		for g.side*g.side < tokens-1 {
+			g.side++
+		}
+	case sd.Dim("out.3.weight", 2) == 1:
+		g.Pool, g.NumClasses = "adaptive", sd.Dim("out.3.weight", 0)
+	case sd.Dim("out.3.weight", 1) == spatialWidth:
+		g.Pool, g.NumClasses = "spatial_v2", sd.Dim("out.3.weight", 0)
+	default:
+		g.Pool, g.NumClasses = "spatial", sd.Dim("out.2.weight", 0)
+	}
+	return g, true
+}
+
+// countEncoder finds the levels of the encoder among its blocks. Every level has
+// num_res_blocks of them and all but the last another that halves the image,
+// which has no attention and as many channels as the one before. Among the ways
+// to cut the blocks so, that with the most levels is taken.
+func (u *unet) countEncoder(sd checkpoint.StateDict) bool {
+	type block struct {
+		width           int
+		attends, halves bool
+	}
+	blocks := []block{}
+	for i := 1; ; i++ {
+		key := fmt.Sprintf("input_blocks.%d", i)
+		b := block{sd.Dim(key+".0.out_layers.3.weight", 0), sd.Dim(key+".1.qkv.weight", 0) > 0, false}
+		if conv := sd.Dim(key+".0.op.weight", 0); conv > 0 {
+			b = block{conv, false, true}
+		}
+		if b.width == 0 {
+			break
+		}
+		blocks = append(blocks, b)
+	}
+	strided := slices.ContainsFunc(blocks, func(b block) bool { return b.halves })
+	for depth := 1; depth <= len(blocks); depth++ {
+		if (len(blocks)+1)%(depth+1) != 0 {
+			continue
+		}
+		fits := true
+		u.widths, u.attention = nil, nil
+		for i, b := range blocks {
+			first := blocks[i-i%(depth+1)]
+			last := i%(depth+1) == depth
+			fits = fits && b.width == first.width && b.halves == (strided && last) && b.attends == (first.attends && !last)
+			if i%(depth+1) == 0 {
+				if b.attends {
+					u.attention = append(u.attention, 1<<len(u.widths))
+				}
+				u.widths = append(u.widths, b.width)
+			}
+		}
+		if fits {
+			u.blocks, u.updown = depth, !strided && len(u.widths) > 1
+			return true
+		}
+	}
+	return false
+}
+
+// Guess implements Guesser.
+func (c *Classifier) Guess(sd checkpoint.StateDict) (Guess, bool) {
+	g, ok := guessClassifier(sd)
+	if !ok {
+		return Guess{}, false
+	}
+	levels := len(g.unet.widths)
+	size := NewFlag("image_size", "?", "not in the shapes")
+	attention := NewFlag("classifier_attention_resolutions", "?", "image_size divided by "+joined(g.unet.attention, ", "))
+	if g.side > 0 {
+		g.unet.size = g.side << (levels - 1)
+		size = NewFlag("image_size", g.unet.size)
+		attention = NewFlag("classifier_attention_resolutions", resolutions(g.unet.attention, levels, g.unet.size))
+	}
+	g.NumHeadChannels = g.unet.widths[levels-1] // one head: their number leaves no trace
+	return Guess{
+		Evidence: "time_embed, input_blocks and middle_block without output_blocks: guided-diffusion's EncoderUNetModel",
+		Flags: []Flag{
+			size, NewFlag("classifier_width", g.Width), NewFlag("classifier_depth", g.Depth), NewFlag("channel_mult", g.ChannelMult), attention,
+			NewFlag("classifier_use_scale_shift_norm", g.UseScaleShiftNorm), NewFlag("classifier_resblock_updown", g.ResblockUpdown), NewFlag("classifier_pool", g.Pool),
+			NewFlag("num_head_channels", "?", "not in the shapes; 64 in every published classifier"), NewFlag("num_classes", g.NumClasses),
+		},
+		Mismatches: Mismatches(sd, ofClassifier(g.unet.check()), func(m *onnx.Module) { g.forward(m, g.unet) }),
+	}, true
 }

@@ -13,13 +13,13 @@ import (
 	"sagbench/models/checkpoint/randomweights"
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // fashionClassifier are the flags of the embedded classifier.
 func fashionClassifier() *Classifier {
-	c := newClassifier()
+	c := NewClassifier()
 	c.ImageSize, c.Width, c.Depth, c.AttentionResolutions, c.ChannelMult, c.NumHeadChannels, c.NumClasses = 32, 32, 1, "8", "1,2,2", 16, 10
 	return c
 }
@@ -67,7 +67,7 @@ func TestClassifierHeads(t *testing.T) {
 	for pool := range heads {
 		for _, way := range []bool{true, false} {
 			t.Run(fmt.Sprint(pool, way), func(t *testing.T) {
-				c := newClassifier()
+				c := NewClassifier()
 				c.ImageSize, c.Width, c.Depth, c.AttentionResolutions, c.ChannelMult, c.NumHeadChannels, c.NumClasses = 16, 32, 1, "8", "1,2", 16, 7
 				c.Pool, c.ResblockUpdown, c.UseScaleShiftNorm = pool, way, way
 				shapes, err := c.Parameters()
@@ -170,7 +170,7 @@ func TestClassifierHints(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	if _, err := newADM().Open(fashionClassifierFile, Options{}); err == nil || !strings.Contains(err.Error(), "its keys are not those of a guided-diffusion") {
+	if _, err := NewADM().Open(fashionClassifierFile, Options{}); err == nil || !strings.Contains(err.Error(), "its keys are not those of a guided-diffusion") {
 		t.Errorf("a classifier as an ADM: %v", err)
 	}
 	if _, err := fashionClassifier().Open(fashionCheckpoint, Options{}); err == nil || !strings.Contains(err.Error(), "its keys are not those of guided-diffusion's EncoderUNetModel") {
@@ -191,7 +191,7 @@ func TestClassifierGuess(t *testing.T) {
 		"spatial_v2":         func(c *Classifier) { c.Pool = "spatial_v2" },
 		"adaptive":           func(c *Classifier) { c.Pool, c.NumClasses = "adaptive", 10 },
 	} {
-		c := newClassifier()
+		c := NewClassifier()
 		set(c)
 		shapes, err := c.Parameters()
 		if err != nil {
@@ -215,7 +215,7 @@ func TestClassifierGuess(t *testing.T) {
 		want := fmt.Sprintf("classifier image_size=%s classifier_width=%d classifier_depth=%d channel_mult=%q classifier_attention_resolutions=%s "+
 			"classifier_use_scale_shift_norm=%t classifier_resblock_updown=%t classifier_pool=%q num_head_channels=? num_classes=%d",
 			size, c.Width, c.Depth, u.channelMult(), attention, c.UseScaleShiftNorm, c.ResblockUpdown && len(u.widths) > 1, c.Pool, c.NumClasses)
-		if got := spell(GuessFamily(sd)); got != want {
+		if got := guessed(sd); got != want {
 			t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
 		}
 	}

@@ -1,16 +1,19 @@
 package models
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
-	"sagbench/configs"
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // DiT is the transformer of "Scalable Diffusion Models with Transformers" (arXiv
@@ -34,14 +37,15 @@ type DiT struct {
 	UseKL                   bool `yaml:"use_kl" doc:"of training; no effect here"`
 	RescaleLearnedSigmas    bool `yaml:"rescale_learned_sigmas" doc:"of training; no effect here"`
 
-	VAE              configs.Block `yaml:"vae" doc:"autoencoder that decodes the latents: the path of its folder, or a model block; without one, no images can be drawn"`
-	VAEScalingFactor float64       `yaml:"vae_scaling_factor" doc:"what x_0 is divided by before it is decoded"`
+	VAE              sampling.Ref `yaml:"vae" doc:"autoencoder that decodes the latents: the path of its folder, or a model block; without one, no images can be drawn"`
+	VAEScalingFactor float64      `yaml:"vae_scaling_factor" doc:"what x_0 is divided by before it is decoded"`
 }
 
-func newDiT() *DiT {
+// NewDiT is DiT with its authors' defaults, for 256×256 pixels.
+func NewDiT() *DiT {
 	return &DiT{
 		InputSize: 32, InChannels: 4, MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 1000, LearnSigma: true,
-		ScheduleConfig: sampling.DefaultSchedule(), VAEScalingFactor: 0.18215,
+		ScheduleConfig: sampling.DefaultSchedule(), VAE: sampling.Ref{Family: "vae"}, VAEScalingFactor: 0.18215,
 	}
 }
 
@@ -88,7 +92,10 @@ func (c *DiT) Validate() error {
 	fill("hidden_size", &c.HiddenSize, s.hidden)
 	fill("num_heads", &c.NumHeads, s.heads)
 	fill("patch_size", &c.PatchSize, s.patch)
-	return errors.Join(append(errs, c.check(), c.checkVAE())...)
+	if f := c.VAEScalingFactor; !(f > 0 || f < 0) {
+		errs = append(errs, fmt.Errorf("vae_scaling_factor is %g, expected a number that latents can be divided by, such as 0.18215", f))
+	}
+	return errors.Join(append(errs, c.check())...)
 }
 
 func (c *DiT) check() error {
@@ -128,14 +135,14 @@ func (c *DiT) Open(path string, opt Options) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := openTapped(path, opt, c.build, c.hint)
+	n, err := openNetwork(path, opt, c.rows(), c.build, c.hint)
 	if err != nil {
 		if vae != nil {
 			vae.Close()
 		}
 		return nil, err
 	}
-	return &ditNet{network{graph: g, labels: c.rows(), tapped: len(opt.Taps) > 0, perturbations: opt.Perturbations}, c, vae}, nil
+	return &ditNet{n, c, vae}, nil
 }
 
 // Parameters lists the parameters of the network by key with their shapes.
@@ -143,7 +150,7 @@ func (c *DiT) Parameters() (map[string][]int, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("models: dit: %w", err)
 	}
-	return onnx.Parameters(func(m *onnx.Module) { c.build(m, newTaps(nil)) })
+	return onnx.Parameters(untapped(c.build))
 }
 
 // Conditioning implements Conditional.
@@ -167,13 +174,13 @@ func (c *DiT) outChannels() int {
 }
 
 // build is DiT.forward: x [N,C,S,S], t [N], y [N] → model [N,C or 2C,S,S].
-func (c *DiT) build(m *onnx.Module, t *taps) error {
+func (c *DiT) build(m *onnx.Module, t *Taps) error {
 	x := m.Input("x", checkpoint.F32, onnx.Batch, c.InChannels, c.InputSize, c.InputSize)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
 	y := m.Input("y", checkpoint.I64, onnx.Batch)
 	d, grid := c.HiddenSize, c.InputSize/c.PatchSize
 
-	h := pixelsToTokens(m, m.In("x_embedder.proj").Conv2D(x, d, c.PatchSize, c.PatchSize, 0)) // [N, T, D]
+	h := PixelsToTokens(m, m.In("x_embedder.proj").Conv2D(x, d, c.PatchSize, c.PatchSize, 0)) // [N, T, D]
 	h = m.Add(h, m.Param("pos_embed", 1, grid*grid, d))
 	mlp := m.In("t_embedder.mlp")
 	emb := mlp.In("0").Linear(m.TimestepEmbedding(steps, 256, 10000), d)
@@ -189,25 +196,25 @@ func (c *DiT) build(m *onnx.Module, t *taps) error {
 	h = modulate(m, h, s[0], s[1])
 	h = f.In("linear").Linear(h, c.PatchSize*c.PatchSize*c.outChannels()) // [N, T, p·p·C]
 	m.Output("model", c.unpatchify(m, h, grid))
-	return t.output(m)
+	return t.Output(m)
 }
 
 // block is DiTBlock with adaLN-Zero: in [N,T,D], cond [N,D] → [N,T,D].
-func (c *DiT) block(m *onnx.Module, in, cond onnx.Value, t *taps) onnx.Value {
+func (c *DiT) block(m *onnx.Module, in, cond onnx.Value, t *Taps) onnx.Value {
 	s := adaLN(m, cond, c.HiddenSize, 6) // shift, scale and gate of the attention, then of the MLP
 	h := m.Add(in, m.Mul(s[2], c.attention(m.In("attn"), modulate(m, in, s[0], s[1]), t)))
 	mlp := m.In("mlp").In("fc1").Linear(modulate(m, h, s[3], s[4]), int(float64(c.HiddenSize)*c.MLPRatio))
 	mlp = m.In("mlp").In("fc2").Linear(m.TanhGELU(mlp), c.HiddenSize)
-	return t.skippable(m, in, m.Add(h, m.Mul(s[5], mlp)))
+	return t.Skippable(m, in, m.Add(h, m.Mul(s[5], mlp)))
 }
 
 // attention is timm's vision_transformer.py Attention: h [N,T,D] → [N,T,D].
-func (c *DiT) attention(m *onnx.Module, h onnx.Value, t *taps) onnx.Value {
+func (c *DiT) attention(m *onnx.Module, h onnx.Value, t *Taps) onnx.Value {
 	qkv := m.In("qkv").Linear(h, 3*c.HiddenSize)
 	s := m.Split(qkv, 2, 3)
 	t.mass(m, c.NumHeads, newOrder, onnx.Value{}, func() onnx.Value { return m.Transpose(qkv, 0, 2, 1) })
 	grid := c.InputSize / c.PatchSize
-	return m.In("proj").Linear(t.attention(m, s[0], s[1], s[2], c.NumHeads, size{grid, grid}), c.HiddenSize)
+	return m.In("proj").Linear(t.Attention(m, s[0], s[1], s[2], c.NumHeads, grid, grid), c.HiddenSize)
 }
 
 // adaLN is n vectors [N,1,D] of adaLN_modulation, whose SiLU cond has behind it.
@@ -226,4 +233,228 @@ func (c *DiT) unpatchify(m *onnx.Module, h onnx.Value, grid int) onnx.Value {
 	p, out := c.PatchSize, c.outChannels()
 	h = m.Reshape(h, h.Dim(0), grid, grid, p, p, out)
 	return m.Reshape(m.Transpose(h, 0, 5, 1, 3, 2, 4), h.Dim(0), out, c.InputSize, c.InputSize)
+}
+
+// A ditNet is a prepared DiT with its autoencoder.
+type ditNet struct {
+	network
+	flags *DiT
+	vae   Decoder // nil without one
+}
+
+var (
+	_ LatentGenerator = (*ditNet)(nil)
+	_ Unconditional   = (*ditNet)(nil)
+	_ Composite       = (*DiT)(nil)
+)
+
+// ImageSide is the height and width of the images in pixels with the autoencoder
+// of Stable Diffusion.
+func (c *DiT) ImageSide() int { return 8 * c.InputSize }
+
+// Parts implements Composite.
+func (c *DiT) Parts() []sampling.File {
+	if c.VAE.IsZero() {
+		return nil
+	}
+	return []sampling.File{c.VAE.Checkpoint}
+}
+
+// Files implements FileLister: the checkpoint, and the autoencoder's files.
+func (c *DiT) Files(path string) ([]string, error) {
+	files := []string{path}
+	if c.VAE.IsZero() {
+		return files, nil
+	}
+	vae, err := c.VAE.Checkpoint.Find()
+	if err != nil {
+		return nil, err
+	}
+	parts, err := Files(c.VAE.Flags.(Family), vae)
+	return append(files, parts...), err
+}
+
+// openVAE is the autoencoder, nil where the flags name none.
+func (c *DiT) openVAE(opt Options) (Decoder, error) {
+	if c.VAE.IsZero() {
+		return nil, nil
+	}
+	opt.Taps, opt.Perturbations = nil, nil
+	m, err := Open(&c.VAE, opt)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := m.(Decoder)
+	switch {
+	case !ok:
+		err = c.VAE.Errorf("family %s decodes no latents; expected an autoencoder, such as family vae", c.VAE.Family)
+	case d.LatentChannels() != c.InChannels:
+		err = c.VAE.Errorf("the autoencoder's latents have %d channels, in_channels is %d", d.LatentChannels(), c.InChannels)
+	}
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close implements Model.
+func (n *ditNet) Close() {
+	n.network.Close()
+	if n.vae != nil {
+		n.vae.Close()
+	}
+}
+
+// Process implements Generator: latents are not clipped.
+func (n *ditNet) Process() Process {
+	p := processOf(n.flags.ScheduleConfig, n.flags.PredictXStart)
+	p.ClipDenoised = false
+	return p
+}
+
+// SampleShape implements Generator.
+func (n *ditNet) SampleShape() []int {
+	return []int{n.flags.InChannels, n.flags.InputSize, n.flags.InputSize}
+}
+
+// Classes implements Generator; the null class is not counted.
+func (n *ditNet) Classes() int { return n.flags.NumClasses }
+
+// Null implements Unconditional: the class after the last.
+func (n *ditNet) Null(images int) (sampling.Cond, error) {
+	if n.flags.ClassDropoutProb <= 0 {
+		return sampling.Cond{}, nil
+	}
+	c := sampling.Cond{Labels: make([]int64, images)}
+	for i := range c.Labels {
+		c.Labels[i] = int64(n.flags.NumClasses)
+	}
+	return c, nil
+}
+
+// Lacks implements Incomplete.
+func (n *ditNet) Lacks() error {
+	if n.vae == nil {
+		return errors.New("models: dit: the flags name no vae: give the folder of the autoencoder that decodes the latents, such as sd-vae-ft-ema")
+	}
+	return nil
+}
+
+// Decode implements LatentGenerator: the autoencoder's image of x/0.18215.
+func (n *ditNet) Decode(ctx context.Context, x tensor.Tensor) (tensor.Tensor, error) {
+	if err := n.Lacks(); err != nil {
+		return tensor.Tensor{}, err
+	}
+	z, scale := x.Like(), float32(n.flags.VAEScalingFactor)
+	for i, v := range x.Data {
+		z.Data[i] = v / scale
+	}
+	return n.vae.Decode(ctx, z)
+}
+
+// Pixels implements Generator: 127.5·x + 128 clamped to [0,255] and truncated, as
+// DiT's sample_ddp.py does.
+func (n *ditNet) Pixels(ctx context.Context, x tensor.Tensor) (Images, error) {
+	decoded, err := n.Decode(ctx, x)
+	if err != nil {
+		return Images{}, err
+	}
+	return ditPixels(decoded), nil
+}
+
+func ditPixels(x tensor.Tensor) Images {
+	return ImagesOf(x, func(v float32) float32 { return float32(127.5*v) + 128 })
+}
+
+// hint compares the flags with what the shapes of a checkpoint suggest, and
+// names those that differ.
+func (c *DiT) hint(sd checkpoint.StateDict) string {
+	g, ok := guessDiT(sd)
+	if !ok {
+		return "its keys are not those of a DiT (no x_embedder.proj.weight, pos_embed or final_layer.linear.weight)"
+	}
+	var d differences
+	if name := g.published(); name != "" && c.Model != "" {
+		d.add("model", strconv.Quote(c.Model), strconv.Quote(name))
+	}
+	if len(d) == 0 {
+		d.add("hidden_size", c.HiddenSize, g.HiddenSize)
+		d.add("depth", c.Depth, g.Depth)
+		d.add("patch_size", c.PatchSize, g.PatchSize)
+	}
+	d.add("input_size", c.InputSize, g.InputSize)
+	d.add("in_channels", c.InChannels, g.InChannels)
+	d.add("learn_sigma", c.LearnSigma, g.LearnSigma)
+	d.add("mlp_ratio", c.MLPRatio, g.MLPRatio)
+	if c.rows() != g.rows() {
+		d = append(d, fmt.Sprintf("a label table of %d rows (not %d): num_classes %d and the null class, or %[1]d with class_dropout_prob 0", g.rows(), c.rows(), g.NumClasses))
+	}
+	return d.hint()
+}
+
+// guessDiT reads the flags of a DiT off its shapes; ok is false when the keys
+// are not those of one. num_heads leaves no trace in the shapes; it is that of
+// the published width, or 1. The label table is taken to have a null class.
+func guessDiT(sd checkpoint.StateDict) (c *DiT, ok bool) {
+	shape := func(key string, rank int) []int {
+		t, has := sd[key]
+		if ok = ok && has && len(t.Shape) == rank; !ok {
+			return make([]int, rank)
+		}
+		return t.Shape
+	}
+	ok = true
+	patch, pos := shape("x_embedder.proj.weight", 4), shape("pos_embed", 3)
+	out, labels := shape("final_layer.linear.weight", 2), shape("y_embedder.embedding_table.weight", 2)
+	fc1 := shape("blocks.0.mlp.fc1.weight", 2)
+	if !ok || patch[0] == 0 || patch[2] == 0 {
+		return nil, false
+	}
+	c = NewDiT()
+	c.HiddenSize, c.InChannels, c.PatchSize, c.NumHeads = patch[0], patch[1], patch[2], 1
+	c.InputSize = c.PatchSize * int(math.Round(math.Sqrt(float64(pos[1]))))
+	c.NumClasses = labels[0] - 1
+	c.LearnSigma = out[0] == 2*c.InChannels*c.PatchSize*c.PatchSize
+	c.MLPRatio = float64(fc1[0]) / float64(c.HiddenSize)
+	if int(c.MLPRatio*float64(c.HiddenSize)) < fc1[0] { // the product is cut, and the quotient was rounded
+		c.MLPRatio = math.Nextafter(c.MLPRatio, math.Inf(1))
+	}
+	c.Depth = sd.Count("blocks.%d.attn.qkv.weight")
+	for _, s := range ditSizes {
+		if s.hidden == c.HiddenSize {
+			c.NumHeads = s.heads
+		}
+	}
+	return c, true
+}
+
+// published is the name of the size, "" where it is none of the table.
+func (c *DiT) published() string {
+	for name, s := range ditSizes {
+		if s.depth == c.Depth && s.hidden == c.HiddenSize && s.patch == c.PatchSize {
+			return name
+		}
+	}
+	return ""
+}
+
+// Guess implements Guesser.
+func (c *DiT) Guess(sd checkpoint.StateDict) (Guess, bool) {
+	g, ok := guessDiT(sd)
+	if !ok {
+		return Guess{}, false
+	}
+	var flags []Flag
+	if name := g.published(); name != "" {
+		flags = []Flag{NewFlag("model", name)}
+	} else {
+		flags = []Flag{NewFlag("hidden_size", g.HiddenSize), NewFlag("depth", g.Depth), NewFlag("num_heads", "?", "not in the shapes"), NewFlag("patch_size", g.PatchSize)}
+	}
+	return Guess{
+		Evidence: "x_embedder, t_embedder, y_embedder, blocks.N.adaLN_modulation and final_layer of DiT",
+		Flags: append(flags, NewFlag("input_size", g.InputSize), NewFlag("in_channels", g.InChannels), NewFlag("mlp_ratio", g.MLPRatio),
+			NewFlag("num_classes", g.NumClasses, "and the null class"), NewFlag("learn_sigma", g.LearnSigma)),
+		Mismatches: Mismatches(sd, g.Validate(), untapped(g.build)),
+	}, true
 }

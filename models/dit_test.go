@@ -8,18 +8,17 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 const fashionDiTCheckpoint = "pretrained/dit.pt"
 
 // fashionDiT are the flags of the embedded DiT.
 func fashionDiT() *DiT {
-	c := newDiT()
+	c := NewDiT()
 	c.InputSize, c.PatchSize, c.HiddenSize, c.Depth, c.NumHeads, c.NumClasses = 16, 2, 128, 6, 4, 10
 	return c
 }
@@ -44,13 +43,13 @@ func TestDiTSizes(t *testing.T) {
 	millions := map[string]int{"DiT-S/2": 33, "DiT-B/2": 130, "DiT-L/2": 458, "DiT-XL/2": 675} // table 1 of the paper
 	for name, s := range ditSizes {
 		for _, imageSize := range []int{256, 512} {
-			c := newDiT()
+			c := NewDiT()
 			c.Model, c.InputSize = name, imageSize/8
 			if err := c.Validate(); err != nil {
 				t.Fatal(err)
 			}
 			sd := officialDiT(s.depth, s.hidden, s.patch, imageSize/8)
-			if _, err := onnx.Build(sd, func(m *onnx.Module) { c.build(m, newTaps(nil)) }); err != nil {
+			if _, err := onnx.Build(sd, func(m *onnx.Module) { c.build(m, NewTaps(Options{})) }); err != nil {
 				t.Errorf("%s at %d: %v", name, imageSize, err)
 			}
 			count := parameters(sd)
@@ -61,7 +60,7 @@ func TestDiTSizes(t *testing.T) {
 				t.Errorf("%s has %d parameters, want 675129632", name, count)
 			}
 			want := fmt.Sprintf("dit model=%q input_size=%d in_channels=4 mlp_ratio=4 num_classes=1000 learn_sigma=true", name, imageSize/8)
-			if got := spell(GuessFamily(sd)); got != want {
+			if got := guessed(sd); got != want {
 				t.Errorf("guessed %s, want %s", got, want)
 			}
 		}
@@ -71,17 +70,13 @@ func TestDiTSizes(t *testing.T) {
 // TestDiTConfiguration decodes the models of configs/dit-imagenet.yaml.
 func TestDiTConfiguration(t *testing.T) {
 	var got []string
-	for _, s := range modelsOf(t, "../configs/dit-imagenet.yaml") {
-		c := s.Flags.(*DiT)
-		vae, err := c.vaeSpec()
-		if err != nil {
-			t.Fatal(err)
-		}
+	checkpoints, all := modelsOf(t, "../configs/dit-imagenet.yaml", NewDiT)
+	for i, c := range all {
 		shapes, err := c.Parameters()
 		if err != nil {
 			t.Fatal(err)
 		}
-		line := fmt.Sprint(s.Checkpoint, " ", vae.Checkpoint, " ", c.ImageSide(), " ", shapes["pos_embed"], " ", len(shapes))
+		line := fmt.Sprint(checkpoints[i], " ", c.VAE.Checkpoint.Written, " ", c.ImageSide(), " ", shapes["pos_embed"], " ", len(shapes))
 		if !slices.Contains(got, line) {
 			got = append(got, line)
 		}
@@ -129,12 +124,12 @@ func TestDiTStrict(t *testing.T) {
 	pos := sd["pos_embed"]
 	pos.Shape = []int{1, 65, 384}
 	sd["pos_embed"] = pos
-	c := newDiT()
+	c := NewDiT()
 	c.Model = "DiT-S/4"
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := onnx.Build(sd, func(m *onnx.Module) { c.build(m, newTaps(nil)) })
+	_, err := onnx.Build(sd, func(m *onnx.Module) { c.build(m, NewTaps(Options{})) })
 	want := `the checkpoint does not fit the network
   missing    blocks.7.attn.proj.bias [384]
   unexpected blocks.7.attn.q_norm.weight [64]
@@ -165,7 +160,7 @@ func TestDiTHints(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
-	c := newDiT()
+	c := NewDiT()
 	c.Model = "DiT-XL/2"
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
@@ -178,30 +173,9 @@ func TestDiTHints(t *testing.T) {
 	}
 }
 
-func TestDiTFlags(t *testing.T) {
-	for text, want := range map[string]string{
-		"model: DiT-XL/3":            `model.yaml:1: model "DiT-XL/3" is no published size; known: DiT-B/2, DiT-B/4`,
-		"model: DiT-XL/2, depth: 12": "depth is 12, but that of model DiT-XL/2 is 28",
-		"depth: -1":                  "depth is -1, expected a number from 1",
-		"depth: 2000":                "depth is 2000, expected at most 1024",
-		"input_size: 33":             "input_size 33 is no multiple of patch_size 2",
-		"num_heads: 7":               "num_heads 7 does not divide hidden_size 1152",
-		"mlp_ratio: 0":               "mlp_ratio is 0, which makes the MLP 0 wide",
-		"noise_schedule: quadratic":  `noise_schedule is "quadratic"`,
-		"vae_scaling_factor: 0":      "vae_scaling_factor is 0",
-		"vae: {family: vae, checkpoint: a, varient: fp16}": `unknown key "varient"`,
-		"vae: {checkpoint: a}":                             "family is missing",
-		"hidden: 3":                                        `unknown key "hidden"`,
-	} {
-		b, err := configs.Parse("model.yaml", []byte("{family: dit, checkpoint: a.pt, "+text+"}"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "model.yaml:1") != strings.Count(err.Error(), "\n")+1 {
-			t.Errorf("%s: got %v, want %s", text, err, want)
-		}
-	}
-	named, explicit := newDiT(), newDiT()
+// TestDiTModel: a published size stands for the flags that describe it.
+func TestDiTModel(t *testing.T) {
+	named, explicit := NewDiT(), NewDiT()
 	named.Model = "DiT-B/4"
 	explicit.Depth, explicit.HiddenSize, explicit.NumHeads, explicit.PatchSize = 12, 768, 12, 4
 	if err := errors.Join(named.Validate(), explicit.Validate()); err != nil {
@@ -270,73 +244,6 @@ func TestDiTNull(t *testing.T) {
 	}
 	if _, err := g.Pixels(context.Background(), x); err == nil || !strings.Contains(err.Error(), "the flags name no vae") {
 		t.Errorf("images without an autoencoder: %v", err)
-	}
-}
-
-// ditWithVAE decodes the flags of the embedded DiT with a vae.
-func ditWithVAE(t *testing.T, vae string) *DiT {
-	t.Helper()
-	b, err := configs.Parse("model.yaml", []byte("{family: dit, checkpoint: a.pt, input_size: 16, patch_size: 2, hidden_size: 128, depth: 6, num_heads: 4, num_classes: 10, vae_scaling_factor: 1.049873, vae: "+vae+"}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := Decode(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Flags.(*DiT)
-}
-
-func TestDiTDecodes(t *testing.T) {
-	find := func(b configs.Block) (string, error) {
-		path, _ := b.Text()
-		return "pretrained/sd/" + path, nil
-	}
-	x := noise(t, 3, 4, 16, 16)
-	var images []Images
-	for _, c := range []struct {
-		vae string
-		opt Options
-	}{
-		{"pretrained/sd/vae", Options{}},
-		{"vae", Options{Find: find, Taps: []sampling.Tap{{Layer: "blocks.0.attn"}}}},
-		{"{family: vae, checkpoint: vae}", Options{Find: find}},
-	} {
-		m, err := ditWithVAE(t, c.vae).Open(fashionDiTCheckpoint, c.opt)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g := m.(LatentGenerator)
-		im, err := g.Pixels(context.Background(), x)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p := g.Process(); p.ClipDenoised || p.Predicts != sampling.Epsilon {
-			t.Errorf("process %+v: latents are not clipped", p)
-		}
-		images = append(images, im)
-		m.Close()
-	}
-	if im := images[0]; im.N != 3 || im.Height != 32 || im.Width != 32 || len(im.Pixels) != 3*32*32*3 {
-		t.Errorf("%d images of %d×%d", im.N, im.Height, im.Width)
-	}
-	for _, im := range images[1:] {
-		if !slices.Equal(im.Pixels, images[0].Pixels) {
-			t.Error("the ways to name the autoencoder give other images")
-		}
-	}
-	for vae, want := range map[string]string{
-		"{family: iddpm, checkpoint: ../iddpm.pt, image_size: 32, num_channels: 64, num_res_blocks: 1, channel_mult: \"1,1,2\", learn_sigma: true}": "model.yaml:1: vae: family iddpm decodes no latents",
-		"nowhere": "config.json is missing",
-	} {
-		if _, err := ditWithVAE(t, vae).Open(fashionDiTCheckpoint, Options{Find: find}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %s", vae, err, want)
-		}
-	}
-	c := ditWithVAE(t, "pretrained/sd/vae")
-	c.InChannels = 3
-	if _, err := c.Open(fashionDiTCheckpoint, Options{}); err == nil || !strings.Contains(err.Error(), "the autoencoder's latents have 4 channels, in_channels is 3") {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -5,7 +5,9 @@ package models
 import (
 	"context"
 	"math"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,13 +19,13 @@ import (
 // pixels or with class labels on random weights of the true shapes: a checkpoint
 // of up to 2.7 GB, one call with a map.
 func TestFullSize(t *testing.T) {
-	adm, iddpm, dit := newADM(), newIDDPM(), newDiT()
+	adm, iddpm, dit := NewADM(), NewIDDPM(), NewDiT()
 	official["256x256_diffusion_uncond"].flags(adm)
 	iddpm.NumChannels, iddpm.NumResBlocks, iddpm.LearnSigma, iddpm.ClassCond = 192, 3, true, true
 	dit.Model = "DiT-XL/2"
 	for _, c := range []struct {
 		name      string
-		family    Sized
+		family    WithParameters
 		tap       sampling.Tap
 		positions int
 	}{
@@ -71,22 +73,17 @@ func TestFullSize(t *testing.T) {
 	}
 }
 
-// TestFullSizeInception holds the FID Inception of official size, on random
-// weights, to the same features in any batch.
-func TestFullSizeInception(t *testing.T) {
-	c := &Inception{InputSize: 299, Width: 2048}
-	shapes, err := c.Parameters(1008)
+// peak is the process's largest resident memory so far, where Linux tells.
+func peak(t *testing.T) string {
+	data, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		t.Fatal(err)
+		return "peak memory unknown"
 	}
-	path := filepath.Join(t.TempDir(), "inception.pt")
-	if err := randomweights.Write(path, shapes, 1); err != nil {
-		t.Fatal(err)
+	var lines []string
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "VmHWM") || strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssAnon") {
+			lines = append(lines, strings.Join(strings.Fields(line), " "))
+		}
 	}
-	n, err := c.Load(path, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.Close()
-	sameInAnyBatch(t, n, congruential(9, 64, 64))
+	return strings.Join(lines, ", ")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
@@ -25,35 +26,17 @@ type Flag struct {
 	Note  string `json:"note,omitempty"`
 }
 
-// A Guesser is a Family that recognizes its checkpoints. Guess is called on a
-// Family with defaults; ok is false when the keys are those of another.
-type Guesser interface {
-	Guess(sd checkpoint.StateDict) (g Guess, ok bool)
-}
-
-// GuessFamily asks every family whether a checkpoint is one of its own.
-func GuessFamily(sd checkpoint.StateDict) []Guess {
-	var found []Guess
-	for _, name := range Families.Names() {
-		family, ok := Families[name]().(Guesser)
-		if !ok {
-			continue
-		}
-		if g, ok := family.Guess(sd); ok {
-			g.Family = name
-			found = append(found, g)
-		}
-	}
-	return found
-}
-
 // maxMismatches is how many keys a guess names that do not fit.
 const maxMismatches = 5
 
-// mismatches builds the network that the guessed flags describe against the
-// checkpoint and lists the first keys that differ.
-func mismatches(sd checkpoint.StateDict, build func(*onnx.Module)) []string {
-	_, err := onnx.Build(sd, build)
+// Mismatches builds the network that the guessed flags describe against the
+// checkpoint and lists the first keys that differ. Flags that describe no network
+// are invalid; then nothing is built.
+func Mismatches(sd checkpoint.StateDict, invalid error, build func(*onnx.Module)) []string {
+	err := invalid
+	if err == nil {
+		_, err = onnx.Build(sd, build)
+	}
 	var e *onnx.MismatchError
 	switch {
 	case err == nil:
@@ -71,20 +54,39 @@ func mismatches(sd checkpoint.StateDict, build func(*onnx.Module)) []string {
 	for _, m := range e.Misshaped {
 		all = append(all, fmt.Sprintf("%s has shape %v, expected %v", m.Key, m.Have, m.Want))
 	}
-	return firstFew(all)
+	return FirstFew(all)
 }
 
-// firstFew are the first of the mismatches, and how many more there are.
-func firstFew(all []string) []string {
+// FirstFew are the first of the mismatches, and how many more there are.
+func FirstFew(all []string) []string {
 	if len(all) > maxMismatches {
 		all = append(all[:maxMismatches:maxMismatches], fmt.Sprintf("and %d more", len(all)-maxMismatches))
 	}
 	return all
 }
 
-func flag(name string, value any) Flag {
+// NewFlag is a flag with its value; a text is put in quotes.
+func NewFlag(name string, value any, note ...string) Flag {
 	if s, ok := value.(string); ok && s != "?" {
 		value = strconv.Quote(s)
 	}
-	return Flag{Name: name, Value: fmt.Sprint(value)}
+	return Flag{Name: name, Value: fmt.Sprint(value), Note: strings.Join(note, "; ")}
+}
+
+// differences are the flags that a checkpoint's shapes speak against, for hints.
+type differences []string
+
+// add compares the value of a flag with the one that the shapes suggest.
+func (d *differences) add(flag string, have, want any) {
+	if fmt.Sprint(have) != fmt.Sprint(want) {
+		*d = append(*d, fmt.Sprintf("%s: %v (not %v)", flag, want, have))
+	}
+}
+
+// hint is what the differences suggest.
+func (d differences) hint() string {
+	if len(d) == 0 {
+		return "its shapes agree with the flags, its keys do not: is it a file of another family?"
+	}
+	return "its shapes suggest " + strings.Join(d, ", ")
 }

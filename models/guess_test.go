@@ -8,31 +8,21 @@ import (
 	"sagbench/models/checkpoint"
 )
 
-func TestGuessFamily(t *testing.T) {
-	for path, want := range map[string]string{
-		"pretrained/adm-uncond.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? num_heads=? use_scale_shift_norm=true resblock_updown=true use_new_attention_order=?`,
-		"pretrained/adm-cond.pt":   `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=true num_classes=10 attention_resolutions=? num_heads=? use_scale_shift_norm=true resblock_updown=true use_new_attention_order=?`,
-		"pretrained/iddpm.pt": `adm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? num_heads=? use_scale_shift_norm=true resblock_updown=false use_new_attention_order=? ` +
-			`iddpm image_size=? num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions=? num_heads=? use_scale_shift_norm=true`,
-		"pretrained/inception.pt": "inception width=256",
-	} {
-		f, err := checkpoint.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := spell(GuessFamily(f.Tensors)); got != want {
-			t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
-		}
-		f.Close()
-	}
-}
-
-func spell(gs []Guess) string {
+// guessed is what the families of this package say of a checkpoint, by name with
+// the flags and what does not fit them.
+func guessed(sd checkpoint.StateDict) string {
 	var s []string
-	for _, g := range gs {
-		s = append(s, g.Family)
-		for _, f := range g.Flags {
-			s = append(s, f.Name+"="+f.Value)
+	for _, f := range []struct {
+		name string
+		Guesser
+	}{{"adm", NewADM()}, {"classifier", NewClassifier()}, {"dit", NewDiT()}, {"iddpm", NewIDDPM()}} {
+		g, ok := f.Guess(sd)
+		if !ok {
+			continue
+		}
+		s = append(s, f.name)
+		for _, flag := range g.Flags {
+			s = append(s, flag.Name+"="+flag.Value)
 		}
 		s = append(s, g.Mismatches...)
 	}
@@ -66,7 +56,7 @@ var official = map[string]struct {
 // their flags back from their shapes.
 func TestOfficialSizes(t *testing.T) {
 	for name, o := range official {
-		c := newADM()
+		c := NewADM()
 		o.flags(c)
 		u, err := c.network()
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 	"sagbench/sampling"
 )
 
@@ -20,12 +21,10 @@ type IDDPM struct {
 	TrainingFlags           `yaml:",inline"`
 }
 
-func newIDDPM() *IDDPM {
+// NewIDDPM is IDDPM with its authors' defaults (script_util.py).
+func NewIDDPM() *IDDPM {
 	c := &IDDPM{
-		UNetFlags: UNetFlags{
-			ImageSize: 64, NumChannels: 128, NumResBlocks: 2, NumClasses: 1000, AttentionResolutions: "16,8",
-			NumHeads: 4, NumHeadsUpsample: -1, UseScaleShiftNorm: true,
-		},
+		UNetFlags:      NewADM().UNetFlags,
 		ScheduleConfig: sampling.DefaultSchedule(),
 		TrainingFlags:  TrainingFlags{RescaleLearnedSigmas: true},
 	}
@@ -57,7 +56,7 @@ func (c *IDDPM) Parameters() (map[string][]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("models: iddpm: %w", err)
 	}
-	return u.parameters()
+	return onnx.Parameters(untapped(u.build))
 }
 
 // network is the U-Net that the flags describe.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -11,15 +12,15 @@ import (
 	"sagbench/configs"
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 const fashionIDDPMCheckpoint = "pretrained/iddpm.pt"
 
 // fashionIDDPM are the flags of the embedded IDDPM.
 func fashionIDDPM() *IDDPM {
-	c := newIDDPM()
+	c := NewIDDPM()
 	c.ImageSize, c.NumChannels, c.NumResBlocks, c.ChannelMult, c.LearnSigma = 32, 64, 1, "1,1,2", true
 	c.DiffusionSteps, c.NoiseSchedule, c.RescaleTimesteps = 4000, "cosine", false
 	return c
@@ -42,7 +43,7 @@ func TestIDDPMBatchInvariance(t *testing.T) {
 // TestIDDPMDefaults holds the defaults against improved-diffusion's, which
 // differ from ADM's in what a checkpoint cannot tell.
 func TestIDDPMDefaults(t *testing.T) {
-	got, err := configs.Canonical(newIDDPM())
+	got, err := configs.Canonical(NewIDDPM())
 	want := `{"attention_resolutions":"16,8","channel_mult":"","class_cond":false,"diffusion_steps":1000,"dropout":0,"image_size":64,"learn_sigma":false,` +
 		`"noise_schedule":"linear","num_channels":128,"num_classes":1000,"num_heads":4,"num_heads_upsample":-1,"num_res_blocks":2,"predict_xstart":false,` +
 		`"rescale_learned_sigmas":true,"rescale_timesteps":true,"sigma_small":false,"timestep_respacing":"","use_checkpoint":false,"use_kl":false,"use_scale_shift_norm":true}`
@@ -60,14 +61,14 @@ func TestIDDPMSizes(t *testing.T) {
 		"iddpm-lsun256.yaml":    {"lsun_uncond_100M_1200K_bs128.pt 113676678 256", "lsun_uncond_100M_2400K_bs64.pt 113676678 256"},
 	} {
 		var got []string
-		for _, c := range modelsOf(t, "../configs/"+file) {
-			flags := c.Flags.(*IDDPM)
+		checkpoints, all := modelsOf(t, "../configs/"+file, NewIDDPM)
+		for i, flags := range all {
 			u, err := flags.network()
 			if err != nil {
 				t.Fatalf("%s: %v", file, err)
 			}
 			sd := shapesOf(t, flags)
-			name := strings.TrimPrefix(c.Checkpoint, "${MODELS}/")
+			name := strings.TrimPrefix(checkpoints[i], "${MODELS}/")
 			if line := fmt.Sprint(name, " ", parameters(sd), " ", u.size); !slices.Contains(got, line) {
 				got = append(got, line)
 			}
@@ -75,7 +76,7 @@ func TestIDDPMSizes(t *testing.T) {
 			if !ok || sizes(g, u.size) != sizes(u, u.size) {
 				t.Errorf("%s: guessed %s, want %s", name, sizes(g, u.size), sizes(u, u.size))
 			}
-			if guess, ok := newIDDPM().Guess(sd); !ok || len(guess.Mismatches) > 0 {
+			if guess, ok := NewIDDPM().Guess(sd); !ok || len(guess.Mismatches) > 0 {
 				t.Errorf("%s is not recognized: %v", name, guess.Mismatches)
 			}
 		}
@@ -85,8 +86,9 @@ func TestIDDPMSizes(t *testing.T) {
 	}
 }
 
-// modelsOf are the model blocks of the rows of an experiment file.
-func modelsOf(t *testing.T, path string) []Spec {
+// modelsOf are the checkpoints and flags of the rows of an experiment file, as it
+// has them.
+func modelsOf[F Family](t *testing.T, path string, defaults func() F) (checkpoints []string, all []F) {
 	t.Helper()
 	doc, err := configs.Load(path)
 	if err != nil {
@@ -96,20 +98,27 @@ func modelsOf(t *testing.T, path string) []Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var specs []Spec
 	for _, r := range rows {
 		b, _ := r.Block.At("model")
-		s, err := Decode(b)
-		if err != nil {
+		at, _ := b.At("checkpoint")
+		path, _ := at.Text()
+		f := defaults()
+		if err := b.Without("family", "checkpoint").With(configs.Hooks{
+			reflect.TypeFor[sampling.Ref](): func(b configs.Block, v reflect.Value) error {
+				path, _ := b.Text()
+				v.Set(reflect.ValueOf(sampling.Ref{Checkpoint: sampling.File{Written: path}}))
+				return nil
+			},
+		}).Decode(f); err != nil {
 			t.Fatal(err)
 		}
-		specs = append(specs, s)
+		checkpoints, all = append(checkpoints, path), append(all, f)
 	}
-	return specs
+	return checkpoints, all
 }
 
 // shapesOf is a state dict of the shapes that a family's flags want, without data.
-func shapesOf(t *testing.T, f Sized) checkpoint.StateDict {
+func shapesOf(t *testing.T, f WithParameters) checkpoint.StateDict {
 	t.Helper()
 	shapes, err := f.Parameters()
 	if err != nil {
@@ -189,7 +198,7 @@ func TestIDDPMFlags(t *testing.T) {
 // with num_heads heads in the legacy order, they are one network.
 func TestIDDPMIsADM(t *testing.T) {
 	tap := Options{Taps: []sampling.Tap{{Layer: "middle_block.1"}}}
-	c := newADM()
+	c := NewADM()
 	c.UNetFlags = fashionIDDPM().UNetFlags
 	m, err := c.Open(fashionIDDPMCheckpoint, tap)
 	if err != nil {
@@ -214,7 +223,7 @@ func TestIDDPMIsADM(t *testing.T) {
 
 // TestFixedVariance builds an L_simple network, which learns no variance.
 func TestFixedVariance(t *testing.T) {
-	c := newIDDPM()
+	c := NewIDDPM()
 	c.ImageSize, c.NumChannels, c.NumResBlocks, c.ChannelMult, c.SigmaSmall, c.PredictXStart = 16, 32, 1, "1,1", true, true
 	if got := shapesOf(t, c)["out.2.weight"].Shape; !slices.Equal(got, []int{3, 32, 3, 3}) {
 		t.Errorf("out.2.weight %v, want 3 channels out", got)

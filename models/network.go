@@ -2,14 +2,67 @@ package models
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
+
+// A graph is one network in one session, with what it was read from.
+type graph struct {
+	*ort.Session
+	file *checkpoint.File
+}
+
+// Build is onnx.Build for a network that can tell beside what the checkpoint
+// lacks what else is wrong with it, such as a tap of a layer that it has not.
+func Build(sd checkpoint.StateDict, network func(*onnx.Module) error) (*onnx.Model, error) {
+	var fault error
+	m, err := onnx.Build(sd, func(m *onnx.Module) { fault = network(m) })
+	if err == nil {
+		err = fault
+	}
+	return m, err
+}
+
+// openGraph reads a checkpoint and prepares the network that build describes.
+// hint tells from the shapes which flags the checkpoint was trained with; it is
+// asked only when they do not fit.
+func openGraph(path string, opt Options, build func(*onnx.Module) error, hint func(checkpoint.StateDict) string) (*graph, error) {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openSession(f, opt, build, hint)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("models: %s: %w", path, err)
+	}
+	return &graph{s, f}, nil
+}
+
+func openSession(f *checkpoint.File, opt Options, build func(*onnx.Module) error, hint func(checkpoint.StateDict) string) (*ort.Session, error) {
+	m, err := Build(f.Tensors, build)
+	var mismatch *onnx.MismatchError
+	if errors.As(err, &mismatch) && hint != nil {
+		mismatch.Hint = hint(f.Tensors)
+	}
+	if err != nil {
+		return nil, err
+	}
+	opt.Content = f.SHA256
+	return ort.Open(m, opt.Options)
+}
+
+func (g *graph) Close() {
+	g.Session.Close()
+	g.file.Close()
+}
 
 // A network is a prepared denoiser of images with at most a class label: x, t
 // and y go in, ε, the learned variance and the tapped map come out.
@@ -20,32 +73,30 @@ type network struct {
 	perturbations []sampling.Perturbation
 }
 
-// openTapped prepares the network that build describes, with the taps of opt.
-func openTapped(path string, opt Options, build func(*onnx.Module, *taps) error, hint func(checkpoint.StateDict) string) (*graph, error) {
-	if err := validTaps(opt.Taps); err != nil {
-		return nil, fmt.Errorf("models: %w", err)
+// openNetwork prepares the denoiser that build describes, with the taps and
+// perturbations of opt. labels are the rows of its label table.
+func openNetwork(path string, opt Options, labels int, build func(*onnx.Module, *Taps) error, hint func(checkpoint.StateDict) string) (network, error) {
+	if err := CheckTaps(opt.Taps); err != nil {
+		return network{}, fmt.Errorf("models: %w", err)
 	}
-	var tapErr error
-	g, err := openGraph(path, opt, func(m *onnx.Module) { tapErr = build(m, newTaps(opt.Taps, opt.Perturbations...)) }, hint)
-	if err != nil {
-		return nil, err
-	}
-	if tapErr != nil {
-		g.Close()
-		return nil, fmt.Errorf("models: %s: %w", path, tapErr)
-	}
-	return g, nil
+	g, err := openGraph(path, opt, func(m *onnx.Module) error { return build(m, NewTaps(opt)) }, hint)
+	return network{g, labels, len(opt.Taps) > 0, opt.Perturbations}, err
+}
+
+// untapped is a network as it is, without taps and perturbations.
+func untapped(build func(*onnx.Module, *Taps) error) func(*onnx.Module) {
+	return func(m *onnx.Module) { build(m, NewTaps(Options{})) }
 }
 
 // Forward implements Model: x [N,C,H,W], t [N] (int64 or float32), y [N] →
 // model [N,C or 2C,H,W], attention, attention_1, … [N,HW].
 func (n *network) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
-	return n.Run(ctx, floatTimesteps(in))
+	return n.Run(ctx, FloatTimesteps(in))
 }
 
-// floatTimesteps gives the network its timesteps as float32, which the official
+// FloatTimesteps gives the network its timesteps as float32, which the official
 // code casts them to before it does anything else with them.
-func floatTimesteps(in map[string]ort.Array) map[string]ort.Array {
+func FloatTimesteps(in map[string]ort.Array) map[string]ort.Array {
 	ints, ok := in["t"].Data.([]int64)
 	if !ok {
 		return in
@@ -54,29 +105,30 @@ func floatTimesteps(in map[string]ort.Array) map[string]ort.Array {
 	for i, v := range ints {
 		t.Data[i] = float32(v)
 	}
-	out := map[string]ort.Array{}
-	for k, v := range in {
-		out[k] = v
-	}
+	out := maps.Clone(in)
 	out["t"] = ort.Floats(t)
 	return out
 }
 
-// Denoise implements sampling.Denoiser.
-func (n *network) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
-	images := x.Rows()
-	steps := tensor.New(images)
+// DenoiserInputs are x [N,…] and the timestep of all its images, as x and t [N].
+func DenoiserInputs(x tensor.Tensor, t sampling.Timestep) map[string]ort.Array {
+	steps := tensor.New(x.Rows())
 	for i := range steps.Data {
 		steps.Data[i] = float32(t.Value)
 	}
-	in := map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps)}
+	return map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps)}
+}
+
+// Denoise implements sampling.Denoiser.
+func (n *network) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
+	images, in := x.Rows(), DenoiserInputs(x, t)
 	if n.labels > 0 {
 		if err := checkLabels(c.Labels, images, n.labels); err != nil {
 			return sampling.Prediction{}, err
 		}
 		in["y"] = ort.Array{Shape: []int{images}, Data: c.Labels}
 	}
-	if err := perturbation(in, n.perturbations, c.Perturbed, images); err != nil {
+	if err := SwitchPerturbations(in, n.perturbations, c.Perturbed, images); err != nil {
 		return sampling.Prediction{}, err
 	}
 	out, err := n.Run(ctx, in)
@@ -86,7 +138,7 @@ func (n *network) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Times
 	var p sampling.Prediction
 	p.Eps, p.Var = splitVariance(out["model"].Tensor(), x.Shape[1])
 	if n.tapped {
-		p.Attn = out[tapName(0)].Tensor()
+		p.Attn = out[TapName(0)].Tensor()
 	}
 	return p, nil
 }
@@ -118,4 +170,29 @@ func splitVariance(out tensor.Tensor, channels int) (eps, v tensor.Tensor) {
 		copy(v.Row(i), row[half:])
 	}
 	return eps, v
+}
+
+// ImagesIn are the images [N,H,W,3] uint8 among the inputs of a network.
+func ImagesIn(in map[string]ort.Array) (Images, error) {
+	a := in["images"]
+	pixels, ok := a.Data.([]uint8)
+	if !ok || len(a.Shape) != 4 || a.Shape[3] != 3 {
+		return Images{}, fmt.Errorf("models: images %v hold %T: expected uint8 [N,H,W,3]", a.Shape, a.Data)
+	}
+	return Images{N: a.Shape[0], Height: a.Shape[1], Width: a.Shape[2], Pixels: pixels}, nil
+}
+
+// ImagesOf maps x [N,3,H,W] to levels, clamps them to [0,255] and truncates.
+func ImagesOf(x tensor.Tensor, level func(float32) float32) Images {
+	n, h, w := x.Shape[0], x.Shape[2], x.Shape[3]
+	im := Images{N: n, Height: h, Width: w, Pixels: make([]uint8, n*h*w*3)}
+	sampling.EachImage(n, func(i int) {
+		row, out := x.Row(i), im.Pixels[i*h*w*3:]
+		for c := range 3 {
+			for p, v := range row[c*h*w : (c+1)*h*w] {
+				out[3*p+c] = uint8(min(max(level(v), 0), 255))
+			}
+		}
+	})
+	return im
 }

@@ -3,15 +3,19 @@ package models
 import (
 	"context"
 	"math"
+	"path/filepath"
 	"slices"
 	"testing"
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
+
+// size is the height and width of an image.
+type size struct{ height, width int }
 
 // naiveBlur is SEG-SDXL's gaussian_blur_2d of an image of H×W values, in two
 // dimensions at once: the kernel is 6σ wide, odd, and no wider than the image;
@@ -157,14 +161,14 @@ func TestPerturbedAttention(t *testing.T) {
 			in[name] = ort.Floats(qkv[i])
 		}
 		asked := append([]sampling.Perturbation{{}}, perturbations...)
-		if err := perturbation(in, perturbations, asked, n); err != nil {
+		if err := SwitchPerturbations(in, perturbations, asked, n); err != nil {
 			t.Fatal(err)
 		}
 		out := runGraph(t, nil, in, func(m *onnx.Module) {
-			taps := newTaps(nil, perturbations...)
+			taps := NewTaps(Options{Perturbations: perturbations})
 			input := func(name string) onnx.Value { return m.Input(name, checkpoint.F32, onnx.Batch, positions, width) }
-			m.Output("out", taps.attention(m.In("layer"), input("q"), input("k"), input("v"), heads, s))
-			if err := taps.output(m); err != nil {
+			m.Output("out", taps.Attention(m.In("layer"), input("q"), input("k"), input("v"), heads, s.height, s.width))
+			if err := taps.Output(m); err != nil {
 				t.Fatal(err)
 			}
 		})["out"].Tensor()
@@ -202,13 +206,13 @@ func TestPerturbedAttentionBlock(t *testing.T) {
 	x := noise(t, len(asked), width, s.height, s.width)
 	for _, order := range []qkvOrder{legacyOrder, newOrder} {
 		in := map[string]ort.Array{"x": ort.Floats(x)}
-		if err := perturbation(in, perturbations, asked, len(asked)); err != nil {
+		if err := SwitchPerturbations(in, perturbations, asked, len(asked)); err != nil {
 			t.Fatal(err)
 		}
 		got := runGraph(t, sd, in, func(m *onnx.Module) {
-			taps := newTaps(nil, perturbations...)
+			taps := NewTaps(Options{Perturbations: perturbations})
 			m.Output("out", attentionBlock(m.In("a"), m.Input("x", checkpoint.F32, onnx.Batch, width, s.height, s.width), heads, order, taps))
-			if err := taps.output(m); err != nil {
+			if err := taps.Output(m); err != nil {
 				t.Fatal(err)
 			}
 		})["out"].Tensor()
@@ -267,4 +271,68 @@ func normalised(x []float64, gain, shift []float32, positions int) []float64 {
 		}
 	}
 	return out
+}
+
+// A DiT whose block is skipped predicts what one does whose gates of that block
+// are zero.
+func TestSkippedBlockGates(t *testing.T) {
+	f, err := checkpoint.Open(fashionDiTCheckpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sd := checkpoint.StateDict{}
+	for key, v := range f.Tensors {
+		data, err := v.Float32()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = slices.Clone(data)
+		if key == "blocks.2.adaLN_modulation.1.weight" || key == "blocks.2.adaLN_modulation.1.bias" {
+			chunk := len(data) / 6
+			clear(data[2*chunk : 3*chunk])
+			clear(data[5*chunk:])
+		}
+		sd[key] = checkpoint.FromFloat32(data, v.Shape...)
+	}
+	path := filepath.Join(t.TempDir(), "gated.safetensors")
+	if err := checkpoint.WriteSafetensors(path, sd, nil); err != nil {
+		t.Fatal(err)
+	}
+	gated, err := fashionDiT().Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gated.Close()
+	p := sampling.Perturb(sampling.SkippedBlock, 0, []string{"blocks.2"})
+	skipped := openDiT(t, Options{Perturbations: []sampling.Perturbation{p}})
+	x := noise(t, 2, 4, 16, 16)
+	c := sampling.Cond{Labels: []int64{0, 1}}
+	want, err := gated.(Generator).Denoise(context.Background(), x, sampling.Timestep{Value: 300}, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := skipped.Denoise(context.Background(), x, sampling.Timestep{Value: 300}, c.Under(p, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantNear(t, "ε", got.Eps.Data, float64s(want.Eps.Data), 1e-6)
+}
+
+// The layers that the official code of PAG perturbs are there in ADM 256×256.
+func TestOfficialPAGLayers(t *testing.T) {
+	c := NewADM()
+	c.ImageSize, c.NumChannels, c.NumHeadChannels, c.NumResBlocks, c.AttentionResolutions = 256, 256, 64, 2, "32,16,8"
+	c.LearnSigma, c.ResblockUpdown = true, true
+	u, err := c.network()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := sampling.Perturb(sampling.IdentityAttention, 0, []string{"input_blocks.14.1", "input_blocks.16.1", "input_blocks.17.1", "middle_block.1"})
+	var missing error
+	if _, err := onnx.Parameters(func(m *onnx.Module) {
+		missing = u.build(m, NewTaps(Options{Perturbations: []sampling.Perturbation{p}}))
+	}); err != nil || missing != nil {
+		t.Error(err, missing)
+	}
 }

@@ -1,13 +1,16 @@
 package models
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
+	"sagbench/sampling/tensor"
 )
 
 // UNetFlags are the flags that guided-diffusion's U-Net and its ancestor in
@@ -25,6 +28,9 @@ type UNetFlags struct {
 	NumHeadsUpsample     int    `yaml:"num_heads_upsample" doc:"heads in the decoder; -1 = num_heads"`
 	UseScaleShiftNorm    bool   `yaml:"use_scale_shift_norm" doc:"the embedding scales and shifts the norm"`
 }
+
+// ImageSide implements WithImageSide.
+func (f *UNetFlags) ImageSide() int { return f.ImageSize }
 
 // A unet is a U-Net over RGB pixels by its sizes: guided_diffusion/unet.py
 // UNetModel; improved_diffusion/unet.py UNetModel is its case without updown.
@@ -149,13 +155,9 @@ func (f *UNetFlags) classes() int {
 
 // sizesOf lists image sizes in descending order: "512, 256 and 64".
 func sizesOf(mults map[int]string) string {
-	var sizes []int
-	for s := range mults {
-		sizes = append(sizes, s)
-	}
-	slices.Sort(sizes)
+	sizes := slices.Sorted(maps.Keys(mults))
 	slices.Reverse(sizes)
-	text := strings.Trim(strings.ReplaceAll(fmt.Sprint(sizes), " ", ", "), "[]")
+	text := joined(sizes, ", ")
 	if i := strings.LastIndex(text, ", "); i >= 0 {
 		text = text[:i] + " and" + text[i+1:]
 	}
@@ -164,7 +166,7 @@ func sizesOf(mults map[int]string) string {
 
 // build is UNetModel.forward: x [N,3,S,S], t [N] and, if conditional, y [N] →
 // model [N,3 or 6,S,S].
-func (u *unet) build(m *onnx.Module, t *taps) error {
+func (u *unet) build(m *onnx.Module, t *Taps) error {
 	x := m.Input("x", checkpoint.F32, onnx.Batch, 3, u.size, u.size)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
 	emb := timeEmbed(m.In("time_embed"), steps, u.base)
@@ -177,12 +179,7 @@ func (u *unet) build(m *onnx.Module, t *taps) error {
 	h = u.decode(m, h, skips, emb, t)
 	h = m.SiLU(m.In("out.0").GroupNorm(h, groups))
 	m.Output("model", m.In("out.2").Conv2D(h, u.out, 3, 1, 1))
-	return t.output(m)
-}
-
-// parameters lists the network's parameters by key with their shapes.
-func (u *unet) parameters() (map[string][]int, error) {
-	return onnx.Parameters(func(m *onnx.Module) { u.build(m, newTaps(nil)) })
+	return t.Output(m)
 }
 
 // timeEmbed is UNetModel.time_embed: t [N] → [N,4·width].
@@ -193,7 +190,7 @@ func timeEmbed(m *onnx.Module, t onnx.Value, width int) onnx.Value {
 
 // encode is input_blocks: x [N,3,S,S] → the last block's output and those of
 // all blocks.
-func (u *unet) encode(m *onnx.Module, x, emb onnx.Value, t *taps) (h onnx.Value, skips []onnx.Value) {
+func (u *unet) encode(m *onnx.Module, x, emb onnx.Value, t *Taps) (h onnx.Value, skips []onnx.Value) {
 	h = m.In("input_blocks.0.0").Conv2D(x, u.widths[0], 3, 1, 1)
 	skips, block := []onnx.Value{h}, 1
 	for level, ch := range u.widths {
@@ -219,7 +216,7 @@ func (u *unet) encode(m *onnx.Module, x, emb onnx.Value, t *taps) (h onnx.Value,
 }
 
 // middle is middle_block, at the lowest resolution.
-func (u *unet) middle(m *onnx.Module, h, emb onnx.Value, t *taps) onnx.Value {
+func (u *unet) middle(m *onnx.Module, h, emb onnx.Value, t *Taps) onnx.Value {
 	ch := h.Dim(1)
 	h = resBlock(m.In("0"), h, emb, ch, u.scaleShift, same)
 	h = attentionBlock(m.In("1"), h, u.heads(ch, false), u.order, t)
@@ -227,7 +224,7 @@ func (u *unet) middle(m *onnx.Module, h, emb onnx.Value, t *taps) onnx.Value {
 }
 
 // decode is output_blocks: each takes the last skip that is left.
-func (u *unet) decode(m *onnx.Module, h onnx.Value, skips []onnx.Value, emb onnx.Value, t *taps) onnx.Value {
+func (u *unet) decode(m *onnx.Module, h onnx.Value, skips []onnx.Value, emb onnx.Value, t *Taps) onnx.Value {
 	block := 0
 	for level, ch := range slices.Backward(u.widths) {
 		for i := range u.blocks + 1 {
@@ -250,4 +247,163 @@ func (u *unet) decode(m *onnx.Module, h onnx.Value, skips []onnx.Value, emb onnx
 		}
 	}
 	return h
+}
+
+// A pixelUNet is a prepared U-Net over RGB pixels, ADM's or IDDPM's.
+type pixelUNet struct {
+	network
+	process Process
+	size    int // height and width
+}
+
+var _ Generator = (*pixelUNet)(nil)
+
+// open prepares the U-Net with the weights at path.
+func (u *unet) open(path string, opt Options, p Process, hint func(checkpoint.StateDict) string) (Model, error) {
+	n, err := openNetwork(path, opt, u.classes, u.build, hint)
+	if err != nil {
+		return nil, err
+	}
+	return &pixelUNet{n, p, u.size}, nil
+}
+
+// Process implements Generator.
+func (u *pixelUNet) Process() Process { return u.process }
+
+// SampleShape implements Generator.
+func (u *pixelUNet) SampleShape() []int { return []int{3, u.size, u.size} }
+
+// Classes implements Generator.
+func (u *pixelUNet) Classes() int { return u.labels }
+
+// Pixels implements Generator: (x+1)·127.5 clamped to [0,255] and truncated, as
+// guided-diffusion's and improved-diffusion's image_sample.py do.
+func (u *pixelUNet) Pixels(_ context.Context, x tensor.Tensor) (Images, error) {
+	return ImagesOf(x, func(v float32) float32 { return float32(v+1) * 127.5 }), nil
+}
+
+// hint compares the network that was asked for with what the shapes of a
+// checkpoint suggest, and names the flags that differ.
+func (u *unet) hint(sd checkpoint.StateDict) string {
+	g, ok := guessUNet(sd)
+	if !ok {
+		return "its keys are not those of a guided-diffusion or improved-diffusion U-Net (no time_embed.0.weight or input_blocks.0.0.weight)"
+	}
+	return u.differences(g).hint()
+}
+
+// differences are the flags in which u is not the network g.
+func (u *unet) differences(g *unet) (d differences) {
+	d.add("num_channels", u.base, g.base)
+	d.add("num_res_blocks", u.blocks, g.blocks)
+	d.add("channel_mult", strconv.Quote(u.channelMult()), strconv.Quote(g.channelMult()))
+	d.add("learn_sigma", u.out == 6, g.out == 6)
+	d.add("class_cond", u.classes > 0, g.classes > 0)
+	if u.classes > 0 && g.classes > 0 {
+		d.add("num_classes", u.classes, g.classes)
+	}
+	d.add("use_scale_shift_norm", u.scaleShift, g.scaleShift)
+	d.add("resblock_updown", u.updown, g.updown)
+	d.add("attention_resolutions", strconv.Quote(resolutions(u.attention, len(g.widths), u.size)), strconv.Quote(resolutions(g.attention, len(g.widths), u.size)))
+	return d
+}
+
+// guessUNet reads the sizes of a U-Net off a checkpoint's shapes; ok is false
+// when the keys are not those of one. What leaves no trace in the shapes (the
+// size of the image, heads, the order of q, k, v) is set so that the network can
+// be built.
+func guessUNet(sd checkpoint.StateDict) (u *unet, ok bool) {
+	embed, first, out := sd["time_embed.0.weight"].Shape, sd["input_blocks.0.0.weight"].Shape, sd["out.2.weight"].Shape
+	if len(embed) != 2 || len(first) != 4 || len(out) != 4 {
+		return nil, false
+	}
+	u = startUNet(sd)
+	if out[0] == 2*first[1] {
+		u.out = 6
+	}
+	if label := sd["label_emb.weight"].Shape; len(label) == 2 {
+		u.classes = label[0]
+	}
+	for level := range u.countDecoder(sd) {
+		block := fmt.Sprintf("input_blocks.%d", 1+level*(u.blocks+1))
+		u.widths = append(u.widths, sd.Dim(block+".0.in_layers.2.weight", 0))
+		if sd.Dim(block+".1.qkv.weight", 0) > 0 {
+			u.attention = append(u.attention, 1<<level)
+		}
+	}
+	return u, true
+}
+
+// startUNet is what the shapes tell of any U-Net with such blocks.
+func startUNet(sd checkpoint.StateDict) *unet {
+	return &unet{
+		size: 512, base: sd.Dim("time_embed.0.weight", 1), out: 3, heads: func(int, bool) int { return 1 },
+		scaleShift: sd.Dim("input_blocks.1.0.emb_layers.1.weight", 0) == 2*sd.Dim("input_blocks.1.0.out_layers.3.weight", 0),
+	}
+}
+
+// countDecoder counts the blocks of the decoder: every level has one more than
+// num_res_blocks, and all but the last level end in an upsampling layer.
+func (u *unet) countDecoder(sd checkpoint.StateDict) (levels int) {
+	blocks := 0
+	levels = 1
+	for ; sd.Has("output_blocks.%d.0.in_layers.2.weight", blocks); blocks++ {
+		for _, i := range []int{1, 2} {
+			conv := sd.Has("output_blocks.%d.%d.conv.weight", blocks, i)
+			res := sd.Has("output_blocks.%d.%d.in_layers.2.weight", blocks, i)
+			if conv || res {
+				u.updown = res
+				levels++
+			}
+		}
+	}
+	u.blocks = max(blocks/levels-1, 0)
+	return levels
+}
+
+// guess is the U-Net of a checkpoint as flags of a family whose authors choose
+// channel_mult by image size so.
+func (u *unet) guess(sd checkpoint.StateDict, mults map[int]string, evidence string) Guess {
+	size := NewFlag("image_size", "?", "not in the shapes")
+	attention := NewFlag("attention_resolutions", "?", "image_size divided by "+joined(u.attention, ", "))
+	for s, mult := range mults {
+		if mult == u.channelMult() {
+			u.size = s
+			size = NewFlag("image_size", s, "whose default channel_mult this is")
+			attention = NewFlag("attention_resolutions", resolutions(u.attention, len(u.widths), s))
+		}
+	}
+	flags := []Flag{size, NewFlag("num_channels", u.base), NewFlag("num_res_blocks", u.blocks),
+		NewFlag("channel_mult", u.channelMult()), NewFlag("learn_sigma", u.out == 6), NewFlag("class_cond", u.classes > 0)}
+	if u.classes > 0 {
+		flags = append(flags, NewFlag("num_classes", u.classes))
+	}
+	flags = append(flags, attention, NewFlag("num_heads", "?", "not in the shapes; nor is the noise schedule"), NewFlag("use_scale_shift_norm", u.scaleShift))
+	return Guess{Evidence: evidence, Flags: flags, Mismatches: Mismatches(sd, u.check(), untapped(u.build))}
+}
+
+// channelMult spells the widths as the flag does.
+func (u *unet) channelMult() string {
+	var factors []float64
+	for _, w := range u.widths {
+		factors = append(factors, float64(w)/float64(max(u.base, 1)))
+	}
+	return joined(factors, ",")
+}
+
+// resolutions spells the downsampling factors that a network of so many levels
+// reaches, as the flag attention_resolutions does.
+func resolutions(factors []int, levels, imageSize int) string {
+	var sizes []int
+	for level := range levels {
+		if slices.Contains(factors, 1<<level) {
+			sizes = append(sizes, imageSize>>level)
+		}
+	}
+	return joined(sizes, ",")
+}
+
+// joined are numbers in one line with a separator between them.
+func joined[T int | float64](xs []T, separator string) string {
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(xs)), separator), "[]")
 }

@@ -10,7 +10,7 @@ import (
 
 // An addedToken is a token as the JSON files describe it, a text or an object
 // with flags. As in the tokenizers library, one that is a plain text is matched
-// in the prompt as it is written, unless it is none of the special ones.
+// in the prompt as it is written; those of added_tokens.json are not.
 type addedToken struct {
 	Content    string `json:"content"`
 	ID         *int64 `json:"id"`
@@ -54,16 +54,8 @@ func (l *loader) specialFile(file string) specialFile {
 	return f
 }
 
-// or is a, or b where a is not given.
-func or(a, b *addedToken) *addedToken {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
 // special finds the begin, end, unknown and padding tokens and everything that
-// is matched whole. special_tokens_map.json goes before tokenizer_config.json.
+// is matched whole. special_tokens_map.json overrides tokenizer_config.json.
 func (l *loader) special(t *Tokenizer, fast *fastFile) {
 	config, m := l.specialFile(configJSON), l.specialFile(specialJSON)
 	l.checkConfig(config)
@@ -75,10 +67,10 @@ func (l *loader) special(t *Tokenizer, fast *fastFile) {
 		token *addedToken
 		id    *int64
 	}{
-		{or(or(m.BOS, config.BOS), begin), &t.bos},
-		{or(or(m.EOS, config.EOS), end), &t.eos},
-		{or(or(m.UNK, config.UNK), end), &t.unknown},
-		{or(or(m.Pad, config.Pad), end), &t.pad},
+		{cmp.Or(m.BOS, config.BOS, begin), &t.bos},
+		{cmp.Or(m.EOS, config.EOS, end), &t.eos},
+		{cmp.Or(m.UNK, config.UNK, end), &t.unknown},
+		{cmp.Or(m.Pad, config.Pad, end), &t.pad},
 	}
 	a := addition{l: l, t: t, tokens: map[string]addedToken{}}
 	for _, r := range roles { // of several mentions of one text the last counts
@@ -106,7 +98,7 @@ func (l *loader) special(t *Tokenizer, fast *fastFile) {
 	}
 }
 
-// checkConfig refuses what would give other ids than we compute.
+// checkConfig refuses settings that would lead to other ids than ours.
 func (l *loader) checkConfig(c specialFile) {
 	if !slices.Contains([]string{"", "CLIPTokenizer", "CLIPTokenizerFast"}, c.Class) {
 		l.errorf(configJSON, "tokenizer_class %q is not supported; supported: CLIPTokenizer", c.Class)
@@ -127,7 +119,7 @@ type addition struct {
 	ids    map[string]int64
 }
 
-// set notes a token; where a file gives an id, it must be the vocabulary's.
+// set notes a token of a file; an id that the file has must be the vocabulary's.
 func (a *addition) set(file string, token addedToken, id *int64) {
 	if id != nil {
 		token.ID = id

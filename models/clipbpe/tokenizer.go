@@ -11,8 +11,13 @@
 package clipbpe
 
 import (
+	"container/heap"
 	"errors"
+	"regexp"
 	"strings"
+	"unicode"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // A Tokenizer turns prompts into ids. It may be used by several goroutines.
@@ -45,8 +50,8 @@ func (t *Tokenizer) Size() int {
 	return int(largest) + 1
 }
 
-// MaxLength is model_max_length of tokenizer_config.json, 0 where it does not
-// say or says that there is no limit.
+// MaxLength is the number of ids that a prompt may have, with begin and end:
+// model_max_length of tokenizer_config.json; 0 where there is none or no limit.
 func (t *Tokenizer) MaxLength() int { return t.maxLength }
 
 // EOS is the id of the token that ends a prompt.
@@ -128,4 +133,161 @@ func cut(text string, tokens []added) []part {
 		parts = append(parts, part{text: text[from:]})
 	}
 	return parts
+}
+
+// space matches what Unicode calls white space; regexp's \s knows ASCII only.
+var space = regexp.MustCompile(`[\t-\r \x{85}\p{Z}]+`)
+
+// normalize is the tokenizer's normalizer: NFC, runs of white space to one
+// space, lower case.
+func normalize(text string) string {
+	text = space.ReplaceAllString(norm.NFC.String(text), " ")
+	var b strings.Builder
+	for _, r := range text {
+		if r == 'İ' { // the one letter whose lower case is two characters
+			b.WriteString("i\u0307")
+			continue
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
+
+// words is the tokenizer's own pattern, bytePairs that of the byte-level step
+// after it (GPT-2's), which cuts the pieces of the first once more. After
+// normalize, a space is the only white space.
+var (
+	words     = regexp.MustCompile(`<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^ \p{L}\p{N}]+`)
+	byteWords = regexp.MustCompile(`'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}+|[^ \p{L}\p{N}]+`)
+)
+
+// split cuts normalized text into the pieces that are encoded one by one.
+func split(text string) []string {
+	var pieces []string
+	for _, w := range words.FindAllString(text, -1) {
+		pieces = append(pieces, byteWords.FindAllString(w, -1)...)
+	}
+	return pieces
+}
+
+// byteLetters are the UTF-8 bytes of a piece, each as a letter of the alphabet.
+func byteLetters(piece string) []string {
+	letters := make([]string, len(piece))
+	for i := range len(piece) {
+		letters[i] = alphabet[piece[i]]
+	}
+	return letters
+}
+
+// alphabet gives each byte a visible character: printable Latin-1 characters
+// stand for themselves, the other bytes follow from U+0100 on, in order.
+var alphabet = func() (letters [256]string) {
+	next := rune(256)
+	for b := range rune(256) {
+		if '!' <= b && b <= '~' || '¡' <= b && b <= '¬' || '®' <= b && b <= 'ÿ' {
+			letters[b] = string(b)
+			continue
+		}
+		letters[b] = string(next)
+		next++
+	}
+	return letters
+}()
+
+// endOfWord marks the last letter of a piece.
+const endOfWord = "</w>"
+
+// A pair is two neighbouring tokens, by id.
+type pair struct{ left, right int64 }
+
+// A merge is what a pair becomes, and how early training found it.
+type merge struct {
+	rank int
+	id   int64
+}
+
+// A symbol is a token of a piece under construction, in a linked list; dead
+// ones were merged into their left neighbour.
+type symbol struct {
+	id         int64
+	prev, next int // -1 at the ends
+	dead       bool
+}
+
+// A candidate is a merge of the symbol at a place with the next one that was
+// possible when it was noted.
+type candidate struct {
+	merge
+	at int
+}
+
+// candidates is a heap: the earliest merge first, of equal ones the leftmost.
+type candidates []candidate
+
+func (c candidates) Len() int { return len(c) }
+func (c candidates) Less(i, j int) bool {
+	return c[i].rank < c[j].rank || c[i].rank == c[j].rank && c[i].at < c[j].at
+}
+func (c candidates) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
+
+// Push implements heap.Interface.
+func (c *candidates) Push(x any) { *c = append(*c, x.(candidate)) }
+
+// Pop implements heap.Interface.
+func (c *candidates) Pop() any {
+	last := (*c)[len(*c)-1]
+	*c = (*c)[:len(*c)-1]
+	return last
+}
+
+// merged appends the tokens of one piece, a letter a byte, to ids. A letter that
+// the vocabulary lacks is the unknown token.
+func (t *Tokenizer) merged(ids []int64, letters []string) []int64 {
+	symbols := make([]symbol, len(letters))
+	for i, l := range letters {
+		if i == len(letters)-1 {
+			l += endOfWord
+		}
+		id, ok := t.vocab[l]
+		if !ok {
+			id = t.unknown
+		}
+		symbols[i] = symbol{id: id, prev: i - 1, next: i + 1}
+	}
+	symbols[len(symbols)-1].next = -1
+
+	var queue candidates
+	note := func(at int) { // puts the merge at a place, if there is one, into the queue
+		if at < 0 || symbols[at].next < 0 {
+			return
+		}
+		if m, ok := t.merges[pair{symbols[at].id, symbols[symbols[at].next].id}]; ok {
+			heap.Push(&queue, candidate{m, at})
+		}
+	}
+	for i := range symbols {
+		note(i)
+	}
+	for len(queue) > 0 {
+		c := heap.Pop(&queue).(candidate)
+		left := &symbols[c.at]
+		if left.dead || left.next < 0 {
+			continue
+		}
+		right := &symbols[left.next]
+		if m, ok := t.merges[pair{left.id, right.id}]; !ok || m.id != c.id {
+			continue // one of the two has been merged since
+		}
+		right.dead = true
+		left.id, left.next = c.id, right.next
+		if right.next >= 0 {
+			symbols[right.next].prev = c.at
+		}
+		note(left.prev)
+		note(c.at)
+	}
+	for at := 0; at >= 0; at = symbols[at].next {
+		ids = append(ids, symbols[at].id)
+	}
+	return ids
 }

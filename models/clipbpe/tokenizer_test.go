@@ -12,7 +12,7 @@ import (
 	"sagbench/models/checkpoint"
 )
 
-const cases = "../../experiments/testdata/cases/"
+const cases = "../../experiments/refcase/testdata/cases/"
 
 func load(t testing.TB, folder string) *Tokenizer {
 	t.Helper()

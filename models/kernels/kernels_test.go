@@ -13,7 +13,7 @@ import (
 	"sagbench/models/kernels"
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // each runs a test with every implementation that this processor has.

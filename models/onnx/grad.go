@@ -37,7 +37,7 @@ var vjps = map[string]vjp{
 
 // Grad appends to the graph the reverse-mode derivative of y with respect to x:
 // dyᵀ ∂y/∂x, of x's shape, for a cotangent dy of y's shape. Only what lies
-// between x and y is differentiated; the weights stand still.
+// between x and y is differentiated; the weights are constants.
 //
 // The forward values are used where they stand, so a graph that gives y as well
 // computes them once. It is a build error if y does not depend on x, or if an
@@ -132,11 +132,8 @@ func (m *Module) reduceLast(kind string, x Value) Value {
 // order that depends on where it lies in memory, so on its place in the batch,
 // unless rows are a multiple of what a register holds.
 func (m *Module) sumLast(x Value) Value {
-	one := make([]float32, x.Dim(-1))
-	for i := range one {
-		one[i] = 1
-	}
-	return m.MatMul(x, m.Const(one, len(one), 1))
+	n := x.Dim(-1)
+	return m.MatMul(x, m.Const(slices.Repeat([]float32{1}, n), n, 1))
 }
 
 // zerosLike is 0 in every place of v.

@@ -103,14 +103,14 @@ func batchNormVJP(m *Module, n *node, i int, dy []Value) Value {
 	return m.Mul(dy[0], m.Reshape(factor, shape...))
 }
 
-// averagePoolVJP hands each place its share, for windows that tile the image.
+// averagePoolVJP gives each place its part of dy, for windows that tile the image.
 func averagePoolVJP(m *Module, n *node, _ int, dy []Value) Value {
 	x, k := n.in[0], n.at["kernel_shape"].([]int)[0]
 	tiled := n.at["strides"].([]int)[0] == k && slices.Max(n.at["pads"].([]int)) == 0
 	if !tiled || x.Shape[2]%k != 0 || x.Shape[3]%k != 0 {
 		n.fail("its windows overlap or leave places out")
 	}
-	return m.repeat(m.Mul(dy[0], m.Scalar(1/float32(k*k))), k)
+	return m.enlarge(m.Mul(dy[0], m.Scalar(1/float32(k*k))), k)
 }
 
 // upsampleVJP adds up what each place was repeated to.

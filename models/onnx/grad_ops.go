@@ -69,7 +69,7 @@ func siluVJP(m *Module, n *node, _ int, dy []Value) Value {
 
 // dy where x > 0.
 func reluVJP(m *Module, n *node, _ int, dy []Value) Value {
-	return m.where(m.compare("Greater", n.in[0], m.Scalar(0)), dy[0])
+	return m.Where(m.compare("Greater", n.in[0], m.Scalar(0)), dy[0], m.Scalar(0))
 }
 
 // dy where lo ≤ x ≤ hi, the bounds included as torch.clamp has it.
@@ -79,16 +79,11 @@ func clipVJP(m *Module, n *node, i int, dy []Value) Value {
 		n.fail("its bounds depend on the input")
 	}
 	inside := m.op("And", checkpoint.Bool, x.Shape, nil, m.compare("GreaterOrEqual", x, n.in[1]), m.compare("LessOrEqual", x, n.in[2]))
-	return m.where(inside, dy[0])
+	return m.Where(inside, dy[0], m.Scalar(0))
 }
 
 func (m *Module) compare(kind string, a, b Value) Value {
 	return m.op(kind, checkpoint.Bool, a.Shape, nil, a, b)
-}
-
-// where is v where the condition holds, and 0 elsewhere.
-func (m *Module) where(condition, v Value) Value {
-	return m.op("Where", v.DType, v.Shape, nil, condition, v, m.Scalar(0))
 }
 
 // geluVJP is dy·(Φ(x) + x·φ(x)), or the derivative of the approximation: with

@@ -11,7 +11,7 @@ import (
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // A gradCase is an operator as a function of inputs a, b, … of the given shapes,

@@ -96,17 +96,13 @@ func (m *Module) GroupNorm(x Value, groups int) Value { return m.GroupNormEps(x,
 func (m *Module) GroupNormEps(x Value, groups int, eps float64) Value {
 	c := x.Shape[1]
 	n := m.normalizeGroups(x, groups, eps)
-	one, zero := make([]float32, c), make([]float32, c)
-	for i := range one {
-		one[i] = 1
-	}
 	return m.op("BatchNormalization", x.DType, x.Shape, attrs{"epsilon": 0.0},
-		n, m.Param("weight", c), m.Param("bias", c), m.Const(zero, c), m.Const(one, c))
+		n, m.Param("weight", c), m.Param("bias", c), m.repeated(0, c), m.repeated(1, c))
 }
 
 // GroupNormScaleShift is GroupNorm(x)·(1+scale)+shift with scale and shift
 // [N,C]. The affine parameters are folded into scale and shift first, so that
-// the image is passed over once.
+// the image is read and written once.
 func (m *Module) GroupNormScaleShift(x Value, groups int, scale, shift Value) Value {
 	c := x.Shape[1]
 	n := m.normalizeGroups(x, groups, 1e-5)
@@ -121,12 +117,8 @@ func (m *Module) normalizeGroups(x Value, groups int, eps float64) Value {
 	if x.Shape[1]%groups != 0 {
 		fail("%sGroupNorm: %d channels in %d groups", m.prefix, x.Shape[1], groups)
 	}
-	one, zero := make([]float32, groups), make([]float32, groups)
-	for i := range one {
-		one[i] = 1
-	}
 	g := m.Reshape(x, x.Shape[0], groups, known(x.Shape[1:])/groups)
-	n := m.op("InstanceNormalization", x.DType, g.Shape, attrs{"epsilon": eps}, g, m.Const(one, groups), m.Const(zero, groups))
+	n := m.op("InstanceNormalization", x.DType, g.Shape, attrs{"epsilon": eps}, g, m.repeated(1, groups), m.repeated(0, groups))
 	return m.Reshape(n, x.Shape...)
 }
 
@@ -139,11 +131,7 @@ func (m *Module) LayerNorm(x Value, eps float64) Value {
 // LayerNormPlain is nn.LayerNorm over the last axis with
 // elementwise_affine=False.
 func (m *Module) LayerNormPlain(x Value, eps float64) Value {
-	one := make([]float32, x.Dim(-1))
-	for i := range one {
-		one[i] = 1
-	}
-	return m.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, m.Const(one, len(one)))
+	return m.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, m.repeated(1, x.Dim(-1)))
 }
 
 // Attention is softmax(q·kᵀ/√d)·v for heads of d = D/heads channels each:
@@ -168,10 +156,10 @@ func (m *Module) BatchNorm(x Value, eps float64) Value {
 }
 
 // UpsampleNearest doubles height and width by repetition.
-func (m *Module) UpsampleNearest(x Value) Value { return m.repeat(x, 2) }
+func (m *Module) UpsampleNearest(x Value) Value { return m.enlarge(x, 2) }
 
-// repeat is k times the height and width, by repetition.
-func (m *Module) repeat(x Value, k int) Value {
+// enlarge is k times the height and width, by repetition.
+func (m *Module) enlarge(x Value, k int) Value {
 	shape := []int{x.Shape[0], x.Shape[1], k * x.Shape[2], k * x.Shape[3]}
 	at := attrs{"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 	return m.op("Resize", x.DType, shape, at, x, Value{}, m.Const([]float32{1, 1, float32(k), float32(k)}, 4))
@@ -197,7 +185,7 @@ func (m *Module) AveragePool(x Value, p Pool) Value {
 	return m.pool("AveragePool", x, p, attrs{"count_include_pad": 0})
 }
 
-// MaxPool is nn.MaxPool2d, likewise.
+// MaxPool is nn.MaxPool2d, of an image [N,C,H,W] or a blocked one.
 func (m *Module) MaxPool(x Value, p Pool) Value { return m.pool("MaxPool", x, p, attrs{}) }
 
 // TimestepEmbedding is the sinusoidal embedding of t [N] (float32) in dim

@@ -181,7 +181,7 @@ func (m *Module) op(kind string, t checkpoint.DType, shape []int, at attrs, in .
 	return m.ops("", kind, t, [][]int{shape}, at, in...)[0]
 }
 
-// ops appends a node of the given domain with one output a shape.
+// ops appends a node of the given domain with one output for each of the shapes.
 func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at attrs, in ...Value) []Value {
 	name := m.prefix + kind + "_" + strconv.Itoa(len(m.g.proto.Node))
 	n := &pb.NodeProto{OpType: proto.String(kind), Domain: proto.String(domain), Name: proto.String(name), Attribute: at.protos()}

@@ -7,7 +7,7 @@ import (
 
 	"sagbench/models/checkpoint"
 	pb "sagbench/models/onnx/onnxpb"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // contribDomain holds ONNX Runtime's own operators.

@@ -14,7 +14,7 @@ import (
 
 	"sagbench/models/checkpoint"
 	pb "sagbench/models/onnx/onnxpb"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // inlineBelow is the size in bytes under which a weight is copied into the
@@ -154,6 +154,9 @@ func (m *Module) Const(data []float32, shape ...int) Value {
 	}
 	return m.constant(checkpoint.F32, b, shape)
 }
+
+// repeated is a vector of n times x.
+func (m *Module) repeated(x float32, n int) Value { return m.Const(slices.Repeat([]float32{x}, n), n) }
 
 // Scalar is a float32 constant without axes.
 func (m *Module) Scalar(x float32) Value { return m.Const([]float32{x}) }

@@ -6,7 +6,7 @@ import (
 	rt "github.com/yalue/onnxruntime_go"
 
 	"sagbench/models/checkpoint"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // An Array is a dense array of one of the element types that graphs take and
@@ -23,73 +23,84 @@ func Floats(t tensor.Tensor) Array { return Array{Shape: t.Shape, Data: t.Data} 
 // the element type is another, which the graph's Info tells beforehand.
 func (a Array) Tensor() tensor.Tensor { return tensor.Of(a.Data.([]float32), a.Shape...) }
 
+// An elementType is an element type of arrays, in Go and in the runtime.
+type elementType struct {
+	dtype  checkpoint.DType
+	zeros  func(n int) any                                  // a slice
+	is     func(data any) bool                              // whether data is such a slice
+	value  func(shape rt.Shape, data any) (rt.Value, error) // data's own memory
+	copied func(v rt.Value) any                             // a slice; nil of a value of another type
+}
+
+func elementOf[T rt.TensorData](t checkpoint.DType) elementType {
+	return elementType{
+		dtype: t,
+		zeros: func(n int) any { return make([]T, n) },
+		is:    func(data any) bool { _, ok := data.([]T); return ok },
+		value: func(shape rt.Shape, data any) (rt.Value, error) {
+			if n := len(data.([]T)); int64(n) != shape.FlattenedSize() {
+				return nil, fmt.Errorf("%d values for shape %v", n, shape)
+			}
+			return rt.NewTensor(shape, data.([]T))
+		},
+		copied: func(v rt.Value) any {
+			if t, ok := v.(*rt.Tensor[T]); ok {
+				return append([]T{}, t.GetData()...)
+			}
+			return nil
+		},
+	}
+}
+
+var elementTypes = []elementType{
+	elementOf[float32](checkpoint.F32), elementOf[float64](checkpoint.F64), elementOf[int64](checkpoint.I64),
+	elementOf[int32](checkpoint.I32), elementOf[int8](checkpoint.I8), elementOf[uint8](checkpoint.U8),
+}
+
 // newArray allocates an array of the element type for an output.
 func newArray(t checkpoint.DType, shape []int) (Array, error) {
-	n := tensor.Size(shape)
-	a := Array{Shape: shape}
-	switch t {
-	case checkpoint.F32:
-		a.Data = make([]float32, n)
-	case checkpoint.F64:
-		a.Data = make([]float64, n)
-	case checkpoint.I64:
-		a.Data = make([]int64, n)
-	case checkpoint.I32:
-		a.Data = make([]int32, n)
-	case checkpoint.I8:
-		a.Data = make([]int8, n)
-	case checkpoint.U8:
-		a.Data = make([]uint8, n)
-	default:
-		return a, fmt.Errorf("element type %s cannot leave a graph", t)
+	for _, e := range elementTypes {
+		if e.dtype == t {
+			return Array{Shape: shape, Data: e.zeros(tensor.Size(shape))}, nil
+		}
 	}
-	return a, nil
+	return Array{}, fmt.Errorf("element type %s cannot leave a graph", t)
+}
+
+// arrayOf copies a value that the runtime allocated.
+func arrayOf(v rt.Value) (Array, error) {
+	var a Array
+	for _, d := range v.GetShape() {
+		a.Shape = append(a.Shape, int(d))
+	}
+	for _, e := range elementTypes {
+		if a.Data = e.copied(v); a.Data != nil {
+			return a, nil
+		}
+	}
+	return a, fmt.Errorf("a value of type %T cannot leave a graph", v)
+}
+
+// elementType is the type of the elements; its dtype is empty where a graph takes
+// none such.
+func (a Array) elementType() elementType {
+	for _, e := range elementTypes {
+		if e.is(a.Data) {
+			return e
+		}
+	}
+	return elementType{}
 }
 
 // value hands the array's own memory to the runtime.
 func (a Array) value() (rt.Value, error) {
+	e := a.elementType()
+	if e.dtype == "" {
+		return nil, fmt.Errorf("element type %T cannot enter a graph", a.Data)
+	}
 	shape := make(rt.Shape, len(a.Shape))
 	for i, d := range a.Shape {
 		shape[i] = int64(d)
 	}
-	switch d := a.Data.(type) {
-	case []float32:
-		return newTensor(shape, d)
-	case []float64:
-		return newTensor(shape, d)
-	case []int64:
-		return newTensor(shape, d)
-	case []int32:
-		return newTensor(shape, d)
-	case []int8:
-		return newTensor(shape, d)
-	case []uint8:
-		return newTensor(shape, d)
-	}
-	return nil, fmt.Errorf("element type %T cannot enter a graph", a.Data)
-}
-
-func newTensor[T rt.TensorData](shape rt.Shape, data []T) (rt.Value, error) {
-	if int64(len(data)) != shape.FlattenedSize() {
-		return nil, fmt.Errorf("%d values for shape %v", len(data), shape)
-	}
-	return rt.NewTensor(shape, data)
-}
-
-func (a Array) dtype() checkpoint.DType {
-	switch a.Data.(type) {
-	case []float32:
-		return checkpoint.F32
-	case []float64:
-		return checkpoint.F64
-	case []int64:
-		return checkpoint.I64
-	case []int32:
-		return checkpoint.I32
-	case []int8:
-		return checkpoint.I8
-	case []uint8:
-		return checkpoint.U8
-	}
-	return ""
+	return e.value(shape, a.Data)
 }

@@ -11,8 +11,8 @@ import (
 	"sagbench/models/onnx"
 )
 
-// Inspect lists what the graph of an .onnx file takes and gives. A free first
-// axis is onnx.Batch; every other free axis has a symbol of its own, as the
+// Inspect lists what the graph of an .onnx file takes and gives. A first axis of
+// any length is onnx.Batch; every other such axis has a symbol of its own, as the
 // runtime does not tell which are equal. The element type is empty where it is
 // none that an Array can hold.
 func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
@@ -64,9 +64,9 @@ func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
 	return infos(in), infos(out), nil
 }
 
-// OpenFile is Open for some inputs and outputs of the graph of an .onnx file, as
-// Inspect lists them or with free axes made fixed. Weights beside the file are
-// found there.
+// OpenFile is Open for inputs and outputs of the graph of an .onnx file, all or
+// some of those that Inspect lists; axes of any length may be given one. Weights
+// beside the file are found there.
 func OpenFile(path string, inputs, outputs []onnx.Info, opt Options) (*Session, error) {
 	opt.Content = nil // the optimized graph is not kept
 	s, err := Open(&onnx.Model{Inputs: inputs, Outputs: outputs}, opt)
@@ -83,27 +83,4 @@ var fileTypes = map[rt.TensorElementDataType]checkpoint.DType{
 	rt.TensorElementDataTypeInt64:  checkpoint.I64,
 	rt.TensorElementDataTypeInt32:  checkpoint.I32,
 	rt.TensorElementDataTypeUint8:  checkpoint.U8,
-}
-
-// arrayOf copies a value that the runtime allocated.
-func arrayOf(v rt.Value) (Array, error) {
-	var a Array
-	for _, d := range v.GetShape() {
-		a.Shape = append(a.Shape, int(d))
-	}
-	switch t := v.(type) {
-	case *rt.Tensor[float32]:
-		a.Data = append([]float32{}, t.GetData()...)
-	case *rt.Tensor[float64]:
-		a.Data = append([]float64{}, t.GetData()...)
-	case *rt.Tensor[int64]:
-		a.Data = append([]int64{}, t.GetData()...)
-	case *rt.Tensor[int32]:
-		a.Data = append([]int32{}, t.GetData()...)
-	case *rt.Tensor[uint8]:
-		a.Data = append([]uint8{}, t.GetData()...)
-	default:
-		return a, fmt.Errorf("a value of type %T cannot leave a graph", v)
-	}
-	return a, nil
 }

@@ -3,7 +3,9 @@ package ort
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime"
+	"sagbench/models/kernels"
 	"strconv"
 	"strings"
 
@@ -32,6 +34,8 @@ func (o Options) device() string {
 	return o.Device
 }
 
+// sessionOptions are the runtime's for a graph whose weights lie in a folder, ""
+// for none. The caller destroys them.
 func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
 	so, err := rt.NewSessionOptions()
 	if err != nil {
@@ -44,7 +48,7 @@ func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
 	errs := []error{
 		so.SetIntraOpNumThreads(threads),
 		so.SetGraphOptimizationLevel(rt.GraphOptimizationLevelEnableAll),
-		so.SetLogSeverityLevel(rt.LoggingLevelFatal), /* errors are returned, not printed */
+		so.SetLogSeverityLevel(rt.LoggingLevelFatal), // errors are returned, not printed
 	}
 	if o.idle {
 		errs = append(errs, so.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"))
@@ -82,4 +86,26 @@ func (o Options) provider(so *rt.SessionOptions) error {
 		return fmt.Errorf("device %s: %w; it needs an NVIDIA GPU with its driver, the CUDA 13 and cuDNN 9 libraries, and the GPU build of ONNX Runtime (`make onnxruntime DEVICE=cuda`)", o.Device, err)
 	}
 	return nil
+}
+
+// HasKernels tells whether graphs with operators of onnx.KernelsDomain run with
+// these options: on the CPU, if it is one that package kernels is for.
+func (o Options) HasKernels() bool { return o.device() == "cpu" && kernels.Name() != "" }
+
+// Kernels names what computes these operators on this processor; "" for none.
+func Kernels() string { return kernels.Name() }
+
+// addKernels makes those operators known to the session that o will make.
+func addKernels(o *rt.SessionOptions) error {
+	library, err := libraryPath()
+	if err != nil {
+		return err
+	}
+	// The binding has no call for operators of one's own; its SessionOptions
+	// hold the C pointer that takes one.
+	pointer := reflect.ValueOf(o).Elem().FieldByName("o")
+	if pointer.Kind() != reflect.Pointer {
+		return errors.New("ort: SessionOptions of this release of onnxruntime_go do not hold a pointer o: package kernels cannot be used with it")
+	}
+	return kernels.Add(library, pointer.UnsafePointer())
 }

@@ -15,7 +15,7 @@ import (
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 func TestProducts(t *testing.T) {

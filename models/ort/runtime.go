@@ -47,16 +47,16 @@ func libraryPath() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ort: no cache folder to look for ONNX Runtime in: %w; set %s to the path of libonnxruntime.so", err, EnvLibrary)
 	}
-	var looked []string
+	var tried []string
 	for _, build := range []string{"cuda", "cpu"} {
 		p := filepath.Join(cache, "sagbench", "onnxruntime-"+Version+"-"+build, "libonnxruntime.so."+Version)
 		if _, err := os.Stat(p); err == nil {
 			return p, nil
 		}
-		looked = append(looked, p)
+		tried = append(tried, p)
 	}
 	return "", fmt.Errorf("ort: ONNX Runtime %s is not installed; run `make onnxruntime` in the repository, or set %s to the path of libonnxruntime.so (looked for %s)",
-		Version, EnvLibrary, strings.Join(looked, " and "))
+		Version, EnvLibrary, strings.Join(tried, " and "))
 }
 
 // RuntimeVersion loads ONNX Runtime and returns the version it reports.

@@ -66,6 +66,7 @@ func (s *Session) prepared() (*rt.DynamicAdvancedSession, error) {
 	return s.session, s.err
 }
 
+// prepare makes the session, from the cache where the graph is kept there.
 func (s *Session) prepare() (*rt.DynamicAdvancedSession, error) {
 	if path := s.options.cachePath(s.model); path != "" {
 		if session := s.openCached(path); session != nil {
@@ -229,7 +230,7 @@ func (s *Session) check(inputs map[string]Array) (map[int]int, error) {
 		if !ok {
 			return nil, fmt.Errorf("ort: input %s %v is missing", i.Name, i.Shape)
 		}
-		if a.dtype() != i.DType {
+		if a.elementType().dtype != i.DType {
 			return nil, fmt.Errorf("ort: input %s holds %T, the graph wants %s", i.Name, a.Data, i.DType)
 		}
 		if len(a.Shape) == len(i.Shape) {
@@ -275,11 +276,8 @@ func (s *Session) Rest() {
 
 // Close frees the session's memory. No Run may be under way.
 func (s *Session) Close() {
+	s.Rest()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.session != nil {
-		s.session.Destroy()
-		s.session = nil
-	}
 	s.closed = true
 }

@@ -1,0 +1,60 @@
+package sd
+
+import (
+	"testing"
+
+	"sagbench/models"
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
+)
+
+// FuzzConfigs: any config.json gives a network that can be built, or an error.
+func FuzzConfigs(f *testing.F) {
+	f.Add([]byte(sdVAE))
+	f.Add([]byte(publishedUNets["stable-diffusion-2-1"]))
+	f.Add([]byte(`{"block_out_channels": [32], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "sample_size": [1, 2]}`))
+	f.Add([]byte(`{"norm_num_groups": 1, "block_out_channels": [1e9], "layers_per_block": [1, 2], "x": {"y": null}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := parseJSON("config.json", data)
+		if err != nil {
+			return
+		}
+		if v := newVAEConfig(); decodeConfig(b, v) == nil {
+			if _, err := onnx.Parameters(func(m *onnx.Module) { buildVAE(m, v) }); err != nil {
+				t.Error(err)
+			}
+		}
+		if u := newSDUNetConfig(); decodeConfig(b, u) == nil {
+			if _, err := onnx.Parameters(func(m *onnx.Module) { u.build(m, sdSize{size{3, 5}, 2}, models.NewTaps(models.Options{})) }); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// FuzzSingleFile: a file with any keys and shapes is described, or refused.
+func FuzzSingleFile(f *testing.F) {
+	for _, key := range []string{"model.diffusion_model.input_blocks.1.0.in_layers.0.weight", "first_stage_model.decoder.up.99.block.0.norm1.weight", "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"} {
+		f.Add(key, 3, 2)
+	}
+	whole := readTensors(f, singleSD)
+	f.Fuzz(func(t *testing.T, key string, rows, columns int) {
+		sd := checkpoint.StateDict{}
+		for k, x := range whole {
+			sd[k] = x
+		}
+		rows, columns = rows&0xff, columns&0xff
+		sd[key] = checkpoint.FromFloat32(make([]float32, rows*columns), rows, columns)
+		s, err := splitSingle(&weights{path: "model.ckpt", tensors: sd}, false)
+		if err != nil {
+			return
+		}
+		d, err := (&SD{}).describe(s)
+		if err != nil {
+			return
+		}
+		_, _ = newSDUNet(d.unet, &weights{path: "model.ckpt", tensors: s.unet}, models.Options{})
+		_, _ = newVAE(d.vae, &weights{path: "model.ckpt", tensors: s.vae}, models.Options{})
+		_, _ = newTextNet(d.text, &weights{path: "model.ckpt", tensors: s.text}, models.Options{})
+	})
+}

@@ -1,0 +1,231 @@
+package sd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sagbench/models"
+	"sagbench/models/clipbpe"
+	"sagbench/models/onnx"
+	"sagbench/sampling"
+)
+
+// SD is Stable Diffusion 1.x and 2.x (Rombach et al., arXiv 2112.10752): a
+// diffusers folder (StableDiffusionPipeline), whose config.json files are the
+// source of all dimensions, or one file in the layout of CompVis' and
+// Stability AI's code.
+type SD struct {
+	Component      string `yaml:"component" doc:"one part alone: unet, vae or text_encoder; empty = all, to draw images"`
+	Variant        string `yaml:"variant" doc:"which weights of the folder: fp16 = files such as diffusion_pytorch_model.fp16.safetensors; empty = those without a variant"`
+	Height         int    `yaml:"height" doc:"of the images, in pixels; 0 = what the U-Net was trained on"`
+	Width          int    `yaml:"width" doc:"of the images, in pixels; 0 = what the U-Net was trained on"`
+	NegativePrompt string `yaml:"negative_prompt" doc:"what stands for ∅ in classifier-free guidance; empty = the empty prompt"`
+	ClipSkip       int    `yaml:"clip_skip" doc:"layers at the end of the text encoder that are left out; 0 = none"`
+	PredictionType string `yaml:"prediction_type" doc:"epsilon or v_prediction; empty = what scheduler_config.json or original_config says, or for SD 1.x epsilon"`
+
+	// Of single files, which do not hold everything.
+	OriginalConfig sampling.File `yaml:"original_config" doc:"of a single file: path of its YAML configuration, such as v1-inference.yaml; without one, what the shapes tell and the published models have"`
+	Tokenizer      sampling.File `yaml:"tokenizer" doc:"of a single file: path of a tokenizer folder (vocab.json, merges.txt); without one, CLIP's own, where the text encoder has its 49,408 tokens"`
+	TextEncoder    *clipSizes    `yaml:"text_encoder" doc:"of a single file: sizes of the text encoder that differ from the published ones"`
+	ExtractEMA     bool          `yaml:"extract_ema" doc:"of a single file: take the averaged weights of the U-Net, where the file holds both"`
+}
+
+// IdleFlags are the flags that change no pixel: files count by their content.
+func (*SD) IdleFlags() []string { return []string{"variant", "original_config", "tokenizer"} }
+
+// The parts of a diffusers folder that are used.
+var sdParts = []struct {
+	name    string
+	classes []string // that are supported; nil = any: the sampler is the experiment's choice
+	stem    stems    // of the weights; the zero stems where there are none
+}{
+	{"unet", []string{"UNet2DConditionModel"}, diffusersStems},
+	{"vae", []string{"AutoencoderKL"}, diffusersStems},
+	{"text_encoder", []string{"CLIPTextModel"}, transformersStems},
+	{"tokenizer", []string{"CLIPTokenizer", "CLIPTokenizerFast"}, stems{}},
+	{"scheduler", nil, stems{}},
+}
+
+// sdPipelines are the pipelines whose networks those are.
+var sdPipelines = []string{"StableDiffusionPipeline", "StableDiffusionSAGPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionPAGPipeline"}
+
+// Validate tells everything that is wrong with the flags.
+func (c *SD) Validate() error {
+	errs := []error{
+		oneOf("component", c.Component, "", "unet", "vae", "text_encoder"),
+		oneOf("prediction_type", c.PredictionType, "", "epsilon", "v_prediction", "sample"),
+	}
+	for key, n := range map[string]int{"height": c.Height, "width": c.Width, "clip_skip": c.ClipSkip} {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("%s is %d, expected 0 or a positive number", key, n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Conditioning implements Conditional: ∅ is the empty prompt.
+func (*SD) Conditioning() models.Conditioning { return models.Conditioning{Text: true, Null: true} }
+
+// Open implements Family.
+func (c *SD) Open(path string, opt models.Options) (models.Model, error) {
+	if err := errors.Join(c.Validate(), models.CheckTaps(opt.Taps)); err != nil {
+		return nil, fmt.Errorf("models: sd: %w", err)
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("models: %s: no such file or folder; expected a diffusers folder of Stable Diffusion, or one .safetensors or .ckpt file", path)
+	case err != nil:
+		return nil, fmt.Errorf("models: %w", err)
+	case !info.IsDir():
+		return c.openSingle(path, opt)
+	case !c.OriginalConfig.IsZero(), !c.Tokenizer.IsZero(), c.TextEncoder != nil, c.ExtractEMA:
+		return nil, fmt.Errorf("models: %s: original_config, tokenizer, text_encoder and extract_ema are for single files; a folder of diffusers says all of it itself", path)
+	}
+	return c.openFolder(path, opt)
+}
+
+func (c *SD) openFolder(path string, opt models.Options) (models.Model, error) {
+	switch c.Component {
+	case "vae":
+		return (&VAE{Variant: c.Variant}).Open(partFolder(path, "vae"), opt)
+	case "text_encoder":
+		return (&CLIPText{Variant: c.Variant}).Open(partFolder(path, "text_encoder"), opt)
+	case "unet":
+		return loadPart(partFolder(path, "unet"), newSDUNetConfig(), c.Variant, newSDUNet, opt)
+	}
+	if err := checkPipeline(path); err != nil {
+		return nil, err
+	}
+	n := &Net{flags: c}
+	var errs [5]error
+	plain := models.Options{Options: opt.Options}
+	n.unet, errs[0] = loadPart(filepath.Join(path, "unet"), newSDUNetConfig(), c.Variant, newSDUNet, opt)
+	n.vae, errs[1] = (&VAE{Variant: c.Variant}).load(filepath.Join(path, "vae"), plain)
+	n.text, errs[2] = (&CLIPText{Variant: c.Variant}).load(filepath.Join(path, "text_encoder"), plain)
+	n.tokens, errs[3] = openCLIPTokens(filepath.Join(path, "tokenizer"))
+	n.scheduler, errs[4] = readScheduler(filepath.Join(path, "scheduler", "scheduler_config.json"))
+	return n.checked(path, errors.Join(errs[:]...))
+}
+
+// partFolder is the folder of a part, or path itself where that is one.
+func partFolder(path, part string) string {
+	if _, err := os.Stat(filepath.Join(path, "config.json")); err == nil {
+		return path
+	}
+	return filepath.Join(path, part)
+}
+
+// checkPipeline looks at model_index.json, where there is one, and for the
+// folders of all parts.
+func checkPipeline(path string) error {
+	index, err := readJSON(filepath.Join(path, "model_index.json"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("models: %w", err)
+	}
+	unsupported := func(key string, supported []string) error {
+		if at, ok := index.at(key); ok && supported != nil && !slices.Contains(supported, at.text()) {
+			return fmt.Errorf("models: %w", at.errorf("%q is not supported; supported: %s", at.text(), strings.Join(supported, ", ")))
+		}
+		return nil
+	}
+	if err := unsupported("_class_name", sdPipelines); err != nil {
+		return err
+	}
+	var errs []error
+	var missing []string
+	for _, part := range sdParts {
+		if info, err := os.Stat(filepath.Join(path, part.name)); err != nil || !info.IsDir() {
+			missing = append(missing, part.name)
+			continue
+		}
+		errs = append(errs, unsupported(part.name+".1", part.classes))
+	}
+	if of := partClass(path); of != "" && len(missing) > 0 {
+		return fmt.Errorf("models: %s is the folder of a part (%s); give the folder that holds it, or component: unet, vae or text_encoder for the part alone", path, of)
+	}
+	if len(missing) > 0 {
+		errs = append(errs, fmt.Errorf("models: %s: %s is missing; a Stable Diffusion folder has unet, vae, text_encoder, tokenizer and scheduler (or give component: unet, vae or text_encoder for one of them)", path, strings.Join(missing, ", ")))
+	}
+	return errors.Join(errs...)
+}
+
+// newSDUNet compares the keys with the configuration and looks for the taps;
+// graphs are made for the sizes that come.
+func newSDUNet(c *sdUNetConfig, w *weights, opt models.Options) (*sdUNet, error) {
+	build := func(m *onnx.Module, s sdSize) error { return c.build(m, s, models.NewTaps(opt)) }
+	var tapErr error
+	_, err := onnx.Build(w.tensors, func(m *onnx.Module) { tapErr = build(m, sdSize{size{1, 1}, 1}) })
+	if err = errors.Join(err, tapErr); err != nil {
+		return nil, w.fault(err)
+	}
+	return &sdUNet{config: c, weights: w, net: sessions(w, w.tensors, opt, build), tapped: len(opt.Taps) > 0, perturbations: opt.Perturbations}, nil
+}
+
+// TakesPrompts implements Captioned: all of Stable Diffusion does, a component
+// of it does not.
+func (c *SD) TakesPrompts() bool { return c.Component == "" }
+
+// Negative implements Captioned.
+func (c *SD) Negative() string { return c.NegativePrompt }
+
+// Files implements FileLister: of a folder the files of the parts that are used, of
+// a single file that and what the flags name.
+func (c *SD) Files(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
+	if !info.IsDir() {
+		return c.singleFiles(path)
+	}
+	if c.Component == "" {
+		if err := checkPipeline(path); err != nil {
+			return nil, err
+		}
+	}
+	var files []string
+	for _, part := range sdParts {
+		if part.stem == (stems{}) || c.Component != "" && c.Component != part.name {
+			continue
+		}
+		folder := filepath.Join(path, part.name)
+		if c.Component != "" {
+			folder = partFolder(path, part.name)
+		}
+		of, err := componentFiles(folder, part.stem, c.Variant)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, of...)
+	}
+	if c.Component == "" {
+		files = append(files, clipbpe.Files(filepath.Join(path, "tokenizer"))...)
+		files = append(files, filepath.Join(path, "scheduler", "scheduler_config.json"))
+	}
+	return files, nil
+}
+
+func (c *SD) singleFiles(path string) ([]string, error) {
+	files := []string{path}
+	if !c.OriginalConfig.IsZero() {
+		config, err := c.OriginalConfig.Find()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, config)
+	}
+	if !c.Tokenizer.IsZero() {
+		folder, err := c.Tokenizer.Find()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, clipbpe.Files(folder)...)
+	}
+	return files, nil
+}
