@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"sagbench/eval/neighbours"
 )
 
 // A Resampler is a metric that can be computed for generated images drawn
@@ -23,7 +25,7 @@ type Resampler interface {
 // the difference.
 type Draws struct {
 	N        int
-	Progress func(done int) // called by metrics that take long, after each draw; nil: nobody asks
+	Progress func(done int) // called after each draw by metrics that take long; may be nil
 	index    [][]int32      // [B][N], in the order drawn
 }
 
@@ -114,9 +116,9 @@ func (i Interval) Half() float64 { return (i.High - i.Low) / 2 }
 // rather than by the value. A draw holds fewer distinct images than the set
 // (63 % of them), so that replicates of a metric that is biased for few images
 // (FID above all) lie to one side of the value; their spread about
-// their own mean is that of the value about the mean of sets of N images,
-// which is what the interval is of. The bias at N itself it leaves alone: that
-// is FIDInfinity's question. Quantiles are at rank (B+1)·p.
+// their own mean is that of the value about the mean of sets of N images, and
+// this mean is what the interval holds. The bias at N itself stays: see
+// FIDInfinity. Quantiles are at rank (B+1)·p.
 //
 // For the difference of two sets that were drawn in pairs, value is the
 // difference and replicates are the differences draw by draw; the bias, which
@@ -140,44 +142,60 @@ func quantile(sorted []float64, p float64) float64 {
 	return sorted[low-1] + (rank-float64(low))*(sorted[low]-sorted[low-1])
 }
 
-// drawable reports statistics that are not those of the images at hand: they
-// were read from a file, and stay the same whatever is drawn.
-func (f *Features) drawable(s *Stats) error {
+// requireOwn reports statistics that are not of the set's own images: read from
+// a file, they would stay the same whichever images are drawn.
+func (f *Features) requireOwn(s *Stats) error {
 	if s != nil && s.N != f.N {
 		return fmt.Errorf("%s holds statistics that its %d images do not explain: an interval takes all images, without mu and sigma", f.name(), f.N)
 	}
 	return nil
 }
 
-// rowsAt adds the listed rows of features [N,d] to a new accumulator.
-func rowsAt(rows []float32, d int, list []int32, p Products) (*Stats, error) {
-	a := NewAccumulator(d, p)
-	for _, i := range list {
-		if err := a.Add(rows[int(i)*d : (int(i)+1)*d]); err != nil {
-			return nil, err
+// shareReplicates are replicates of the share of reference images that count
+// because of a generated image. because names, for each reference image, the one
+// generated image, None or Several (see neighbours.Members). A generated image's
+// part is the number of reference images that count because of it alone: what the
+// share loses without it. A draw that holds it w times counts its part w times:
+//
+//	share + Σⱼ (wⱼ−1)·partⱼ/N
+//
+// The spread is the jackknife's, which on the average is no smaller than the
+// true one (Efron and Stein, "The Jackknife Estimate of Variance", 1981), and
+// there is no bias from the images that a draw leaves out.
+func shareReplicates(because []int32, d *Draws) []float64 {
+	parts, share := make([]float64, d.N), 0.0
+	for _, j := range because {
+		if j != neighbours.None {
+			share++
+		}
+		if j >= 0 {
+			parts[j]++
 		}
 	}
-	return a.Stats()
-}
-
-// frechetReplicates are the Fréchet distances of the draws from rows [N,d]; a
-// product of matrices and an eigenvalue problem each.
-func frechetReplicates(ctx context.Context, ref *Stats, rows []float32, d *Draws, m FID, p Products) ([]float64, error) {
+	sum := 0.0
+	for _, p := range parts {
+		sum += p
+	}
 	out := make([]float64, d.Len())
 	for b, list := range d.index {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		sumDrawn := 0.0
+		for _, j := range list {
+			sumDrawn += parts[j]
 		}
-		s, err := rowsAt(rows, len(rows)/d.N, list, p)
-		if err != nil {
-			return nil, err
-		}
-		f, err := m.distance(ref, s, p)
-		if err != nil {
-			return nil, err
-		}
-		out[b] = f.Distance
-		d.progress(b + 1)
+		out[b] = (share + sumDrawn - sum) / float64(len(because))
 	}
-	return out, nil
+	return out
+}
+
+// meanReplicates are, for each draw, the mean over its images of a function of
+// the value that an image has.
+func meanReplicates(values []int32, d *Draws, f func(int32) float64) []float64 {
+	out := make([]float64, d.Len())
+	for b, list := range d.index {
+		for _, j := range list {
+			out[b] += f(values[j])
+		}
+		out[b] /= float64(d.N)
+	}
+	return out
 }

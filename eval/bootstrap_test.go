@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sagbench/eval/neighbours"
 )
 
 // gaussians is a set of n images with features N(mean, 1) of d dimensions.
@@ -56,7 +58,7 @@ func TestReplicatesAreTheMetricOfTheDrawnImages(t *testing.T) {
 	d := draws(t, gen.N, 70, 3)
 	for _, m := range []Metric{
 		&FID{Mean: MeanFloat32}, &FIDInfinity{Points: 4, Smallest: 50, Seed: 1}, &InceptionScore{SplitSize: 5000},
-		&Precision{K: 3, Distance: DistanceADM}, &PRDCPrecision{K: 5}, &Density{K: 5},
+		&Precision{K: 3, Distance: neighbours.DistanceADM}, &PRDCPrecision{K: 5}, &Density{K: 5},
 	} {
 		found := replicates(t, m, ref, gen, d)
 		for _, b := range []int{0, 1, 63, 64, 69} {
@@ -92,16 +94,22 @@ func TestShareReplicatesByDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(6, 7))
 	ref, gen := gaussians(r, 90, 3, 0), gaussians(r, 70, 3, 0.5)
 	d := draws(t, gen.N, 66, 5)
-	s := newScan(t.Context(), DistanceF32, nil, ref.Pool, 3)
+	s := neighbours.NewScan(t.Context(), neighbours.DistanceF32, nil, ref.Pool, 3)
+	squares := func(u, v []float32) (sum float64) {
+		for x := range u {
+			sum += math.Pow(float64(u[x])-float64(v[x]), 2)
+		}
+		return sum
+	}
 	for _, c := range []struct {
 		m    Metric
 		of   *Features
 		mine func(i, j int) int // whose radius counts
 	}{
-		{&Recall{K: 3, Distance: DistanceF32}, gen, func(_, j int) int { return j }},
+		{&Recall{K: 3, Distance: neighbours.DistanceF32}, gen, func(_, j int) int { return j }},
 		{&Coverage{K: 3}, ref, func(i, _ int) int { return i }},
 	} {
-		radii, err := c.of.radii(s, 3)
+		radii, err := s.Radii(c.of.Pool, 3)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +117,7 @@ func TestShareReplicatesByDefinition(t *testing.T) {
 			inside := 0.0
 			for i := range ref.N {
 				for j := range gen.N {
-					if j != without && squaredDistance(ref.Pool[i*3:i*3+3], gen.Pool[j*3:j*3+3]) <= radii[c.mine(i, j)] {
+					if j != without && squares(ref.Pool[i*3:i*3+3], gen.Pool[j*3:j*3+3]) <= radii[c.mine(i, j)] {
 						inside++
 						break
 					}
@@ -137,8 +145,13 @@ func TestKIDReplicatesByDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 7))
 	ref, gen := gaussians(r, 90, 3, 0), gaussians(r, 70, 3, 0.5)
 	d := draws(t, gen.N, 66, 5)
-	dot3 := func(a, b *Features, i, j int) float64 { return dot(a.Pool[i*3:i*3+3], b.Pool[j*3:j*3+3]) }
-	kernel := func(a, b *Features, i, j int) float64 { return math.Pow(dot3(a, b, i, j)/3+1, 3) }
+	kernel := func(a, b *Features, i, j int) float64 {
+		dot := 0.0
+		for x := range 3 {
+			dot += float64(a.Pool[i*3+x]) * float64(b.Pool[j*3+x])
+		}
+		return math.Pow(dot/3+1, 3)
+	}
 	kid := replicates(t, &KID{}, ref, gen, d)
 	for b, list := range d.index {
 		var xx, yy, xy, pairs float64
@@ -192,7 +205,7 @@ func TestIntervalHoldsTheMean(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 7))
 	ref := gaussians(r, 400, 3, 0)
 	d := draws(t, n, 100, 1)
-	for _, m := range []Metric{&FID{Mean: MeanFloat64}, &KID{}, &Precision{K: 3, Distance: DistanceF32}, &Density{K: 3}, &Recall{K: 3, Distance: DistanceF32}, &Coverage{K: 3}} {
+	for _, m := range []Metric{&FID{Mean: MeanFloat64}, &KID{}, &Precision{K: 3, Distance: neighbours.DistanceF32}, &Density{K: 3}, &Recall{K: 3, Distance: neighbours.DistanceF32}, &Coverage{K: 3}} {
 		mean := 0.0
 		for range sets {
 			mean += value(t, m, ref, gaussians(r, n, 3, 0.7)).Value / sets

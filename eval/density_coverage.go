@@ -2,6 +2,8 @@ package eval
 
 import (
 	"context"
+
+	"sagbench/eval/neighbours"
 )
 
 // Density and Coverage (Naeem et al., "Reliable Fidelity and Diversity Metrics
@@ -14,22 +16,26 @@ import (
 // The comparison is strict, so that sets of identical images score 0; density
 // may exceed 1. Distances are exact.
 type Density struct {
+	rowsOfPool
 	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
 }
 
 // Coverage is the share of reference balls that hold a generated image; see
 // Density.
 type Coverage struct {
+	rowsOfPool
 	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
 }
 
 // PRDCPrecision is Precision as prdc defines it: strict <, exact distances.
 type PRDCPrecision struct {
+	rowsOfPool
 	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
 }
 
 // PRDCRecall is Recall as prdc defines it: strict <, exact distances.
 type PRDCRecall struct {
+	rowsOfPool
 	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
 }
 
@@ -40,17 +46,32 @@ var (
 	_ Resampler = (*PRDCRecall)(nil)
 )
 
-// Validate implements the check after decoding.
-func (m *Density) Validate() error { return validBalls(m.K, DistanceF32) }
+// prdc are the balls of package prdc: open, distances exact.
+func prdc(k int) balls { return balls{neighbours.DistanceF32, k, true} }
 
 // Validate implements the check after decoding.
-func (m *Coverage) Validate() error { return validBalls(m.K, DistanceF32) }
+func (m *Density) Validate() error { return prdc(m.K).validate() }
 
 // Validate implements the check after decoding.
-func (m *PRDCPrecision) Validate() error { return validBalls(m.K, DistanceF32) }
+func (m *Coverage) Validate() error { return prdc(m.K).validate() }
 
 // Validate implements the check after decoding.
-func (m *PRDCRecall) Validate() error { return validBalls(m.K, DistanceF32) }
+func (m *PRDCPrecision) Validate() error { return prdc(m.K).validate() }
+
+// Validate implements the check after decoding.
+func (m *PRDCRecall) Validate() error { return prdc(m.K).validate() }
+
+// MinImages implements Metric: an image and its neighbours.
+func (m *Density) MinImages() int { return m.K + 1 }
+
+// MinImages implements Metric: an image and its neighbours.
+func (m *Coverage) MinImages() int { return m.K + 1 }
+
+// MinImages implements Metric: an image and its neighbours.
+func (m *PRDCPrecision) MinImages() int { return m.K + 1 }
+
+// MinImages implements Metric: an image and its neighbours.
+func (m *PRDCRecall) MinImages() int { return m.K + 1 }
 
 // Column implements Metric.
 func (*Density) Column() Column { return Column{"density", "Density", Higher, 3} }
@@ -68,66 +89,52 @@ func (*PRDCRecall) Column() Column { return Column{"prdc_recall", "Recall (prdc)
 
 // Score implements Metric.
 func (m *Density) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
-	return prdc(ctx, m.Column(), m.K, ref, gen, func(c manifoldCount) float64 {
-		return float64(c.pairs) / (float64(m.K) * float64(gen.N))
+	return prdc(m.K).score(ctx, m.Column(), ref, gen, func(found *neighbours.Members) float64 {
+		sum := 0
+		for _, n := range found.Balls {
+			sum += int(n)
+		}
+		return float64(sum) / (float64(m.K) * float64(gen.N))
 	})
 }
 
 // Score implements Metric.
 func (m *Coverage) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
-	return prdc(ctx, m.Column(), m.K, ref, gen, func(c manifoldCount) float64 {
-		return float64(c.refHolds) / float64(ref.N)
+	return prdc(m.K).score(ctx, m.Column(), ref, gen, func(found *neighbours.Members) float64 {
+		return shareOtherThan(neighbours.None, found.Holds)
 	})
 }
 
 // Score implements Metric.
 func (m *PRDCPrecision) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
-	return prdc(ctx, m.Column(), m.K, ref, gen, func(c manifoldCount) float64 {
-		return float64(c.genIn) / float64(gen.N)
-	})
+	return prdc(m.K).score(ctx, m.Column(), ref, gen, precision)
 }
 
 // Score implements Metric.
 func (m *PRDCRecall) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
-	return prdc(ctx, m.Column(), m.K, ref, gen, func(c manifoldCount) float64 {
-		return float64(c.refIn) / float64(ref.N)
-	})
-}
-
-func prdc(ctx context.Context, c Column, k int, ref, gen *Features, share func(manifoldCount) float64) ([]Score, error) {
-	found, err := compareManifolds(ctx, ref, gen, manifoldKey{DistanceF32, k, true})
-	if err != nil {
-		return nil, err
-	}
-	return ballsScore(c, share(found), ref, ballsNote(k, "exact", ref, gen)+", strictly inside"), nil
+	return prdc(m.K).score(ctx, m.Column(), ref, gen, recall)
 }
 
 // Replicates implements Resampler; see Precision.
 func (m *Density) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 {
-		return found.means(d, func(pairs int32) float64 { return float64(pairs) / float64(m.K) })
+	return prdc(m.K).replicates(ctx, ref, gen, d, func(found *neighbours.Members, d *Draws) []float64 {
+		return meanReplicates(found.Balls, d, func(balls int32) float64 { return float64(balls) / float64(m.K) })
 	})
 }
 
 // Replicates implements Resampler; see Precision.
 func (m *Coverage) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 { return found.holds.replicates(d) })
+	return prdc(m.K).replicates(ctx, ref, gen, d, func(found *neighbours.Members, d *Draws) []float64 {
+		return shareReplicates(found.Holds, d)
+	})
 }
 
 // Replicates implements Resampler; see Precision.
 func (m *PRDCPrecision) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 { return found.means(d, inAny) })
+	return prdc(m.K).replicates(ctx, ref, gen, d, precisionReplicates)
 }
 
 // Replicates implements Resampler; see Recall.
 func (m *PRDCRecall) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	return prdcReplicates(ctx, m.K, ref, gen, func(found *members) []float64 { return found.in.replicates(d) })
-}
-
-func prdcReplicates(ctx context.Context, k int, ref, gen *Features, values func(*members) []float64) ([]float64, error) {
-	found, err := manifoldMembers(ctx, ref, gen, manifoldKey{DistanceF32, k, true})
-	if err != nil {
-		return nil, err
-	}
-	return values(found), nil
+	return prdc(m.K).replicates(ctx, ref, gen, d, recallReplicates)
 }

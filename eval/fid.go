@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+
+	"sagbench/eval/linalg"
 )
 
 // FID is the Fréchet distance of two Gaussians fitted to pool features
@@ -20,6 +21,7 @@ import (
 // constant in one set alone then adds up to 2√(εσ²) less to the distance. The
 // root here is always finite and exact; Offset is for repeating such a number.
 type FID struct {
+	statisticsOfPool
 	Mean   MeanType `yaml:"mean" doc:"float32 (ADM, torch-fidelity) or float64 (exact; pytorch-fid, torchmetrics)"`
 	Offset float64  `yaml:"offset" doc:"added to all variances under the root; 0: exact, 1e-6: what evaluators print after SciPy's root has failed"`
 }
@@ -79,14 +81,14 @@ func (m *FID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]f
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(gen.single(), gen.drawable(gen.Stats)); err != nil {
+	if err := errors.Join(gen.requirePool(), gen.requireOwn(gen.Stats)); err != nil {
 		return nil, err
 	}
 	return frechetReplicates(ctx, r, gen.Pool, d, *m, products(gen, ref))
 }
 
 // frechetScore is the distance as a score, with what may mislead about it.
-func frechetScore(c Column, ref, gen *Stats, m FID, p Products) ([]Score, error) {
+func frechetScore(c Column, ref, gen *Stats, m FID, p linalg.Products) ([]Score, error) {
 	f, err := m.distance(ref, gen, p)
 	if err != nil {
 		return nil, err
@@ -112,9 +114,9 @@ func frechetScore(c Column, ref, gen *Stats, m FID, p Products) ([]Score, error)
 }
 
 // ofHalves is the mean distance with every other image of a set whose features
-// are known, 0 where that cannot be had. Since FID_N ≈ a + b/N (FIDInfinity),
+// are known, 0 where there are none. Since FID_N ≈ a + b/N (FIDInfinity),
 // it exceeds the distance by about the bias b/N.
-func (m *FID) ofHalves(ref, gen, set *Stats, p Products) (float64, error) {
+func (m *FID) ofHalves(ref, gen, set *Stats, p linalg.Products) (float64, error) {
 	d, sum := set.D(), 0.0
 	if set.Rows == nil || set.N < 4 {
 		return 0, nil
@@ -124,7 +126,7 @@ func (m *FID) ofHalves(ref, gen, set *Stats, p Products) (float64, error) {
 		for i := first; i < set.N; i += 2 {
 			list = append(list, int32(i))
 		}
-		half, err := rowsAt(set.Rows, d, list, p)
+		half, err := statsAt(set.Rows, d, list, p)
 		if err != nil {
 			return 0, err
 		}
@@ -141,6 +143,39 @@ func (m *FID) ofHalves(ref, gen, set *Stats, p Products) (float64, error) {
 	return sum, nil
 }
 
+// statsAt are the statistics of the listed rows of features [N,d].
+func statsAt[T int | int32](rows []float32, d int, list []T, p linalg.Products) (*Stats, error) {
+	a := NewAccumulator(d, p)
+	for _, i := range list {
+		if err := a.Add(rows[int(i)*d : (int(i)+1)*d]); err != nil {
+			return nil, err
+		}
+	}
+	return a.Stats()
+}
+
+// frechetReplicates are the Fréchet distances of the draws from rows [N,d]; a
+// product of matrices and an eigenvalue problem each.
+func frechetReplicates(ctx context.Context, ref *Stats, rows []float32, d *Draws, m FID, p linalg.Products) ([]float64, error) {
+	out := make([]float64, d.Len())
+	for b, list := range d.index {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s, err := statsAt(rows, len(rows)/d.N, list, p)
+		if err != nil {
+			return nil, err
+		}
+		f, err := m.distance(ref, s, p)
+		if err != nil {
+			return nil, err
+		}
+		out[b] = f.Distance
+		d.progress(b + 1)
+	}
+	return out, nil
+}
+
 // A Frechet is the Fréchet distance and its parts.
 type Frechet struct {
 	Distance float64
@@ -152,36 +187,24 @@ type Frechet struct {
 
 // FrechetDistance compares two sets of statistics. Rounding can leave the
 // distance of equal sets a little below zero; it is then zero. Nil products
-// are Gonum.
-func FrechetDistance(ref, gen *Stats, mean MeanType, p Products) (Frechet, error) {
+// are linalg.Gonum.
+func FrechetDistance(ref, gen *Stats, mean MeanType, p linalg.Products) (Frechet, error) {
 	return (&FID{Mean: mean}).distance(ref, gen, p)
 }
 
 // distance is FrechetDistance with all options.
-func (m *FID) distance(ref, gen *Stats, p Products) (Frechet, error) {
+func (m *FID) distance(ref, gen *Stats, p linalg.Products) (Frechet, error) {
 	if ref.D() != gen.D() {
 		return Frechet{}, fmt.Errorf("%s has %d dimensions, %s has %d: they come from different networks",
 			ref.name(), ref.D(), gen.name(), gen.D())
 	}
-	root, route, err := traceOfRoot(ref.offset(m.Offset), gen.offset(m.Offset), p)
+	root, route, err := linalg.TraceOfRoot(ref.covariance(m.Offset), gen.covariance(m.Offset), p)
 	if err != nil {
 		return Frechet{}, err
 	}
 	f := Frechet{Mean: meanDistance(ref, gen, m.Mean), Traces: ref.trace() + gen.trace(), Root: root, Route: route}
 	f.Distance = max(f.Mean+f.Traces-2*f.Root, 0)
 	return f, nil
-}
-
-// offset are the statistics with a constant added to all variances.
-func (s *Stats) offset(by float64) *Stats {
-	if by == 0 {
-		return s
-	}
-	out := &Stats{N: s.N, Mean: s.Mean, Cov: slices.Clone(s.Cov), Source: s.Source}
-	for i := range s.D() {
-		out.Cov[i*s.D()+i] += by
-	}
-	return out
 }
 
 // meanDistance is |μ₁−μ₂|². Two float32 means are subtracted in float32, as

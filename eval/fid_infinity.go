@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 // Sizes are evenly spaced from the smallest to all images (dgm-eval and
 // FID_IS_infinity: 15 from 5000 on). Means are float64.
 type FIDInfinity struct {
+	rowsOfPool
 	Points   int    `yaml:"points" doc:"number of subset sizes"`
 	Smallest int    `yaml:"smallest" doc:"smallest subset; at most a tenth of the images is taken"`
 	Seed     uint32 `yaml:"seed" doc:"seed of the subsets (numpy.random.RandomState)"`
@@ -34,25 +36,25 @@ func (m *FIDInfinity) Validate() error {
 // Column implements Metric.
 func (*FIDInfinity) Column() Column { return Column{"fid_infinity", "FID∞", Lower, 2} }
 
+// MinImages implements Metric: a covariance takes two images.
+func (*FIDInfinity) MinImages() int { return 2 }
+
 // Score implements Metric.
 func (m *FIDInfinity) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
-	if err := m.Validate(); err != nil {
-		return nil, err
-	}
 	subsets, err := m.subsets(gen)
 	if err != nil {
 		return nil, err
 	}
-	fit, err := fidInfinity(ctx, ref, gen, subsets)
+	fit, err := FIDOfSubsets(ctx, ref, gen, subsets)
 	if err != nil {
 		return nil, err
 	}
-	return []Score{m.Column().score(fit.intercept, fmt.Sprintf("%d subsets of %d to %d images", m.Points, len(subsets[0]), gen.N))}, nil
+	return []Score{m.Column().score(fit.Intercept, fmt.Sprintf("%d subsets of %d to %d images", m.Points, len(subsets[0]), gen.N))}, nil
 }
 
 // subsets are the images that each point of the line is computed from.
 func (m *FIDInfinity) subsets(gen *Features) ([][]int, error) {
-	if err := gen.single(); err != nil {
+	if err := cmp.Or(m.Validate(), gen.requirePool()); err != nil {
 		return nil, err
 	}
 	smallest := min(m.Smallest, max(gen.N/10, 2))
@@ -71,39 +73,37 @@ func (m *FIDInfinity) subsets(gen *Features) ([][]int, error) {
 // Replicates implements Resampler: subsets of each draw, a line each. One
 // costs as much as the score.
 func (m *FIDInfinity) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	if err := m.Validate(); err != nil {
-		return nil, err
-	}
 	subsets, err := m.subsets(gen)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]float64, d.Len())
 	for b, list := range d.index {
-		drawn := make([][]int, len(subsets))
+		resampled := make([][]int, len(subsets))
 		for i, s := range subsets {
 			for _, at := range s {
-				drawn[i] = append(drawn[i], int(list[at]))
+				resampled[i] = append(resampled[i], int(list[at]))
 			}
 		}
-		fit, err := fidInfinity(ctx, ref, gen, drawn)
+		fit, err := FIDOfSubsets(ctx, ref, gen, resampled)
 		if err != nil {
 			return nil, err
 		}
-		out[b] = fit.intercept
+		out[b] = fit.Intercept
 		d.progress(b + 1)
 	}
 	return out, nil
 }
 
-type infinityFit struct {
-	fids             []float64
-	intercept, slope float64
+// An InfinityFit is the line FID_N ≈ Intercept + Slope/N through FID of subsets.
+type InfinityFit struct {
+	FIDs             []float64 // of the subsets
+	Intercept, Slope float64
 }
 
-// fidInfinity fits FID over 1/N for subsets given as indices of images.
-func fidInfinity(ctx context.Context, ref, gen *Features, subsets [][]int) (infinityFit, error) {
-	var fit infinityFit
+// FIDOfSubsets fits the line for subsets given as indices of generated images.
+func FIDOfSubsets(ctx context.Context, ref, gen *Features, subsets [][]int) (InfinityFit, error) {
+	var fit InfinityFit
 	r, err := ref.poolStats()
 	if err != nil {
 		return fit, err
@@ -114,13 +114,7 @@ func fidInfinity(ctx context.Context, ref, gen *Features, subsets [][]int) (infi
 		if err := ctx.Err(); err != nil {
 			return fit, err
 		}
-		a := NewAccumulator(gen.D, p)
-		for _, j := range list {
-			if err := a.Add(gen.Pool[j*gen.D : (j+1)*gen.D]); err != nil {
-				return fit, err
-			}
-		}
-		s, err := a.Stats()
+		s, err := statsAt(gen.Pool, gen.D, list, p)
 		if err != nil {
 			return fit, err
 		}
@@ -128,10 +122,10 @@ func fidInfinity(ctx context.Context, ref, gen *Features, subsets [][]int) (infi
 		if err != nil {
 			return fit, err
 		}
-		fit.fids = append(fit.fids, f.Distance)
+		fit.FIDs = append(fit.FIDs, f.Distance)
 		inverse[i] = 1 / float64(len(list))
 	}
-	fit.intercept, fit.slope, err = line(inverse, fit.fids)
+	fit.Intercept, fit.Slope, err = line(inverse, fit.FIDs)
 	return fit, err
 }
 

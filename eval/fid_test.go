@@ -153,7 +153,7 @@ func TestAccumulatorAgainstNumPy(t *testing.T) {
 		"small":    {0x8429b92b, 22.5549420330533, 14.049203623571824},
 		"overflow": {0x55f55494, 10762.755064375795, 5973.378112512163},
 	} {
-		_, in := readCase(t, "testdata/metrics-"+name)
+		in := readCase(t, "testdata/metrics-"+name)
 		f := caseFeatures(in["in.generated"])
 		s, err := StatsOf(f.Pool, f.D, nil)
 		if err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"sagbench/eval/linalg"
 )
 
 // InceptionScore is exp E_x KL(p(y|x) ‖ p(y)) (Salimans et al., "Improved
@@ -15,8 +17,8 @@ import (
 // one short but of equal weight, and no standard deviation (evaluator.py,
 // compute_inception_score). torch-fidelity takes 10 splits of a permutation
 // seeded with 2020 and the standard deviation over splits (ddof 0,
-// metric_isc.py). Computed in float64 from a log-softmax, so that a
-// probability that underflows counts as 0 where evaluator.py gets NaN.
+// metric_isc.py). It is computed in float64 from a log-softmax: a
+// probability that underflows counts as 0, where evaluator.py gets NaN.
 type InceptionScore struct {
 	SplitSize int  `yaml:"split_size" doc:"images of a split, where splits is 0"`
 	Splits    int  `yaml:"splits" doc:"number of splits, instead of split_size; gives a standard deviation"`
@@ -36,9 +38,15 @@ func (m *InceptionScore) Validate() error {
 // Column implements Metric.
 func (*InceptionScore) Column() Column { return Column{"is", "IS", Higher, 2} }
 
-// Score implements Metric. The reference plays no part. Where images come in
-// an order of their classes, splits of that order see few of them each: then a
-// second score, of splits of a permutation, stands beside the first.
+// Needs implements Metric: nothing of the reference.
+func (*InceptionScore) Needs() Needs { return Needs{Generated: Parts{Pool: true, Logits: true}} }
+
+// MinImages implements Metric.
+func (*InceptionScore) MinImages() int { return 2 }
+
+// Score implements Metric. The reference plays no part. Where images are
+// sorted by class, a split holds few of the classes: then a second score, over
+// splits of a permutation, follows the first.
 func (m *InceptionScore) Score(ctx context.Context, _, gen *Features) ([]Score, error) {
 	order, ends, err := m.plan(gen)
 	if err != nil {
@@ -74,7 +82,7 @@ const shuffleSeed = 2020
 
 // plan is the order of the images (nil: as they are) and where splits end.
 func (m *InceptionScore) plan(gen *Features) (order, ends []int, err error) {
-	if err := errors.Join(m.Validate(), gen.classified()); err != nil {
+	if err := errors.Join(m.Validate(), gen.requireLogits()); err != nil {
 		return nil, nil, err
 	}
 	if m.Splits > gen.N {
@@ -119,47 +127,39 @@ func inceptionScore(ctx context.Context, gen *Features, ends, order []int) (mean
 	if gen.N < 1 {
 		return 0, 0, nil, errors.New("no images")
 	}
-	best = make([]int, gen.N)
 	var scores []float64
 	start := 0
 	for _, end := range ends {
 		if err := ctx.Err(); err != nil {
 			return 0, 0, nil, err
 		}
-		s, err := splitScore(gen, start, end, order, best)
+		s, classes, err := splitScore(gen, start, end, order)
 		if err != nil {
 			return 0, 0, nil, err
 		}
-		scores = append(scores, s)
+		scores, best = append(scores, s), append(best, classes...)
 		start = end
 	}
 	mean, std = meanStd(scores)
 	return mean, std, best, nil
 }
 
-// splitScore is exp(mean Σ p·log p − Σ p̄·log p̄) of one split; the likeliest
-// class of each of its images goes to best.
-func splitScore(gen *Features, start, end int, order, best []int) (float64, error) {
-	const batch = 256
-	var marginal, p []float64
+// splitScore is exp(mean Σ p·log p − Σ p̄·log p̄) of one split, and the likeliest
+// class of each of its images.
+func splitScore(gen *Features, start, end int, order []int) (score float64, best []int, err error) {
+	var marginal []float64
 	entropy := 0.0
-	for from := start; from < end; from += batch {
-		rows := min(batch, end-from)
-		logits, k, err := gen.logits(from, rows, order)
+	for from := start; from < end; from += classBatch {
+		rows := min(classBatch, end-from)
+		p, negative, classes, err := gen.classify(from, rows, order)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
+		best = append(best, classes...)
+		k := len(p) / rows
 		if marginal == nil {
-			marginal, p = make([]float64, k), make([]float64, batch*k)
+			marginal = make([]float64, k)
 		}
-		negative := make([]float64, rows)
-		parallel(rows, func(lo, hi int) {
-			for i := lo; i < hi; i++ {
-				row := logits[i*k : (i+1)*k]
-				negative[i] = softmax(p[i*k:(i+1)*k], row)
-				best[from+i] = largest(row)
-			}
-		})
 		for i := range rows {
 			entropy += negative[i]
 			for c, v := range p[i*k : (i+1)*k] {
@@ -167,14 +167,38 @@ func splitScore(gen *Features, start, end int, order, best []int) (float64, erro
 			}
 		}
 	}
-	n := float64(end - start)
+	return expDivergence(entropy, marginal, float64(end-start)), best, nil
+}
+
+// expDivergence is exp(Σ p·log p/n − Σ p̄·log p̄) with p̄ = marginal/n.
+func expDivergence(entropy float64, marginal []float64, n float64) float64 {
 	divergence := entropy / n
 	for _, sum := range marginal {
 		if q := sum / n; q > 0 {
 			divergence -= q * math.Log(q)
 		}
 	}
-	return math.Exp(divergence), nil
+	return math.Exp(divergence)
+}
+
+// classBatch is how many images are classified at a time.
+const classBatch = 256
+
+// classify gives, of n images from one on in the given order, the probabilities
+// of the classes p [n,K], Σ p·log p of each image and its likeliest class.
+func (f *Features) classify(from, n int, order []int) (p, negative []float64, best []int, err error) {
+	logits, k, err := f.logits(from, n, order)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, negative, best = make([]float64, n*k), make([]float64, n), make([]int, n)
+	linalg.Parallel(n, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			row := logits[i*k : (i+1)*k]
+			negative[i], best[i] = softmax(p[i*k:(i+1)*k], row), largest(row)
+		}
+	})
+	return p, negative, best, nil
 }
 
 // softmax sets p to the softmax of logits and returns Σ p·log p.
@@ -204,8 +228,8 @@ func largest(values []float32) int {
 	return at
 }
 
-// classified reports that there are no logits.
-func (f *Features) classified() error {
+// requireLogits reports that there are no logits.
+func (f *Features) requireLogits() error {
 	if f.Logits == nil && (f.Pool == nil || f.ClassWeight == nil) {
 		return fmt.Errorf("%s has no logits: images supply them, statistics do not", f.name())
 	}
@@ -215,7 +239,7 @@ func (f *Features) classified() error {
 // logits are those of n images from one on, in the given order, and the number
 // of classes.
 func (f *Features) logits(from, n int, order []int) ([]float32, int, error) {
-	if err := f.classified(); err != nil {
+	if err := f.requireLogits(); err != nil {
 		return nil, 0, err
 	}
 	source, width := f.Logits, f.D
@@ -248,4 +272,111 @@ func meanStd(x []float64) (mean, std float64) {
 		std += (v - mean) * (v - mean) / float64(len(x))
 	}
 	return mean, math.Sqrt(std)
+}
+
+// Replicates implements Resampler. Images are drawn from the whole set, and
+// each keeps its split; from w, the number of times that a draw holds each of
+// them, follow the split's mean entropy Σ w·Σp·log p / Σw and its marginal
+// Σ w·p / Σw.
+func (m *InceptionScore) Replicates(ctx context.Context, _, gen *Features, d *Draws) ([]float64, error) {
+	order, ends, err := m.plan(gen)
+	if err != nil {
+		return nil, err
+	}
+	counts, out, start := d.counts(), make([]float64, d.Len()), 0
+	for _, end := range ends {
+		scores, err := splitReplicates(ctx, gen, start, end, order, counts, d.Len())
+		if err != nil {
+			return nil, err
+		}
+		for b, v := range scores {
+			out[b] += v / float64(len(ends))
+		}
+		start = end
+	}
+	return out, nil
+}
+
+// splitReplicates is splitScore for each of the draws, counts [B,N].
+func splitReplicates(ctx context.Context, gen *Features, start, end int, order []int, counts []float64, draws int) ([]float64, error) {
+	var marginal, sum []float64 // [B,K]
+	total, entropy := make([]float64, draws), make([]float64, draws)
+	classes := 0
+	for from := start; from < end; from += classBatch {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		rows := min(classBatch, end-from)
+		p, negative, _, err := gen.classify(from, rows, order)
+		if err != nil {
+			return nil, err
+		}
+		k := len(p) / rows
+		if marginal == nil {
+			classes, marginal, sum = k, make([]float64, draws*k), make([]float64, draws*k)
+		}
+		w := make([]float64, draws*rows)
+		for b := range draws {
+			for i := range rows {
+				at := from + i
+				if order != nil {
+					at = order[at]
+				}
+				v := counts[b*gen.N+at]
+				w[b*rows+i] = v
+				total[b] += v
+				entropy[b] += v * negative[i]
+			}
+		}
+		if err := products(gen).Mul64(sum, w, linalg.Transposed(p, rows, k), draws, k, rows); err != nil {
+			return nil, err
+		}
+		for i, v := range sum {
+			marginal[i] += v
+		}
+	}
+	out := make([]float64, draws)
+	for b := range out {
+		if total[b] == 0 {
+			return nil, fmt.Errorf("a draw holds none of images %d to %d: splits of %d images are too small for an interval", start, end-1, end-start)
+		}
+		out[b] = expDivergence(entropy[b], marginal[b*classes:(b+1)*classes], total[b])
+	}
+	return out, nil
+}
+
+// sortedFrom is the classOrder from which images count as sorted by class;
+// chance reaches it about once in three million sets.
+const sortedFrom = 5
+
+// classOrder says by how many standard deviations the number of neighbours of
+// equal class exceeds that of a random order: the multi-category runs test
+// (Wald and Wolfowitz; Mood, "The Distribution Theory of Runs", 1940). With
+// n_c images of class c, N in all, the pairs of equal neighbours have under
+// permutation
+//
+//	mean Σn_c(n_c−1)/N
+//	variance (Σn_c²·(Σn_c² + N(N+1)) − 2N·Σn_c³ − N³) / (N²(N−1))
+//
+// It is 0 where the order cannot matter.
+func classOrder(classes []int) float64 {
+	counts := map[int]float64{}
+	equal := 0.0
+	for i, c := range classes {
+		counts[c]++
+		if i > 0 && c == classes[i-1] {
+			equal++
+		}
+	}
+	var squares, cubes float64
+	for _, n := range counts {
+		squares += n * n
+		cubes += n * n * n
+	}
+	n := float64(len(classes))
+	variance := (squares*(squares+n*(n+1)) - 2*n*cubes - n*n*n) / (n * n * (n - 1))
+	if n < 2 || !(variance > 1e-9) {
+		return 0
+	}
+	return (equal - (squares-n)/n) / math.Sqrt(variance)
 }

@@ -2,11 +2,18 @@ package eval
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"sagbench/eval/linalg"
+	"sagbench/eval/neighbours"
 )
 
 func near(t *testing.T, what string, got, want, tolerance float64) {
@@ -31,7 +38,7 @@ func TestBallsByHand(t *testing.T) {
 	ref := &Features{N: 4, D: 2, Pool: []float32{0, 0, 1, 0, 0, 1, 1, 1}}
 	gen := &Features{N: 4, D: 2, Pool: []float32{0.5, 0.5, 9, 9, 0, 0, 0, 0}}
 	// k = 1: reference radii² 1; generated radii² 0.5, 144.5, 0, 0.
-	for _, d := range []Distance{DistanceF32, DistanceFP16, DistanceADM} {
+	for _, d := range []neighbours.Distance{neighbours.DistanceF32, neighbours.DistanceFP16, neighbours.DistanceADM} {
 		near(t, "precision "+string(d), value(t, &Precision{K: 1, Distance: d}, ref, gen).Value, 3./4, 0)
 		// (0.5,0.5) reaches all four corners: 0.5 ≤ 0.5.
 		near(t, "recall "+string(d), value(t, &Recall{K: 1, Distance: d}, ref, gen).Value, 1, 0)
@@ -47,8 +54,8 @@ func TestBallsByHand(t *testing.T) {
 // The third nearest of identical images is at 0: ≤ holds, < does not.
 func TestIdenticalImages(t *testing.T) {
 	f := &Features{N: 8, D: 3, Pool: make([]float32, 24)}
-	near(t, "precision", value(t, &Precision{K: 3, Distance: DistanceADM}, f, f).Value, 1, 0)
-	near(t, "recall", value(t, &Recall{K: 3, Distance: DistanceADM}, f, f).Value, 1, 0)
+	near(t, "precision", value(t, &Precision{K: 3, Distance: neighbours.DistanceADM}, f, f).Value, 1, 0)
+	near(t, "recall", value(t, &Recall{K: 3, Distance: neighbours.DistanceADM}, f, f).Value, 1, 0)
 	near(t, "density", value(t, &Density{K: 3}, f, f).Value, 0, 0)
 	near(t, "coverage", value(t, &Coverage{K: 3}, f, f).Value, 0, 0)
 }
@@ -83,7 +90,7 @@ func TestLogitsFromWeight(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	const n, d, k = 600, 12, 7
 	pool, weight, logits := normals(r, n*d), normals(r, k*d), make([]float32, n*k)
-	if err := (Gonum{}).Mul32(logits, pool, weight, n, k, d); err != nil {
+	if err := (linalg.Gonum{}).Mul32(logits, pool, weight, n, k, d); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range []*InceptionScore{{SplitSize: 250}, {Splits: 10, Shuffle: true}} {
@@ -140,7 +147,7 @@ func TestKIDAgainstDoubleLoop(t *testing.T) {
 // RandomState(2020) as torch-fidelity uses it: in.permutation and in.kid.* of
 // the case come from NumPy.
 func TestRandomState(t *testing.T) {
-	_, in := readCase(t, "testdata/metrics-small")
+	in := readCase(t, "testdata/metrics-small")
 	equal := func(what string, got []int, want []float64) {
 		for i, v := range want {
 			if got[i] != int(v) {
@@ -158,7 +165,7 @@ func TestRandomState(t *testing.T) {
 
 // The metric itself, with the seed of the case: torch-fidelity's own numbers.
 func TestKIDSeed(t *testing.T) {
-	_, in := readCase(t, "testdata/metrics-small")
+	in := readCase(t, "testdata/metrics-small")
 	ref, gen := caseFeatures(in["in.reference"]), caseFeatures(in["in.generated"])
 	s := value(t, &KID{Subsets: 100, SubsetSize: 100, Seed: 2020}, ref, gen)
 	near(t, "kid.subsets", s.Value, in["out.kid.subsets"].Values[0], 4e-11)
@@ -167,6 +174,55 @@ func TestKIDSeed(t *testing.T) {
 	s = value(t, &InceptionScore{Splits: 10, Shuffle: true}, ref, gen)
 	near(t, "is.torch_fidelity", s.Value, in["out.is.torch_fidelity"].Values[0], 1e-9)
 	near(t, "is.torch_fidelity.std", s.Std, in["out.is.torch_fidelity.std"].Values[0], 1e-9)
+}
+
+// A caseTensor is an array of a reference case's io.safetensors.
+type caseTensor struct {
+	Shape  []int
+	Values []float64
+}
+
+func readCase(t *testing.T, dir string) map[string]caseTensor {
+	t.Helper()
+	path := filepath.Join(dir, "io.safetensors")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := binary.LittleEndian.Uint64(data)
+	var entries map[string]struct {
+		Dtype   string `json:"dtype"`
+		Shape   []int  `json:"shape"`
+		Offsets [2]int `json:"data_offsets"`
+	}
+	if err := json.Unmarshal(data[8:8+size], &entries); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]caseTensor{}
+	for name, e := range entries {
+		if e.Shape == nil {
+			continue // __metadata__
+		}
+		raw := data[8+int(size)+e.Offsets[0] : 8+int(size)+e.Offsets[1]]
+		c := caseTensor{Shape: e.Shape}
+		width := map[string]int{"F32": 4, "I32": 4, "F64": 8, "I64": 8}[e.Dtype]
+		for ; len(raw) > 0; raw = raw[width:] {
+			switch e.Dtype {
+			case "F32":
+				c.Values = append(c.Values, float64(math.Float32frombits(binary.LittleEndian.Uint32(raw))))
+			case "F64":
+				c.Values = append(c.Values, math.Float64frombits(binary.LittleEndian.Uint64(raw)))
+			case "I32":
+				c.Values = append(c.Values, float64(int32(binary.LittleEndian.Uint32(raw))))
+			case "I64":
+				c.Values = append(c.Values, float64(int64(binary.LittleEndian.Uint64(raw))))
+			default:
+				t.Fatalf("%s: dtype %q", path, e.Dtype)
+			}
+		}
+		out[name] = c
+	}
+	return out
 }
 
 func caseFeatures(c caseTensor) *Features {
@@ -250,7 +306,7 @@ func TestMetricsTable(t *testing.T) {
 		}
 	}
 	for _, m := range []interface{ Validate() error }{
-		&FID{}, &SpatialFID{Mean: "float16"}, &InceptionScore{}, &Precision{K: 0, Distance: DistanceF32}, &Recall{K: 1, Distance: "f64"},
+		&FID{}, &SpatialFID{Mean: "float16"}, &InceptionScore{}, &Precision{K: 0, Distance: neighbours.DistanceF32}, &Recall{K: 1, Distance: "f64"},
 		&Density{}, &Coverage{}, &PRDCPrecision{}, &PRDCRecall{}, &KID{Subsets: 1}, &FIDInfinity{Points: 1, Smallest: 2},
 	} {
 		if m.Validate() == nil {

@@ -1,8 +1,11 @@
 package eval
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+
+	"sagbench/eval/neighbours"
 )
 
 // Precision is the share of generated images that lie in the manifold of the
@@ -12,10 +15,11 @@ import (
 //
 //	precision = 1/M Σⱼ [∃i: |rᵢ−gⱼ|² ≤ ρₖ(rᵢ)²]
 //
-// evaluator.py: k = 3, squared distances in float16, see Distance.
+// evaluator.py: k = 3, squared distances in float16, see neighbours.Distance.
 type Precision struct {
-	K        int      `yaml:"k" doc:"neighbour whose distance is the radius"`
-	Distance Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
+	rowsOfPool
+	K        int                 `yaml:"k" doc:"neighbour whose distance is the radius"`
+	Distance neighbours.Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
 }
 
 // Recall is the share of reference images that lie in the manifold of the
@@ -23,8 +27,9 @@ type Precision struct {
 //
 //	recall = 1/N Σᵢ [∃j: |rᵢ−gⱼ|² ≤ ρₖ(gⱼ)²]
 type Recall struct {
-	K        int      `yaml:"k" doc:"neighbour whose distance is the radius"`
-	Distance Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
+	rowsOfPool
+	K        int                 `yaml:"k" doc:"neighbour whose distance is the radius"`
+	Distance neighbours.Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
 }
 
 var (
@@ -32,18 +37,20 @@ var (
 	_ Resampler = (*Recall)(nil)
 )
 
-// Validate implements the check after decoding.
-func (m *Precision) Validate() error { return validBalls(m.K, m.Distance) }
+func (m *Precision) balls() balls { return balls{m.Distance, m.K, false} }
+func (m *Recall) balls() balls    { return balls{m.Distance, m.K, false} }
 
 // Validate implements the check after decoding.
-func (m *Recall) Validate() error { return validBalls(m.K, m.Distance) }
+func (m *Precision) Validate() error { return m.balls().validate() }
 
-func validBalls(k int, d Distance) error {
-	if k < 1 {
-		return fmt.Errorf("k is %d, expected at least 1", k)
-	}
-	return d.Validate()
-}
+// Validate implements the check after decoding.
+func (m *Recall) Validate() error { return m.balls().validate() }
+
+// MinImages implements Metric: an image and its neighbours.
+func (m *Precision) MinImages() int { return m.K + 1 }
+
+// MinImages implements Metric: an image and its neighbours.
+func (m *Recall) MinImages() int { return m.K + 1 }
 
 // Column implements Metric.
 func (*Precision) Column() Column { return Column{"precision", "Precision", Higher, 2} }
@@ -53,107 +60,124 @@ func (*Recall) Column() Column { return Column{"recall", "Recall", Higher, 2} }
 
 // Score implements Metric.
 func (m *Precision) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
-	c, err := compareManifolds(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
-	if err != nil {
-		return nil, err
-	}
-	return ballsScore(m.Column(), float64(c.genIn)/float64(gen.N), ref, ballsNote(m.K, string(m.Distance), ref, gen)), nil
+	return m.balls().score(ctx, m.Column(), ref, gen, precision)
 }
 
 // Score implements Metric.
 func (m *Recall) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
-	c, err := compareManifolds(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
-	if err != nil {
-		return nil, err
-	}
-	return ballsScore(m.Column(), float64(c.refIn)/float64(ref.N), ref, ballsNote(m.K, string(m.Distance), ref, gen)), nil
+	return m.balls().score(ctx, m.Column(), ref, gen, recall)
 }
 
 // Replicates implements Resampler: the reference balls stay, images are drawn.
 func (m *Precision) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	found, err := manifoldMembers(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
-	if err != nil {
-		return nil, err
-	}
-	return found.means(d, inAny), nil
+	return m.balls().replicates(ctx, ref, gen, d, precisionReplicates)
 }
 
 // Replicates implements Resampler: images are drawn with their balls, whose
 // radii stay.
 func (m *Recall) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	found, err := manifoldMembers(ctx, ref, gen, manifoldKey{m.Distance, m.K, false})
-	if err != nil {
-		return nil, err
+	return m.balls().replicates(ctx, ref, gen, d, recallReplicates)
+}
+
+func precision(m *neighbours.Members) float64 { return shareOtherThan(0, m.Balls) }
+func recall(m *neighbours.Members) float64    { return shareOtherThan(neighbours.None, m.HeldBy) }
+
+// shareOtherThan is the share of values other than the one that says "in no ball".
+func shareOtherThan(outside int32, values []int32) float64 {
+	n := 0
+	for _, v := range values {
+		if v != outside {
+			n++
+		}
 	}
-	return found.in.replicates(d), nil
+	return float64(n) / float64(len(values))
 }
 
-func ballsNote(k int, distances string, ref, gen *Features) string {
-	return fmt.Sprintf("k = %d, %s distances, %d reference and %d generated images", k, distances, ref.N, gen.N)
+func precisionReplicates(m *neighbours.Members, d *Draws) []float64 {
+	return meanReplicates(m.Balls, d, func(balls int32) float64 { return float64(min(balls, 1)) })
 }
 
-// ballsScore is a share of images in balls. Balls shrink as a set grows, so
-// that shares compare only at equal numbers; published ones have 10,000
-// reference images (those of ImageNet 512² only 1,000).
-func ballsScore(c Column, share float64, ref *Features, note string) []Score {
-	const usual = 10000
-	s := c.score(share, note)
-	if ref.N < usual {
-		s.Warnings = append(s.Warnings, fmt.Sprintf(
-			"%s: %d reference images: precision, recall, density and coverage compare with published ones at %d only", ref.name(), ref.N, usual))
-	}
-	return []Score{s}
+func recallReplicates(m *neighbours.Members, d *Draws) []float64 {
+	return shareReplicates(m.HeldBy, d)
 }
 
-// A manifoldKey says how two sets are compared; the outcome is remembered.
-type manifoldKey struct {
-	distance Distance
+// balls are those around the images of a set that reach to the k-th neighbour
+// of the image in its set; strict leaves out what lies on the surface.
+type balls struct {
+	distance neighbours.Distance
 	k        int
 	strict   bool
 }
 
-type radiiKey struct {
-	distance Distance
-	k        int
+func (b balls) validate() error {
+	if b.k < 1 {
+		return fmt.Errorf("k is %d, expected at least 1", b.k)
+	}
+	return b.distance.Validate()
 }
 
-// radiiOf are the radii of a set, computed once.
-func (f *Features) radii(s *scan, k int) ([]float64, error) {
-	return remember(f, radiiKey{s.kind, k}, func() ([]float64, error) {
-		r, err := s.radii(f.Pool, []int{k})
+// members says which images of each set lie in balls of the other; it is
+// computed once for the two sets.
+func (b balls) members(ctx context.Context, ref, gen *Features) (*neighbours.Members, error) {
+	if err := cmp.Or(requirePools(ref, gen), b.validate()); err != nil {
+		return nil, err
+	}
+	type key struct {
+		ref *Features
+		balls
+	}
+	return remember(gen, key{ref, b}, func() (*neighbours.Members, error) {
+		s := neighbours.NewScan(ctx, b.distance, products(gen, ref), ref.Pool, ref.D)
+		r, err := b.radii(s, ref)
+		if err != nil {
+			return nil, err
+		}
+		g, err := b.radii(s, gen)
+		if err != nil {
+			return nil, err
+		}
+		return s.Members(ref.Pool, gen.Pool, r, g, b.strict)
+	})
+}
+
+// radii are those of the balls around the images of a set, computed once.
+func (b balls) radii(s *neighbours.Scan, f *Features) ([]float64, error) {
+	b.strict = false // radii do not depend on it
+	return remember(f, b, func() ([]float64, error) {
+		r, err := s.Radii(f.Pool, b.k)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.name(), err)
 		}
-		return r[0], nil
+		return r, nil
 	})
 }
 
-// compareManifolds counts the images of one set in the balls of the other.
-func compareManifolds(ctx context.Context, ref, gen *Features, key manifoldKey) (manifoldCount, error) {
-	if err := pools(ref, gen); err != nil {
-		return manifoldCount{}, err
+// score is a share of images in balls. Balls shrink as a set grows, so that
+// shares compare only at equal numbers; published ones have 10,000 reference
+// images (those of ImageNet 512² only 1,000).
+func (b balls) score(ctx context.Context, c Column, ref, gen *Features, share func(*neighbours.Members) float64) ([]Score, error) {
+	found, err := b.members(ctx, ref, gen)
+	if err != nil {
+		return nil, err
 	}
-	if err := validBalls(key.k, key.distance); err != nil {
-		return manifoldCount{}, err
+	const usual = 10000
+	distances, inside := string(b.distance), ""
+	if b.strict {
+		distances, inside = "exact", ", strictly inside"
 	}
-	type against struct {
-		ref *Features
-		manifoldKey
+	s := c.score(share(found), fmt.Sprintf("k = %d, %s distances, %d reference and %d generated images%s", b.k, distances, ref.N, gen.N, inside))
+	if ref.N < usual {
+		s.Warnings = append(s.Warnings, fmt.Sprintf(
+			"%s: %d reference images: precision, recall, density and coverage compare with published ones at %d only", ref.name(), ref.N, usual))
 	}
-	return remember(gen, against{ref, key}, func() (manifoldCount, error) {
-		s := newScan(ctx, key.distance, products(gen, ref), ref.Pool, ref.D)
-		r, err := ref.radii(s, key.k)
-		if err != nil {
-			return manifoldCount{}, err
-		}
-		g, err := gen.radii(s, key.k)
-		if err != nil {
-			return manifoldCount{}, err
-		}
-		c, err := s.manifolds(ref.Pool, gen.Pool, [][]float64{r}, [][]float64{g}, key.strict)
-		if err != nil {
-			return manifoldCount{}, err
-		}
-		return c[0], nil
-	})
+	return []Score{s}, nil
+}
+
+// replicates are the shares for the draws.
+func (b balls) replicates(ctx context.Context, ref, gen *Features, d *Draws, values func(*neighbours.Members, *Draws) []float64) ([]float64, error) {
+	found, err := b.members(ctx, ref, gen)
+	if err != nil {
+		return nil, err
+	}
+	return values(found, d), nil
 }

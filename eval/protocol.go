@@ -5,16 +5,19 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"sagbench/eval/neighbours"
 )
 
-// A Protocol is how one of the programs in use reads images and metrics. Their
-// numbers differ by resizing, arithmetic and order; a result names its own.
+// A Protocol is how a published program resizes images and computes metrics. The
+// numbers of two programs differ by resizing, arithmetic and order of images; a
+// result names its protocol.
 type Protocol struct {
 	Name   string
 	Source string // the program whose numbers these are
 	Resize string // how images come to the network's size: tf, torch or clean
-	// Own lists the metrics that the program has. The others of Metrics are
-	// read as the ADM evaluator or, where that has none, their authors do.
+	// Own lists the metrics that the program has. The others are computed as by
+	// the ADM evaluator or, where it has no such metric, by the metric's authors.
 	Own     []string
 	Metrics map[string]func() Metric // all metrics, with the program's options as defaults
 }
@@ -47,8 +50,8 @@ var Protocols = map[string]Protocol{
 		Own: []string{"fid", "is", "kid", "precision", "recall"},
 		Metrics: defaults(map[string]func() Metric{
 			"is":        func() Metric { return &InceptionScore{Splits: 10, Shuffle: true} },
-			"precision": func() Metric { return &Precision{K: 3, Distance: DistanceF32} },
-			"recall":    func() Metric { return &Recall{K: 3, Distance: DistanceF32} },
+			"precision": func() Metric { return &Precision{K: 3, Distance: neighbours.DistanceF32} },
+			"recall":    func() Metric { return &Recall{K: 3, Distance: neighbours.DistanceF32} },
 		}),
 	},
 	"clean-fid": {
@@ -60,7 +63,7 @@ var Protocols = map[string]Protocol{
 	},
 }
 
-// defaults are Metrics with some read in another way.
+// defaults are Metrics with some replaced.
 func defaults(others map[string]func() Metric) map[string]func() Metric {
 	all := maps.Clone(Metrics)
 	maps.Copy(all, others)

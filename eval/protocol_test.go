@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sagbench/eval/neighbours"
 )
 
 // Every protocol reads every metric, under one name and with options that are
@@ -43,7 +45,7 @@ func TestProtocols(t *testing.T) {
 	if m := Protocols["pytorch-fid"].Metrics["fid"]().(*FID); m.Mean != MeanFloat64 {
 		t.Errorf("pytorch-fid's FID: %+v", m)
 	}
-	if m := Protocols["adm"].Metrics["precision"]().(*Precision); m.K != 3 || m.Distance != DistanceADM {
+	if m := Protocols["adm"].Metrics["precision"]().(*Precision); m.K != 3 || m.Distance != neighbours.DistanceADM {
 		t.Errorf("adm's precision: %+v", m)
 	}
 }

@@ -1,14 +1,17 @@
 package eval
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"sagbench/eval/images"
 	"sagbench/eval/npz"
-	"sagbench/models/tensor"
+	"sagbench/sampling/tensor"
 )
 
 // A Reference is what a file or a folder says about a set of images.
@@ -23,13 +26,13 @@ type Reference struct {
 	Provenance *Provenance // how the statistics were made; nil where the file does not say
 }
 
-// ReadReference reads a set of images, whatever package images opens, or an
+// ReadReference reads a set of images in any form that package images opens, or an
 // .npz file in the layout of the ADM evaluator: images arr_0 [N,H,W,3] and,
 // where they are known, statistics mu [D], sigma [D,D] of pool features and
 // mu_s, sigma_s of spatial features, float32 or float64. A file of mu and sigma
 // alone (pytorch-fid, clean-fid, EDM), feats [N,D] alone (clean-fid's KID) and
-// one of arr_0 alone (samples) are read as well. Statistics are checked: finite, symmetric, no negative variance,
-// shapes that fit. Images are opened, not decoded; Close closes them.
+// one of arr_0 alone (samples) are read as well. Statistics are checked: finite,
+// symmetric, no negative variance, shapes that fit. Images are opened, not decoded; Close closes them.
 func ReadReference(ctx context.Context, path string, opt images.Options) (*Reference, error) {
 	kind, err := images.KindOf(path)
 	if err != nil {
@@ -159,12 +162,16 @@ func readFloats(f *npz.File, name string, limit int) (values []float64, shape []
 	if a.Dtype.Kind != 'f' {
 		return nil, nil, false, fmt.Errorf("%s: %s holds %s, expected floating point numbers", f.Path(), name, a.Dtype)
 	}
-	for i, v := range values {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil, nil, false, fmt.Errorf("%s: %s%v is %v, expected a finite number", f.Path(), name, position(i, a.Shape), v)
-		}
+	return values, a.Shape, a.Dtype.Size < 8, checkNumbers(f, a, values)
+}
+
+// checkNumbers reports the first of an array's values that is not finite.
+func checkNumbers[T float32 | float64](f *npz.File, a *npz.Array, values []T) error {
+	i := slices.IndexFunc(values, func(v T) bool { return v-v != 0 })
+	if i < 0 {
+		return nil
 	}
-	return values, a.Shape, a.Dtype.Size < 8, nil
+	return fmt.Errorf("%s: %s%v is %v, expected a finite number", f.Path(), a.Name, position(i, a.Shape), values[i])
 }
 
 // position is the index of element i of an array of that shape.
@@ -177,8 +184,8 @@ func position(i int, shape []int) []int {
 	return at
 }
 
-// checkCovariance reports what no covariance can be, and takes the rounding
-// out of the rest: equal elements on either side of the diagonal.
+// checkCovariance reports what a covariance cannot have, and makes a exactly
+// symmetric.
 func checkCovariance(a []float64, d int) error {
 	for i := range d {
 		if v := a[i*d+i]; v < 0 {
@@ -196,4 +203,119 @@ func checkCovariance(a []float64, d int) error {
 		}
 	}
 	return nil
+}
+
+// maxFeatures bounds the values of an array of features: 2 GB of float32.
+const maxFeatures = 1 << 29
+
+// readFeatures reads feats [N,D], the pool features of single images that
+// clean-fid keeps as the reference of its KID (cleanfid/fid.py make_custom_stats).
+func readFeatures(f *npz.File) (tensor.Tensor, error) {
+	a, err := f.Array("feats")
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	if len(a.Shape) != 2 || a.Shape[0] < 1 || a.Shape[1] < 1 || a.Dtype.Kind != 'f' {
+		return tensor.Tensor{}, errors.Join(fmt.Errorf("%s: feats is %s %v, expected features [N,D] as floating point numbers", f.Path(), a.Dtype, a.Shape), a.Close())
+	}
+	values, err := npz.ReadAll[float32](a, maxFeatures)
+	if err := errors.Join(err, a.Close()); err != nil {
+		return tensor.Tensor{}, err
+	}
+	return tensor.Of(values, a.Shape...), checkNumbers(f, a, values)
+}
+
+// Provenance is what statistics in a file were made from and with. The command
+// reference writes it; official files have none.
+type Provenance struct {
+	Program   string            `json:"program"` // and its version
+	Protocol  string            `json:"protocol"`
+	Network   string            `json:"network"` // inception, dinov2, …
+	SHA256    string            `json:"network_sha256"`
+	Resize    string            `json:"resize"`     // how images came to the network's size
+	InputSize int               `json:"input_size"` // that size
+	Images    int               `json:"images"`     // that the statistics are of
+	Source    string            `json:"source"`     // name of the file or folder of images
+	Content   string            `json:"source_sha256"`
+	Versions  map[string]string `json:"versions"`
+}
+
+// provenanceArray is the array of a file that holds its provenance as JSON,
+// uint8 [bytes]: numpy.load(path)["sagbench"].tobytes(). Other
+// evaluators do not look at it.
+const provenanceArray = "sagbench"
+
+// Write adds the provenance to a file.
+func (p *Provenance) Write(w *npz.Writer) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return npz.WriteArray(w, provenanceArray, data, len(data))
+}
+
+// maxProvenance bounds the JSON against a damaged file.
+const maxProvenance = 1 << 16
+
+// readProvenance reads what Write wrote; nil where the file has none.
+func readProvenance(f *npz.File) (*Provenance, error) {
+	if !f.Has(provenanceArray) {
+		return nil, nil
+	}
+	a, err := f.Array(provenanceArray)
+	if err != nil {
+		return nil, err
+	}
+	data, err := npz.ReadAll[uint8](a, maxProvenance)
+	if err := errors.Join(err, a.Close()); err != nil {
+		return nil, err
+	}
+	p := &Provenance{}
+	if err := json.NewDecoder(bytes.NewReader(data)).Decode(p); err != nil {
+		return nil, fmt.Errorf("%s: %s is not the provenance that the command reference writes: %w", f.Path(), provenanceArray, err)
+	}
+	if p.Images < 2 {
+		return nil, fmt.Errorf("%s: %s tells of statistics of %d images: the file is damaged", f.Path(), provenanceArray, p.Images)
+	}
+	return p, nil
+}
+
+// Agree compares the statistics of a reference with the network and the resize
+// that images are compared by. The error tells what disagrees; the notes tell
+// what had to be assumed.
+//
+// A file without provenance is judged by its layout: with mu_s it is taken for
+// one of ADM's, whose images were resized as TensorFlow 1 does; with mu alone
+// (pytorch-fid, clean-fid, EDM, TTUR) nothing about it is known.
+func (r *Reference) Agree(network, sha256, resize string, inputSize int) (notes []string, err error) {
+	if !r.Features.IsZero() && resize != "clean" {
+		return nil, fmt.Errorf("%s: its features feats are clean-fid's, of images resized as \"clean\" does; these are resized as %q does. Take the protocol clean-fid", r.Path, resize)
+	}
+	if r.Pool == nil && r.Spatial == nil {
+		return nil, nil
+	}
+	if r.Provenance == nil {
+		if r.Spatial == nil {
+			return []string{fmt.Sprintf("%s: its statistics do not say how they were made; taken to be of this network and of images resized as %q does", r.Path, resize)}, nil
+		}
+		if resize != "tf" {
+			return nil, fmt.Errorf("%s: its statistics have the layout of ADM's, which are of images resized as \"tf\" does; these are resized as %q does. Take the protocol adm, or make statistics of the images with `sagbench reference`", r.Path, resize)
+		}
+		return []string{fmt.Sprintf("%s: its statistics do not say how they were made; from their layout they are taken for ADM's, of this network and of images resized as \"tf\" does", r.Path)}, nil
+	}
+	var faults []error
+	differs := func(what string, theirs, ours any) {
+		if theirs != ours {
+			faults = append(faults, fmt.Errorf("%s: its statistics were made with %s %v, these features with %v", r.Path, what, theirs, ours))
+		}
+	}
+	p := r.Provenance
+	differs("network", p.Network, network)
+	differs("a network file of sha256", p.SHA256, sha256)
+	differs("resize", p.Resize, resize)
+	differs("input size", p.InputSize, inputSize)
+	if faults != nil {
+		faults = append(faults, errors.New("numbers across the two mean nothing: choose the same, or make the statistics anew with `sagbench reference`"))
+	}
+	return nil, errors.Join(faults...)
 }

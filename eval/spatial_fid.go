@@ -11,6 +11,7 @@ import (
 // first 7 channels of Mixed_6d.branch1x1, 17·17·7 = 2023 features in the order
 // (h·17+w)·7+c. See FID for the formula.
 type SpatialFID struct {
+	statisticsOfPool
 	Mean   MeanType `yaml:"mean" doc:"float32 (ADM) or float64 (exact)"`
 	Offset float64  `yaml:"offset" doc:"as FID's"`
 }
@@ -23,9 +24,12 @@ func (m *SpatialFID) Validate() error { return (*FID)(m).Validate() }
 // Column implements Metric.
 func (*SpatialFID) Column() Column { return Column{"sfid", "sFID", Lower, 2} }
 
+// Needs implements Metric.
+func (*SpatialFID) Needs() Needs { return Needs{Parts{Spatial: true}, Parts{Spatial: true}} }
+
 // Score implements Metric.
 func (m *SpatialFID) Score(_ context.Context, ref, gen *Features) ([]Score, error) {
-	if err := errors.Join(ref.spatial(), gen.spatial()); err != nil {
+	if err := errors.Join(ref.requireSpatial(), gen.requireSpatial()); err != nil {
 		return nil, err
 	}
 	return frechetScore(m.Column(), ref.Spatial, gen.Spatial, FID(*m), products(gen, ref))
@@ -33,7 +37,7 @@ func (m *SpatialFID) Score(_ context.Context, ref, gen *Features) ([]Score, erro
 
 // Replicates implements Resampler; see FID.
 func (m *SpatialFID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]float64, error) {
-	if err := errors.Join(ref.spatial(), gen.drawable(gen.Spatial)); err != nil {
+	if err := errors.Join(ref.requireSpatial(), gen.requireOwn(gen.Spatial)); err != nil {
 		return nil, err
 	}
 	if gen.SpatialRows == nil {
@@ -42,8 +46,8 @@ func (m *SpatialFID) Replicates(ctx context.Context, ref, gen *Features, d *Draw
 	return frechetReplicates(ctx, ref.Spatial, gen.SpatialRows, d, FID(*m), products(gen, ref))
 }
 
-// spatial reports that there are no spatial statistics.
-func (f *Features) spatial() error {
+// requireSpatial reports that there are no spatial statistics.
+func (f *Features) requireSpatial() error {
 	if f.Spatial == nil {
 		return fmt.Errorf("%s has no spatial statistics: a reference .npz of the ADM layout supplies them as mu_s and sigma_s, images as arr_0", f.name())
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+
+	"sagbench/eval/linalg"
 )
 
 // Stats are the mean and the covariance of a set of features of D dimensions.
@@ -20,6 +22,26 @@ type Stats struct {
 // D is the number of dimensions.
 func (s *Stats) D() int { return len(s.Mean) }
 
+// name is how messages call a set of statistics.
+func (s *Stats) name() string {
+	if s.Source == "" {
+		return "one set"
+	}
+	return s.Source
+}
+
+// covariance is the covariance with a constant added to all variances.
+func (s *Stats) covariance(offset float64) linalg.Covariance {
+	c := linalg.Covariance{Name: s.name(), Matrix: s.Cov, Mean: s.Mean, Rows: s.Rows}
+	if offset != 0 {
+		c.Matrix, c.Rows = slices.Clone(s.Cov), nil
+		for i := range s.D() {
+			c.Matrix[i*s.D()+i] += offset
+		}
+	}
+	return c
+}
+
 // trace is the trace of the covariance.
 func (s *Stats) trace() float64 {
 	sum, d := 0.0, s.D()
@@ -34,8 +56,6 @@ const (
 	// them. It is fixed, so that the result does not depend on the batches in
 	// which the features arrive.
 	batchRows = 1024
-	// panelRows bounds the rows of a product of which only a triangle is used.
-	panelRows = 256
 	// lineFloats are in a line of the cache: columns that are read together.
 	lineFloats = 16
 )
@@ -50,20 +70,20 @@ const (
 //	S ← S + Σ(x−m_b)(x−m_b)ᵀ + n·n_b/(n+n_b)·(m_b−m)(m_b−m)ᵀ
 type Accumulator struct {
 	d        int
-	products Products
+	products linalg.Products
 	n        int       // rows merged into mean and square
 	mean     []float64 // [D]
 	square   []float64 // [D,D], upper triangle of S
 	sum32    []float32 // [D], row after row in float32, as numpy.mean over axis 0
-	batch    []float32 // rows that wait
+	batch    []float32 // rows that are not merged yet
 	rows     []float32 // all rows, while there are no more than D
 	seen     int
 }
 
-// NewAccumulator accumulates features of d dimensions; nil products are Gonum.
-func NewAccumulator(d int, products Products) *Accumulator {
+// NewAccumulator accumulates features of d dimensions; nil products are linalg.Gonum.
+func NewAccumulator(d int, products linalg.Products) *Accumulator {
 	if products == nil {
-		products = Gonum{}
+		products = linalg.Gonum{}
 	}
 	return &Accumulator{d: d, products: products, mean: make([]float64, d), sum32: make([]float32, d)}
 }
@@ -86,7 +106,7 @@ func (a *Accumulator) Add(rows []float32) error {
 	} else {
 		a.rows = nil
 	}
-	parallel(a.d, func(from, to int) {
+	linalg.Parallel(a.d, func(from, to int) {
 		for at := 0; at < len(rows); at += a.d {
 			sum := a.sum32[from:to]
 			for j, v := range rows[at+from : at+to] {
@@ -107,7 +127,7 @@ func (a *Accumulator) Add(rows []float32) error {
 	return nil
 }
 
-// merge adds the waiting rows to mean and S.
+// merge adds the rows of the batch to mean and S.
 func (a *Accumulator) merge() error {
 	nb := len(a.batch) / a.d
 	if nb == 0 {
@@ -118,10 +138,10 @@ func (a *Accumulator) merge() error {
 	}
 	total := float64(a.n + nb)
 	weight := math.Sqrt(float64(a.n) * float64(nb) / total)
-	// Column j of the centred batch, and the shift of the means as one row more.
+	// Column j of the centred batch, and the shift of the means as one more row.
 	columns := make([]float64, a.d*(nb+1))
 	blocks := (a.d + lineFloats - 1) / lineFloats
-	parallel(blocks, func(from, to int) {
+	linalg.Parallel(blocks, func(from, to int) {
 		for b := from; b < to; b++ {
 			first, last := b*lineFloats, min((b+1)*lineFloats, a.d)
 			var mean [lineFloats]float64
@@ -148,27 +168,7 @@ func (a *Accumulator) merge() error {
 	})
 	a.n += nb
 	a.batch = a.batch[:0]
-	return addGram(a.products, a.square, columns, a.d, nb+1)
-}
-
-// addGram adds the upper triangle of x·xᵀ, x [d,k], to dst [d,d].
-func addGram(p Products, dst, x []float64, d, k int) error {
-	tmp := make([]float64, min(d, panelRows)*d)
-	for from := 0; from < d; from += panelRows {
-		rows, cols := min(panelRows, d-from), d-from
-		if err := p.Mul64(tmp, x[from*k:(from+rows)*k], x[from*k:], rows, cols, k); err != nil {
-			return err
-		}
-		parallel(rows, func(lo, hi int) {
-			for i := lo; i < hi; i++ {
-				out := dst[(from+i)*d+from+i : (from+i+1)*d]
-				for j, v := range tmp[i*cols+i : (i+1)*cols] {
-					out[j] += v
-				}
-			}
-		})
-	}
-	return nil
+	return linalg.AddGram(a.products, a.square, columns, a.d, nb+1)
 }
 
 // Stats are the statistics of the rows so far; at least two are needed.
@@ -187,7 +187,7 @@ func (a *Accumulator) Stats() (*Stats, error) {
 	for j, v := range a.sum32 {
 		s.Mean32[j] = v / float32(a.n)
 	}
-	parallel((a.d+lineFloats-1)/lineFloats, func(from, to int) {
+	linalg.Parallel((a.d+lineFloats-1)/lineFloats, func(from, to int) {
 		for b := from; b < to; b++ {
 			first, last := b*lineFloats, min((b+1)*lineFloats, a.d)
 			for j := range a.d { // the block's rows, of which square holds the upper part
@@ -201,7 +201,7 @@ func (a *Accumulator) Stats() (*Stats, error) {
 }
 
 // StatsOf are the statistics of features [n,d] that lie in memory.
-func StatsOf(rows []float32, d int, products Products) (*Stats, error) {
+func StatsOf(rows []float32, d int, products linalg.Products) (*Stats, error) {
 	a := NewAccumulator(d, products)
 	if err := a.Add(rows); err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func (e *NotFiniteError) Error() string {
 // first is the index of the first image.
 func checkFinite(rows []float32, d, first int) error {
 	var found atomic.Bool
-	parallel(len(rows), func(from, to int) {
+	linalg.Parallel(len(rows), func(from, to int) {
 		sum := float32(0) // of zeros, or NaN
 		for _, v := range rows[from:to] {
 			sum += v - v

@@ -9,15 +9,11 @@ import (
 	"sagbench/eval/npz"
 )
 
-func openNPY(path string) (*Set, error) {
-	return OfArray(path, func() (*npz.Array, error) { return npz.OpenArray(path) }, nil)
-}
-
 // OfArray makes a set of an array of images [N,H,W,3], or [N,3,H,W] where that
 // is the only way to read its shape, with values of 0 to 255. The array is
-// opened anew for each reading; closer is closed with the set. One that is not
-// stored as uint8 is read through first: it has to hold whole numbers all the
-// same, since other values would be pixels of other images.
+// opened anew for each reading; closer, if not nil, is closed with the set. An
+// array that is not uint8 is read through first: its values have to be whole
+// numbers all the same.
 func OfArray(path string, open func() (*npz.Array, error), closer io.Closer) (*Set, error) {
 	a, err := open()
 	if err != nil {
@@ -73,7 +69,7 @@ func (l layout) values() int { return l.height * l.width * 3 }
 func (s *Set) checkValues(a *npz.Array, l layout) error {
 	const advice = "save the images as uint8 with values of 0 to 255"
 	row := make([]float32, l.values())
-	largest, fraction, first := float32(0), float32(0), -1
+	largest, fraction, fractional := float32(0), float32(0), -1 // the first fraction, and its image
 	for i := 0; ; i++ {
 		_, err := npz.ReadRows(a, row)
 		if err == io.EOF {
@@ -86,17 +82,17 @@ func (s *Set) checkValues(a *npz.Array, l layout) error {
 			if !(v >= 0 && v <= 255) {
 				return fmt.Errorf("is %s and image %d (counted from 0) holds %v, expected 0 to 255; %s", a.Dtype, i, v, advice)
 			}
-			if first < 0 && v != float32(uint8(v)) {
-				fraction, first = v, i
+			if fractional < 0 && v != float32(uint8(v)) {
+				fraction, fractional = v, i
 			}
 			largest = max(largest, v)
 		}
 	}
 	switch {
-	case first >= 0 && largest <= 1:
+	case fractional >= 0 && largest <= 1:
 		return fmt.Errorf("is %s with values of 0 to %v, which evaluator.py takes for nearly black images; multiply by 255 and save as uint8", a.Dtype, largest)
-	case first >= 0:
-		return fmt.Errorf("is %s and image %d (counted from 0) holds %v, which is no whole number; %s", a.Dtype, first, fraction, advice)
+	case fractional >= 0:
+		return fmt.Errorf("is %s and image %d (counted from 0) holds %v, which is no whole number; %s", a.Dtype, fractional, fraction, advice)
 	case largest <= 1:
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %s is %s with values of 0 and %v alone: it is read as 0 to 255, so the images are nearly black", s.Path, a.Name, a.Dtype, largest))
 	}

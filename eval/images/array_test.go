@@ -135,7 +135,7 @@ func FuzzArray(f *testing.F) {
 			t.Fatal(err)
 		}
 		fuzzing.Bounded(t, len(data), 64, func() {
-			s, err := openNPY(path)
+			s, err := Open(t.Context(), path, Options{})
 			if err != nil {
 				return
 			}

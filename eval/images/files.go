@@ -1,6 +1,7 @@
 package images
 
 import (
+	"archive/zip"
 	"cmp"
 	"context"
 	"errors"
@@ -8,13 +9,15 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// suffixes of the files that are taken for images, whatever their case. What a
-// file really is its first bytes tell.
+// suffixes of the files that are taken for images, in upper or lower case. Their
+// formats are told by their first bytes.
 var suffixes = []string{".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 func isImageFile(name string) bool {
@@ -41,7 +44,7 @@ type listing struct {
 	others map[string]int // files that are not taken for images, by suffix
 }
 
-// add takes a file for an image or leaves it out.
+// add lists a file as an image, or counts it among the others.
 func (l *listing) add(f file) {
 	switch {
 	case isHidden(f.name):
@@ -68,7 +71,7 @@ func (l *listing) unread() string {
 	return strings.Join(kinds, ", ")
 }
 
-// newSet makes a set of the files, whose headers are looked at unless broken
+// newSet makes a set of the files. Their headers are read first, unless broken
 // images are left out anyway.
 func (l *listing) newSet(ctx context.Context, path string, opt Options, closer io.Closer) (*Set, error) {
 	known := strings.Join(suffixes, ", ")
@@ -93,11 +96,12 @@ func (l *listing) newSet(ctx context.Context, path string, opt Options, closer i
 	if broken := (*BrokenError)(nil); errors.As(err, &broken) { // list all, those with a good header as well
 		_, err = headers.Run(ctx, s.pending, visit)
 	}
-	return s, At(err, path)
+	return s, WithPath(err, path)
 }
 
-// At puts the set's path into a *BrokenError, or before another error.
-func At(err error, path string) error {
+// WithPath is an error of reading a set with the set's path: inside a *BrokenError,
+// before any other. Nil stays nil.
+func WithPath(err error, path string) error {
 	broken := (*BrokenError)(nil)
 	switch {
 	case err == nil:
@@ -145,3 +149,105 @@ func (f file) checkHeader(maxPixels int) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	return checkHeader(r, maxPixels)
 }
+
+// listFolder lists a folder and those below it. Links are followed, but not
+// back to a folder that they lie in.
+func listFolder(root string) (*listing, error) {
+	l := &listing{}
+	if err := l.walk(root, "", nil); err != nil {
+		return nil, err
+	}
+	l.sort()
+	return l, nil
+}
+
+func (l *listing) walk(root, below string, above []os.FileInfo) error {
+	folder := filepath.Join(root, filepath.FromSlash(below))
+	self, err := os.Stat(folder)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(above, func(a os.FileInfo) bool { return os.SameFile(a, self) }) {
+		return fmt.Errorf("%s: is a link to a folder that it lies in; remove it", folder)
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	above = append(slices.Clip(above), self)
+	for _, e := range entries {
+		name := e.Name()
+		if below != "" {
+			name = below + "/" + name
+		}
+		if isHidden(name) {
+			continue
+		}
+		path := filepath.Join(root, filepath.FromSlash(name))
+		info, err := os.Stat(path) // of what a link leads to
+		switch {
+		case err != nil && isImageFile(name):
+			l.add(file{name: name, open: func() (io.ReadCloser, error) { return nil, err }}) // listed as broken
+		case err != nil:
+			return err
+		case info.IsDir():
+			if err := l.walk(root, name, above); err != nil {
+				return err
+			}
+		case info.Mode().IsRegular():
+			l.add(file{name, info.Size(), func() (io.ReadCloser, error) { return os.Open(path) }})
+		}
+	}
+	return nil
+}
+
+func openZip(ctx context.Context, path string, opt Options) (*Set, error) {
+	z, err := zip.OpenReader(path)
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // names are names here, nothing is extracted
+		return nil, fmt.Errorf("%s: is no zip archive, or not all of one (%w)", path, err)
+	}
+	l, err := listZip(&z.Reader)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), z.Close())
+	}
+	s, err := l.newSet(ctx, path, opt, z)
+	if err != nil {
+		return nil, errors.Join(err, z.Close())
+	}
+	return s, nil
+}
+
+// listZip lists the images of an archive, stored or deflated.
+func listZip(z *zip.Reader) (*listing, error) {
+	l := &listing{}
+	seen := map[string]bool{}
+	for _, e := range z.File {
+		if strings.HasSuffix(e.Name, "/") {
+			continue
+		}
+		if seen[e.Name] {
+			return nil, fmt.Errorf("two entries are named %q; which one is meant cannot be known", e.Name)
+		}
+		seen[e.Name] = true
+		l.add(file{e.Name, int64(min(e.UncompressedSize64, maxFile+1)), func() (io.ReadCloser, error) { return openEntry(e) }})
+	}
+	l.sort()
+	return l, nil
+}
+
+func openEntry(e *zip.File) (io.ReadCloser, error) {
+	switch {
+	case e.Flags&1 != 0:
+		return nil, errors.New("is encrypted")
+	case e.UncompressedSize64 > mostDeflated*e.CompressedSize64+mostFlat:
+		return nil, fmt.Errorf("claims %d bytes in %d deflated ones, which no image needs", e.UncompressedSize64, e.CompressedSize64)
+	}
+	return e.Open()
+}
+
+// An entry may unpack to mostDeflated times its size and mostFlat bytes: files of
+// images hardly shrink, except bitmaps of one colour.
+const (
+	mostDeflated = 64
+	mostFlat     = 16 << 20
+)

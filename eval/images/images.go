@@ -19,6 +19,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"sagbench/eval/npz"
 	"strings"
 )
 
@@ -26,7 +27,7 @@ import (
 type Image struct {
 	Height, Width int
 	Pixels        []uint8
-	Converted     []Conversion // what was done to make it so
+	Converted     []Conversion // what was done to the file's pixels to make them so
 }
 
 // A Pending image is one that is not decoded yet.
@@ -41,8 +42,8 @@ type Options struct {
 	MaxPixels  int  // of one image; 0 = DefaultMaxPixels
 }
 
-// DefaultMaxPixels is the largest image that is read, 8192×8192: what claims
-// more is taken for damaged.
+// DefaultMaxPixels is the largest image that is read, 8192×8192: a file that
+// claims more is taken for damaged.
 const DefaultMaxPixels = 1 << 26
 
 func (o Options) maxPixels() int {
@@ -73,17 +74,21 @@ func Open(ctx context.Context, path string, opt Options) (*Set, error) {
 	}
 	switch kind {
 	case Folder:
-		return openFolder(ctx, path, opt)
+		l, err := listFolder(path)
+		if err != nil {
+			return nil, err
+		}
+		return l.newSet(ctx, path, opt, nil)
 	case Zip:
 		return openZip(ctx, path, opt)
 	case Array:
-		return openNPY(path)
+		return OfArray(path, func() (*npz.Array, error) { return npz.OpenArray(path) }, nil)
 	}
 	return nil, fmt.Errorf("%s: is %s, expected a folder, a .zip or an .npy of images", path, kind)
 }
 
-// Images are the images in order, to be ranged over once. An error ends the
-// set: the file itself cannot be read on.
+// Images are the images in order, to be ranged over once. An error ends them: the
+// set's file cannot be read further.
 func (s *Set) Images() iter.Seq2[Pending, error] { return s.pending }
 
 // Close closes the set's file.
@@ -102,7 +107,7 @@ const (
 	Folder Kind = "a folder"
 	Zip    Kind = "a .zip"
 	Array  Kind = "an .npy array"
-	NPZ    Kind = "an .npz archive" // or what is to be one by its name
+	NPZ    Kind = "an .npz archive" // any other file, in the belief that it is one
 )
 
 // KindOf tells what lies at a path by its first bytes and its suffix.
@@ -141,10 +146,6 @@ func fileHead(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	head := make([]byte, 16)
-	n, err := io.ReadFull(f, head)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
-	}
-	return string(head[:n]), err
+	head, err := io.ReadAll(io.LimitReader(f, 16))
+	return string(head), err
 }

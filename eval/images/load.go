@@ -1,27 +1,33 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-// A Loader decodes images ahead of what looks at them: while a network is busy
-// with a batch the next one is made ready.
+// A Loader decodes images before they are asked for: while a network is busy with
+// a batch the next one is made ready.
 type Loader[T any] struct {
 	Workers    int // goroutines that decode; 0 = one a core
 	Ahead      int // images that are ready or in the making beyond the one that is visited; at least 1
 	SkipBroken bool
-	// Prepare makes of an image what is visited, in the goroutine that decoded it.
+	// Prepare turns an image into what Run's visit takes, in the goroutine that
+	// decoded the image.
 	Prepare func(Image) (T, error)
 }
 
-// Run visits the images in order. Once one is broken, unless these are skipped,
-// no more are visited; the rest is decoded all the same, so that the error, a
-// *BrokenError without a path, lists every one of them.
+// Run visits the images of from in order and reports what decoding them has met.
+// After a broken image, unless broken ones are skipped, no more are visited; the
+// others are decoded all the same, so that the error, a *BrokenError without a
+// path, lists every broken one.
 func (l Loader[T]) Run(ctx context.Context, from iter.Seq2[Pending, error], visit func(T) error) (Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	queue := make(chan *load[T], max(1, l.Ahead)-1)
@@ -30,7 +36,7 @@ func (l Loader[T]) Run(ctx context.Context, from iter.Seq2[Pending, error], visi
 	defer running.Wait()
 	defer cancel()
 	var failed atomic.Bool // nothing needs to be prepared any more
-	for range l.workers() {
+	for range cmp.Or(l.Workers, runtime.NumCPU()) {
 		running.Go(func() {
 			for j := range jobs {
 				j.work(l.Prepare, &failed)
@@ -75,13 +81,6 @@ func (l Loader[T]) Run(ctx context.Context, from iter.Seq2[Pending, error], visi
 		return report, fmt.Errorf("every image is broken: %s", listed(report.Broken[:min(5, len(report.Broken))], "; "))
 	}
 	return report, nil
-}
-
-func (l Loader[T]) workers() int {
-	if l.Workers > 0 {
-		return l.Workers
-	}
-	return runtime.NumCPU()
 }
 
 // feed hands each image to the visitor, in order, and to a worker. The queue's
@@ -140,4 +139,91 @@ func (j *load[T]) decode() (im Image, err error) {
 		}
 	}()
 	return j.Decode()
+}
+
+// A Conversion is something that was done to an image to make it RGB of 8 bits.
+type Conversion string
+
+// Conversions, as Pillow's convert("RGB") does them.
+const (
+	Grey        Conversion = "grey"    // one channel repeated over three
+	Palette     Conversion = "palette" // indices replaced by colours
+	Alpha       Conversion = "alpha"   // dropped; transparent pixels keep the colour that they have in the file
+	CMYK        Conversion = "cmyk"    // (255−C)·(255−K)/255, …
+	Bits16      Conversion = "16-bit"  // the high byte of each channel
+	ClippedGrey Conversion = "grey16"  // grey of 16 bits: min(v, 255), which is nearly white
+)
+
+// sentences follow "in 3 images" in notes.
+var sentences = map[Conversion]string{
+	Grey:        "grey is repeated over three channels",
+	Palette:     "the palette is replaced by its colours",
+	Alpha:       "transparency is dropped, not composited",
+	CMYK:        "CMYK is converted to RGB without a colour profile",
+	Bits16:      "of 16 bits a channel the high byte is kept",
+	ClippedGrey: "grey of 16 bits is clipped at 255, which is nearly all white, as Pillow does: save these with 8 bits",
+}
+
+// A Broken image is one that cannot be decoded.
+type Broken struct {
+	Name string
+	Err  error
+}
+
+// A Report tells what decoding a set has met.
+type Report struct {
+	Decoded   int
+	Converted map[Conversion]int // images by what was done to them
+	Broken    []Broken           // in the order of the set
+}
+
+// count adds an image.
+func (r *Report) count(done []Conversion) {
+	r.Decoded++
+	for _, c := range done {
+		if r.Converted == nil {
+			r.Converted = map[Conversion]int{}
+		}
+		r.Converted[c]++
+	}
+}
+
+// Notes are the report's lines for people: what was converted, and how many
+// were left out.
+func (r Report) Notes() []string {
+	var lines []string
+	for _, c := range slices.Sorted(maps.Keys(r.Converted)) {
+		lines = append(lines, fmt.Sprintf("in %s %s", plural(r.Converted[c], "image"), sentences[c]))
+	}
+	if len(r.Broken) > 0 {
+		lines = append(lines, fmt.Sprintf("%s left out as broken: %s", plural(len(r.Broken), "image"), listed(r.Broken, ", ")))
+	}
+	return lines
+}
+
+// A BrokenError lists the broken images of a set, all of them.
+type BrokenError struct {
+	Path   string
+	N      int // images of the set, the broken ones included
+	Broken []Broken
+}
+
+func (e *BrokenError) Error() string {
+	return fmt.Sprintf("%s: %d of %s broken; remove or replace them, or leave them out with --skip-broken:\n  %s",
+		e.Path, len(e.Broken), plural(e.N, "image"), listed(e.Broken, "\n  "))
+}
+
+func listed(broken []Broken, separator string) string {
+	var lines []string
+	for _, b := range broken {
+		lines = append(lines, fmt.Sprintf("%s: %v", b.Name, b.Err))
+	}
+	return strings.Join(lines, separator)
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

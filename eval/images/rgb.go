@@ -17,13 +17,13 @@ func toRGB(p image.Image) (Image, error) {
 		eachRow(im, func(y int, out []uint8) { repeat(out, p.Pix[y*p.Stride:]) })
 	case *image.Gray16: // clipGrey
 	case *image.RGBA:
-		eachRow(im, func(y int, out []uint8) { threeOf(out, p.Pix[y*p.Stride:], 4, 1) })
+		im.threeOf(p.Pix, p.Stride, 1)
 	case *image.NRGBA:
-		eachRow(im, func(y int, out []uint8) { threeOf(out, p.Pix[y*p.Stride:], 4, 1) })
+		im.threeOf(p.Pix, p.Stride, 1)
 	case *image.RGBA64:
-		eachRow(im, func(y int, out []uint8) { threeOf(out, p.Pix[y*p.Stride:], 8, 2) })
+		im.threeOf(p.Pix, p.Stride, 2)
 	case *image.NRGBA64:
-		eachRow(im, func(y int, out []uint8) { threeOf(out, p.Pix[y*p.Stride:], 8, 2) })
+		im.threeOf(p.Pix, p.Stride, 2)
 	case *image.Paletted:
 		colors := make([]color.NRGBA, 256) // an index beyond the palette is black
 		for i, c := range p.Palette {
@@ -54,13 +54,15 @@ func repeat(out, grey []uint8) {
 	}
 }
 
-// threeOf takes the first three channels of pixels of size bytes, of each
-// channel the first of its bytes, which is the high one.
-func threeOf(out, in []uint8, size, channel int) {
-	for x := range len(out) / 3 {
-		p := in[x*size:]
-		out[3*x], out[3*x+1], out[3*x+2] = p[0], p[channel], p[2*channel]
-	}
+// threeOf takes the first three of four channels of so many bytes each, of each
+// channel the first byte, which is the high one. Rows begin stride bytes apart.
+func (im Image) threeOf(in []uint8, stride, channel int) {
+	eachRow(im, func(y int, out []uint8) {
+		for x := range im.Width {
+			p := in[y*stride+x*4*channel:]
+			out[3*x], out[3*x+1], out[3*x+2] = p[0], p[channel], p[2*channel]
+		}
+	})
 }
 
 // clipGrey sets the pixels to min(v, 255) for grey v of 16 bits, as Pillow's

@@ -65,7 +65,7 @@ func levels(path string, opt Options) ([]uint8, Report, error) {
 		got = append(got, v)
 		return nil
 	})
-	return got, report, At(err, path)
+	return got, report, WithPath(err, path)
 }
 
 // Folders and archives are read in the byte order of the paths.

@@ -1,10 +1,12 @@
 package npz
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 // FortranLimit is the largest array in column-major order, in bytes, that is
@@ -13,16 +15,16 @@ const FortranLimit = 1 << 30
 
 // An Array is an array of a file, read from its first row to its last.
 type Array struct {
-	Name  string
-	Shape []int // empty for a scalar
-	Dtype Dtype
+	Name  string // without ".npy"
+	Shape []int  // empty for a scalar
+	Dtype Dtype  // of the values in the file
 
 	label   string // file and array, for messages
 	stream  io.ReadCloser
 	values  io.Reader // the values in C order
-	fortran bool
-	rows    int   // rows not yet read
-	data    int64 // bytes that the values take
+	fortran bool      // the stream holds them in column-major order
+	rows    int       // rows not yet read
+	data    int64     // bytes that the values take
 	buf     []byte
 	err     error // sticky
 }
@@ -33,24 +35,24 @@ func newArray(label string, stream io.ReadCloser, size int64) (*Array, error) {
 	if err != nil {
 		return nil, fmt.Errorf("npz: %s: %w", label, err)
 	}
-	values, bytes, err := h.count()
+	values, data, err := h.count()
 	if err != nil {
 		return nil, fmt.Errorf("npz: %s: %w", label, err)
 	}
-	if found := size - h.size; found != bytes {
+	if found := size - h.size; found != data {
 		what := "shorter"
-		if found > bytes {
+		if found > data {
 			what = "longer"
 		}
 		return nil, fmt.Errorf("npz: %s: the data is %s than its header says: shape %s of %s takes %d bytes, the file holds %d",
-			label, what, shapeText(h.shape), h.dtype, bytes, found)
+			label, what, shapeText(h.shape), h.dtype, data, found)
 	}
-	a := &Array{Shape: h.shape, Dtype: h.dtype, label: label, stream: stream, values: stream, data: bytes}
+	a := &Array{Shape: h.shape, Dtype: h.dtype, label: label, stream: stream, values: stream, data: data}
 	a.fortran = h.fortran && len(h.shape) > 1 && values > 0
 	a.rows = a.Rows()
-	if a.fortran && bytes > FortranLimit {
+	if a.fortran && data > FortranLimit {
 		return nil, fmt.Errorf("npz: %s: %d bytes in fortran order, at most %d are read; save it in C order (numpy.ascontiguousarray)",
-			label, bytes, FortranLimit)
+			label, data, FortranLimit)
 	}
 	return a, nil
 }
@@ -66,8 +68,8 @@ func (a *Array) Rows() int {
 // RowLen is the number of values of a row.
 func (a *Array) RowLen() int {
 	n := 1
-	for i := 1; i < len(a.Shape); i++ {
-		n *= a.Shape[i]
+	for _, d := range a.Shape[min(1, len(a.Shape)):] {
+		n *= d
 	}
 	return n
 }
@@ -115,7 +117,8 @@ func readRows[T Number](a *Array, dst []T) (int, error) {
 	const chunk = 1 << 16 // values converted at a time: bounds the raw copy
 	for len(dst) > 0 {
 		part := dst[:min(chunk, len(dst))]
-		raw := a.scratch(len(part) * a.Dtype.Size)
+		a.buf = slices.Grow(a.buf[:0], len(part)*a.Dtype.Size)
+		raw := a.buf[:len(part)*a.Dtype.Size]
 		if _, err := io.ReadFull(a.values, raw); err != nil {
 			return 0, fmt.Errorf("the values end %d rows before the header says: %w", a.rows, unexpected(err))
 		}
@@ -129,13 +132,6 @@ func readRows[T Number](a *Array, dst []T) (int, error) {
 		return want, a.finish()
 	}
 	return want, nil
-}
-
-func (a *Array) scratch(n int) []byte {
-	if cap(a.buf) < n {
-		a.buf = make([]byte, n)
-	}
-	return a.buf[:n]
 }
 
 // finish reads to the end of the stream, where the zip checksum is verified.
@@ -177,7 +173,7 @@ func (a *Array) reorder() error {
 			index[axis] = 0
 		}
 	}
-	a.values = &sliceReader{out}
+	a.values = bytes.NewReader(out)
 	a.fortran = false
 	return nil
 }
@@ -216,18 +212,6 @@ func ReadAll[T Number](a *Array, limit int) ([]T, error) {
 		}
 		out = append(out, batch[:n*rowLen]...)
 	}
-}
-
-// A sliceReader hands out bytes that lie in memory.
-type sliceReader struct{ b []byte }
-
-func (s *sliceReader) Read(p []byte) (int, error) {
-	if len(s.b) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, s.b)
-	s.b = s.b[n:]
-	return n, nil
 }
 
 // A zeroSum verifies that the stream's CRC-32 is zero.

@@ -43,28 +43,21 @@ func (d Dtype) String() string {
 	return fmt.Sprintf("%s%c%d", order, d.Kind, d.Size)
 }
 
+// parseDtype reads a type as NumPy writes it.
 func parseDtype(descr string) (Dtype, error) {
 	if strings.HasSuffix(descr, "O") {
 		return Dtype{}, errors.New("object dtype: the values are a pickle, which could run code and is refused; save the array as numbers")
 	}
-	d := Dtype{}
-	rest := descr
-	if rest != "" && strings.IndexByte("<>|=", rest[0]) >= 0 {
-		d.Big = rest[0] == '>'
-		rest = rest[1:]
+	plain := descr
+	if plain != "" && strings.IndexByte("<>|=", plain[0]) >= 0 {
+		plain = plain[1:]
 	}
-	sizes := map[string]Dtype{
-		"b1": {Kind: 'b', Size: 1}, "u1": {Kind: 'u', Size: 1}, "i1": {Kind: 'i', Size: 1},
-		"u2": {Kind: 'u', Size: 2}, "u4": {Kind: 'u', Size: 4}, "u8": {Kind: 'u', Size: 8},
-		"i2": {Kind: 'i', Size: 2}, "i4": {Kind: 'i', Size: 4}, "i8": {Kind: 'i', Size: 8},
-		"f2": {Kind: 'f', Size: 2}, "f4": {Kind: 'f', Size: 4}, "f8": {Kind: 'f', Size: 8},
-	}
-	known, ok := sizes[rest]
-	if !ok {
+	if !slices.Contains([]string{"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"}, plain) {
 		return Dtype{}, fmt.Errorf("dtype %q; expected bool, an integer of 1 to 8 bytes or a float of 2, 4 or 8", descr)
 	}
-	known.Big = d.Big && known.Size > 1
-	return known, nil
+	d := Dtype{Kind: plain[0], Size: int(plain[1] - '0')}
+	d.Big = descr[0] == '>' && d.Size > 1
+	return d, nil
 }
 
 // decode converts packed values to T. Integers keep their value or it is an
@@ -87,95 +80,45 @@ func decode[T Number](dst []T, src []byte, d Dtype) error {
 	if d.Big {
 		order = binary.BigEndian
 	}
-	if d.Kind == 'f' {
-		decodeFloat(dst, src, d.Size, order)
-		return nil
-	}
-	return decodeInt(dst, src, d, order)
-}
-
-func decodeFloat[T Number](dst []T, src []byte, size int, order binary.ByteOrder) {
-	switch size {
-	case 2:
-		for i := range dst {
-			dst[i] = T(float16.Frombits(order.Uint16(src[2*i:])).Float32())
-		}
-	case 4:
-		for i := range dst {
-			dst[i] = T(math.Float32frombits(order.Uint32(src[4*i:])))
-		}
-	case 8:
-		for i := range dst {
-			dst[i] = T(math.Float64frombits(order.Uint64(src[8*i:])))
-		}
-	}
-}
-
-func decodeInt[T Number](dst []T, src []byte, d Dtype, order binary.ByteOrder) error {
-	switch d.Size {
-	case 1:
-		for i, b := range src[:len(dst)] {
-			if d.Kind == 'i' {
-				dst[i] = T(int8(b))
-			} else {
-				dst[i] = T(b)
+	switch d.String()[1:] {
+	case "b1", "u1":
+		convert(dst, func(i int) uint8 { return src[i] })
+	case "u2":
+		convert(dst, func(i int) uint16 { return order.Uint16(src[2*i:]) })
+	case "u4":
+		convert(dst, func(i int) uint32 { return order.Uint32(src[4*i:]) })
+	case "u8":
+		if _, signed := any(zero).(int64); signed {
+			for i := range dst {
+				if v := order.Uint64(src[8*i:]); v > math.MaxInt64 {
+					return fmt.Errorf("value %d does not fit a signed 64-bit integer", v)
+				}
 			}
 		}
-	case 2:
-		for i := range dst {
-			if v := order.Uint16(src[2*i:]); d.Kind == 'i' {
-				dst[i] = T(int16(v))
-			} else {
-				dst[i] = T(v)
-			}
-		}
-	case 4:
-		for i := range dst {
-			if v := order.Uint32(src[4*i:]); d.Kind == 'i' {
-				dst[i] = T(int32(v))
-			} else {
-				dst[i] = T(v)
-			}
-		}
-	case 8:
-		for i := range dst {
-			v := order.Uint64(src[8*i:])
-			if d.Kind == 'i' {
-				dst[i] = T(int64(v))
-				continue
-			}
-			var zero T
-			if _, signed := any(zero).(int64); signed && v > math.MaxInt64 {
-				return fmt.Errorf("value %d does not fit a signed 64-bit integer", v)
-			}
-			dst[i] = T(v)
-		}
+		convert(dst, func(i int) uint64 { return order.Uint64(src[8*i:]) })
+	case "i1":
+		convert(dst, func(i int) int8 { return int8(src[i]) })
+	case "i2":
+		convert(dst, func(i int) int16 { return int16(order.Uint16(src[2*i:])) })
+	case "i4":
+		convert(dst, func(i int) int32 { return int32(order.Uint32(src[4*i:])) })
+	case "i8":
+		convert(dst, func(i int) int64 { return int64(order.Uint64(src[8*i:])) })
+	case "f2":
+		convert(dst, func(i int) float32 { return float16.Frombits(order.Uint16(src[2*i:])).Float32() })
+	case "f4":
+		convert(dst, func(i int) float32 { return math.Float32frombits(order.Uint32(src[4*i:])) })
+	case "f8":
+		convert(dst, func(i int) float64 { return math.Float64frombits(order.Uint64(src[8*i:])) })
 	}
 	return nil
 }
 
-// encode packs values as the little-endian dtype of T.
-func encode[T Number](dst []byte, src []T) []byte {
-	switch src := any(src).(type) {
-	case []uint8:
-		return append(dst, src...)
-	case []int64:
-		dst = slices.Grow(dst, 8*len(src))
-		for _, v := range src {
-			dst = binary.LittleEndian.AppendUint64(dst, uint64(v))
-		}
-	case []float32:
-		dst = slices.Grow(dst, 4*len(src))
-		for _, v := range src {
-			dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(v))
-		}
-	case []float64:
-		dst = slices.Grow(dst, 8*len(src))
-		for _, v := range src {
-			dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
-		}
+// convert sets dst to the values at 0 … len(dst)−1.
+func convert[T Number, S uint8 | uint16 | uint32 | uint64 | int8 | int16 | int32 | int64 | float32 | float64](dst []T, at func(i int) S) {
+	for i := range dst {
+		dst[i] = T(at(i))
 	}
-	return dst
 }
 
 // dtypeOf is the dtype in which values of type T are written.

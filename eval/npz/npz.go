@@ -6,7 +6,7 @@
 // rows go in and a file comes out that appears under its name only when it is
 // whole. Nothing in a file is trusted: lengths are checked before memory is
 // taken, checksums before the last row is handed out, and pickled objects are
-// refused without being looked at.
+// refused unread.
 //
 // Source of the format: numpy/lib/format.py (NEP 1) and the .ZIP application
 // note; archives may be stored or deflated, with or without ZIP64.
@@ -15,6 +15,7 @@ package npz
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -116,7 +117,7 @@ func (f *File) Close() error { return f.f.Close() }
 func (f *File) Array(name string) (*Array, error) {
 	e := f.entries[name]
 	if e == nil {
-		return nil, fmt.Errorf("npz: %s: missing %s; the file holds %s", f.path, name, listed(f.names))
+		return nil, fmt.Errorf("npz: %s: missing %s; the file holds %s", f.path, name, cmp.Or(strings.Join(f.names, ", "), "nothing"))
 	}
 	label := fmt.Sprintf("%s: %s", f.path, name)
 	r, err := e.Open()
@@ -157,11 +158,4 @@ func OpenArray(path string) (*Array, error) {
 	}
 	a.Name = strings.TrimSuffix(filepath.Base(path), ".npy")
 	return a, nil
-}
-
-func listed(names []string) string {
-	if len(names) == 0 {
-		return "nothing"
-	}
-	return strings.Join(names, ", ")
 }

@@ -2,6 +2,7 @@ package npz
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math"
@@ -232,7 +233,10 @@ func TestZeroChecksum(t *testing.T) {
 
 func TestBareArray(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.npy")
-	data := append(encodeHeader(Float32, []int{2, 2}), encode[float32](nil, []float32{1, 2, 3, 4})...)
+	data, err := binary.Append(encodeHeader(Float32, []int{2, 2}), binary.LittleEndian, []float32{1, 2, 3, 4})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}

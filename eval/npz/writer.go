@@ -2,6 +2,7 @@ package npz
 
 import (
 	"archive/zip"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -89,6 +90,15 @@ func (w *Writer) ready() error {
 	return nil
 }
 
+// WriteArray adds an array with all its values, in C order.
+func WriteArray[T Number](w *Writer, name string, values []T, shape ...int) error {
+	a, err := w.Array(name, dtypeOf[T](), shape...)
+	if err != nil {
+		return err
+	}
+	return WriteRows(a, values)
+}
+
 // WriteRows appends values to the array that was begun last. Their type must
 // be the array's, and there must not be more than its shape holds.
 func WriteRows[T Number](a *ArrayWriter, values []T) error {
@@ -103,8 +113,11 @@ func WriteRows[T Number](a *ArrayWriter, values []T) error {
 	const chunk = 1 << 16
 	for len(values) > 0 {
 		part := values[:min(chunk, len(values))]
-		a.buf = encode(a.buf[:0], part)
-		if _, err := a.w.Write(a.buf); err != nil {
+		var err error
+		if a.buf, err = binary.Append(a.buf[:0], binary.LittleEndian, part); err == nil {
+			_, err = a.w.Write(a.buf)
+		}
+		if err != nil {
 			return fmt.Errorf("npz: %s: %s: %w", a.owner.path, a.name, err)
 		}
 		a.left -= int64(len(part))

@@ -1,9 +1,11 @@
-package eval
+package neighbours
 
 import (
 	"fmt"
 	"math"
 	"slices"
+
+	"sagbench/eval/linalg"
 )
 
 // A Distance names the arithmetic in which squared distances are measured.
@@ -40,25 +42,43 @@ const (
 	tileRows = 1280
 )
 
-// A block is a number of consecutive features, ready for products.
-type block struct {
-	first, n, d int
-	raw         []float32 // [n,d] as they are
-	work        []float32 // [n,d] rounded to float16, or float32 less the centre
-	half        []float64 // |u|² in float16; nil where distances are exact
-	add         []float64 // a distance is about add[i] + add[j] − 2·work·work
-	maxAdd      float64
-	measure               // of work
-	bytes       *byteRows // work in 8 bits; nil where nothing multiplies those
+// Distances are those from each of the first n rows of u to each of the first n
+// of v, in that order. Whether float16 overflows, so that they are measured in
+// float32, is decided by the first 10,000 rows of each, as always.
+func (s *Scan) Distances(u, v []float32, n int) ([]float64, error) {
+	p, err := s.pair(s.block(u, 0), s.block(v, 0))
+	if err != nil {
+		return nil, err
+	}
+	var out []float64
+	for i := range min(n, p.u.n) {
+		for j := range min(n, p.v.n) {
+			out = append(out, p.exact(i, j))
+		}
+	}
+	return out, nil
 }
 
-// newBlock prepares the rows of raw, of which the first has the index first;
+// A block is a number of consecutive features, ready for products.
+type block struct {
+	n, d    int
+	offset  int       // index of the first row in its set
+	raw     []float32 // [n,d] as they are
+	work    []float32 // [n,d] rounded to float16, or float32 less the centre
+	half    []float64 // |u|² in float16; nil where distances are exact
+	add     []float64 // a distance is about add[i] + add[j] − 2·work·work
+	maxAdd  float64
+	measure           // of work
+	bytes   *byteRows // work in 8 bits; nil where nothing multiplies those
+}
+
+// newBlock prepares the rows of raw, the first of which has the index offset.
 // centre is subtracted in DistanceF32 alone, where it makes the products more
-// accurate. The memory of used, a block that nobody needs, is taken if it is
-// large enough.
-func newBlock(kind Distance, raw []float32, d, first int, centre []float32, used *block) *block {
+// accurate. used is a block that is not needed any more: its memory is taken
+// where it is large enough.
+func newBlock(kind Distance, raw []float32, d, offset int, centre []float32, used *block) *block {
 	n := len(raw) / d
-	b := &block{first: first, n: n, d: d, raw: raw, add: make([]float64, n), measure: newMeasure(n)}
+	b := &block{offset: offset, n: n, d: d, raw: raw, add: make([]float64, n), measure: newMeasure(n)}
 	if used != nil {
 		b.work, b.bytes = used.work, used.bytes
 	}
@@ -67,7 +87,7 @@ func newBlock(kind Distance, raw []float32, d, first int, centre []float32, used
 	if kind != DistanceF32 {
 		b.half = b.add
 	}
-	parallel(n, func(from, to int) {
+	linalg.Parallel(n, func(from, to int) {
 		for i := from; i < to; i++ {
 			row, work := b.raw[i*d:(i+1)*d], b.row(i)
 			if kind == DistanceF32 {
@@ -122,7 +142,7 @@ func (p pair) swapped() pair {
 // exact is the distance of rows i and j.
 func (p pair) exact(i, j int) float64 {
 	if p.u.half != nil {
-		return p.halve(i, j, dot(p.u.row(i), p.v.row(j)))
+		return p.distanceHalf(i, j, dot(p.u.row(i), p.v.row(j)))
 	}
 	d := p.u.d
 	sum := squaredDistance(p.u.raw[i*d:(i+1)*d], p.v.raw[j*d:(j+1)*d])
@@ -132,9 +152,9 @@ func (p pair) exact(i, j int) float64 {
 	return sum
 }
 
-// halve is the float16 distance of rows i and j whose product is uv. It never
+// distanceHalf is the float16 distance of rows i and j whose product is uv. It never
 // grows with uv: every step is monotonic.
-func (p pair) halve(i, j int, uv float64) float64 {
+func (p pair) distanceHalf(i, j int, uv float64) float64 {
 	uv = roundHalf(uv)
 	if p.kind == DistanceADM {
 		uv = roundHalf(2*uv) / 2

@@ -1,4 +1,4 @@
-package eval
+package neighbours
 
 import (
 	"cmp"
@@ -6,42 +6,41 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+
+	"sagbench/eval/linalg"
 )
 
-// radii are, for each k of ks and each row of features [n,d], the squared
-// distance of the k-th nearest other row: element k of the sorted distances to
-// all rows, the row itself among them (ManifoldEstimator.manifold_radii of
-// evaluator.py; get_kth_value of prdc). The order statistic is exact: where a
-// float32 product cannot decide, the distance is computed again in float64.
-func (s *scan) radii(features []float32, ks []int) ([][]float64, error) {
-	n, deepest := len(features)/s.d, slices.Max(ks)
-	if deepest >= n || slices.Min(ks) < 1 {
-		return nil, fmt.Errorf("%d images: the distance to neighbour k needs 1 ≤ k < %d images, k is %v", n, n, ks)
+// Radii are, for each row of features [n,d], the squared distance of the k-th
+// nearest other row: element k of the sorted distances to all rows, the row itself
+// among them (ManifoldEstimator.manifold_radii of evaluator.py; get_kth_value of
+// prdc). They are exact: where a float32 product cannot decide which row is the
+// k-th, the distance is computed again in float64.
+func (s *Scan) Radii(features []float32, k int) ([]float64, error) {
+	n := len(features) / s.d
+	if k >= n || k < 1 {
+		return nil, fmt.Errorf("%d images: the distance to neighbour k needs 1 ≤ k < %d images, k is [%d]", n, n, k)
 	}
-	found := make([]float64, n*(deepest+1))
+	found := make([]float64, n*(k+1))
 	for i := range found {
 		found[i] = math.Inf(1)
 	}
 	for i := range s.blocks(n) {
 		for j := i; j < s.blocks(n); j++ {
 			u, v := s.block(features, i), s.block(features, j)
-			if err := s.nearest(u, v, found, deepest); err != nil {
+			if err := s.nearest(u, v, found, k); err != nil {
 				return nil, err
 			}
 		}
 	}
-	out := make([][]float64, len(ks))
-	for a, k := range ks {
-		out[a] = make([]float64, n)
-		for i := range n {
-			out[a][i] = found[i*(deepest+1)+k]
-		}
+	out := make([]float64, n)
+	for i := range n {
+		out[i] = found[i*(k+1)+k]
 	}
 	return out, nil
 }
 
 // nearest merges the distances between two blocks into found.
-func (s *scan) nearest(u, v *block, found []float64, k int) error {
+func (s *Scan) nearest(u, v *block, found []float64, k int) error {
 	forth, err := s.pair(u, v)
 	if err != nil {
 		return err
@@ -65,7 +64,7 @@ func (s *scan) nearest(u, v *block, found []float64, k int) error {
 // collect gathers candidates for the rows of u, and for those of v from the
 // same products unless columns is nil. For a block with itself rows and
 // columns are the same rows, met in tiles on either side of the diagonal.
-func (s *scan) collect(p pair, itself bool, rows, columns *nearest) error {
+func (s *Scan) collect(p pair, itself bool, rows, columns *nearest) error {
 	nobody := newReach(p.v)
 	for j := range nobody.limit {
 		nobody.limit[j] = float32(math.Inf(1))
@@ -108,8 +107,9 @@ type nearest struct {
 	refined *atomic.Int64
 }
 
-// room is how many candidates a row has at least: enough for what 8 bits leave
-// undecided in usual features, so that few distances are computed for nothing.
+// room is the least number of candidates that a row can keep: enough for what
+// 8 bits leave undecided in usual features, so that few distances are computed
+// that turn out not to matter.
 const room = 128
 
 type candidate struct {
@@ -118,11 +118,11 @@ type candidate struct {
 	rough     bool
 }
 
-// newNearest looks for neighbours of the rows of p.u; side tells rows and
-// columns, which are looked at together, apart.
-func (s *scan) newNearest(p pair, found []float64, k, side int) *nearest {
+// newNearest looks for neighbours of the rows of p.u. Two can be at work on the
+// same products: side, 0 or 1, says whose memory is whose.
+func (s *Scan) newNearest(p pair, found []float64, k, side int) *nearest {
 	n := p.u.n
-	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(room, 4*(k+1)), found: found[p.u.first*(k+1) : (p.u.first+n)*(k+1)],
+	r := &nearest{pair: p, screens: newScreens(p), k: k, room: max(room, 4*(k+1)), found: found[p.u.offset*(k+1) : (p.u.offset+n)*(k+1)],
 		count: make([]int, n), reach: newReach(p.u), refined: &s.refined}
 	s.waiting[side] = resized(s.waiting[side], n*r.room)
 	r.waiting = s.waiting[side]
@@ -141,8 +141,7 @@ func (r *nearest) narrow(i int) {
 	r.reach.limit[i] = r.threshold(i, r.bound(i)[r.k])
 }
 
-// offer considers row j of p.v, the product with which is c, as a neighbour of
-// row i.
+// offer considers row j of p.v as a neighbour of row i; c is their product.
 func (r *nearest) offer(s *screen, i, j int, c float32) {
 	low, high := s.enclose(i, j, c)
 	bound := r.bound(i)
@@ -171,7 +170,7 @@ func insert(list []float64, d float64) {
 // are left that may be among the nearest.
 func (r *nearest) settle(i, keep int) {
 	top, bound, list := r.top(i), r.bound(i), r.waiting[i*r.room:i*r.room+r.count[i]]
-	// What the bounds exclude; one that is equal may be the bound itself.
+	// Leave out what the bounds exclude; an equal one may be the bound itself.
 	list = slices.DeleteFunc(list, func(c candidate) bool { return float64(c.low) > bound[r.k] })
 	if len(list) > keep {
 		slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.high, b.high) })
@@ -212,7 +211,7 @@ func (r *nearest) decide(i int, list []candidate, keep int) []candidate {
 }
 
 func (r *nearest) settleAll() {
-	parallel(r.u.n, func(from, to int) {
+	linalg.Parallel(r.u.n, func(from, to int) {
 		for i := from; i < to; i++ {
 			r.settle(i, 0)
 		}

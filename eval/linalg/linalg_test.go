@@ -1,4 +1,4 @@
-package eval
+package linalg
 
 import (
 	"math"
@@ -7,6 +7,13 @@ import (
 
 	"gonum.org/v1/gonum/mat"
 )
+
+func near(t *testing.T, what string, got, want, tolerance float64) {
+	t.Helper()
+	if !(math.Abs(got-want) <= tolerance) {
+		t.Errorf("%s: got %v, want %v ± %g", what, got, want, tolerance)
+	}
+}
 
 // Eigenvalues and the nuclear norm against gonum's, at sizes around the blocks.
 func TestEigenvalues(t *testing.T) {

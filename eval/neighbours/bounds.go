@@ -1,4 +1,4 @@
-package eval
+package neighbours
 
 import (
 	"math"
@@ -58,15 +58,15 @@ func (p pair) bounds(i, j int, c float32) (low, high float64) {
 	e := omitted(u, v, i, j)
 	if p.u.half != nil {
 		e += u.unit * u.span[i] * v.span[j]
-		return p.halve(i, j, float64(c)+e), p.halve(i, j, float64(c)-e)
+		return p.distanceHalf(i, j, float64(c)+e), p.distanceHalf(i, j, float64(c)-e)
 	}
 	d := p.u.add[i] + p.v.add[j] - 2*float64(c)
 	e = 2*e + rounding(u.unit, u.span[i], v.span[j])
 	return max(d-e, 0), max(d+e, 0)
 }
 
-// refined is the bounds of rows i and j without 8 bits: from their product in
-// float32.
+// refined are the bounds of rows i and j from their product in float32 instead
+// of 8 bits.
 func (p pair) refined(i, j int) (low, high float64) {
 	d := p.u.d
 	c := blas32.Dot(blas32.Vector{N: d, Inc: 1, Data: p.u.row(i)}, blas32.Vector{N: d, Inc: 1, Data: p.v.row(j)})
@@ -106,8 +106,8 @@ func newScreen(p pair) screen {
 }
 
 // enclose bounds the distance of rows i and j whose product in the screen's form
-// is c: from 8 bits without the roundings to float16 one by one, which would
-// cost more than they decide.
+// is c. For products from 8 bits it does not follow each rounding to float16:
+// that would take more time than it saves.
 func (s *screen) enclose(i, j int, c float32) (low, high float64) {
 	if !s.rough {
 		return s.bounds(i, j, c)
@@ -119,7 +119,7 @@ func (s *screen) enclose(i, j int, c float32) (low, high float64) {
 	}
 	d, slack := s.u.add[i]+s.v.add[j]-2*float64(c), 2*e+rounding(u.unit, u.span[i], v.span[j])
 	if s.u.half != nil {
-		slack += halves(math.Abs(float64(c))+e, max(d, 0)+slack, s.v.add[j])
+		slack += roundingHalf(math.Abs(float64(c))+e, max(d, 0)+slack, s.v.add[j])
 	}
 	return max(d-slack, 0), max(d+slack, 0)
 }
@@ -194,7 +194,7 @@ func (p pair) slack(i int, d float64) float64 {
 	u, v := p.measures()
 	s := rounding(u.unit, u.span[i], v.maxSpan)
 	if p.u.half != nil {
-		s += halves(p.u.norm[i]*p.v.maxNorm, d, p.v.maxAdd)
+		s += roundingHalf(p.u.norm[i]*p.v.maxNorm, d, p.v.maxAdd)
 	}
 	return s
 }
@@ -205,10 +205,10 @@ func rounding(unit, u, v float64) float64 {
 	return 2*unit*u*v + reach*reach/(1<<20)
 }
 
-// halves bounds how far the roundings to float16 move a distance from that of
+// roundingHalf bounds how far the roundings to float16 move a distance from that of
 // exact arithmetic on the same |u|² and |v|²: by half a unit in the last place
 // of 2uv, of |u|²−2uv, which is no larger than the distance or |v|², and of the
 // distance. The part of 1.01 covers that d may be short by the result.
-func halves(uv, d, square float64) float64 {
+func roundingHalf(uv, d, square float64) float64 {
 	return 1.01*((uv+d)/(1<<10)+square/(1<<11)) + 1.0/(1<<20)
 }

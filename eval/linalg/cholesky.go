@@ -1,4 +1,4 @@
-package eval
+package linalg
 
 import (
 	"math"
@@ -49,7 +49,7 @@ func choleskyPanel(l, a []float64, n, k, nb int) bool {
 			l[i*n+j] = (l[i*n+j] - dot64(l[i*n+k:i*n+j], row)) / root
 		}
 	}
-	parallel(n-k-nb, func(from, to int) {
+	Parallel(n-k-nb, func(from, to int) {
 		for i := k + nb + from; i < k+nb+to; i++ {
 			x := l[i*n+k : i*n+k+nb]
 			for j := range x {
@@ -76,7 +76,7 @@ func choleskyUpdate(l []float64, n, k, nb int, products Products) error {
 		if err := products.Mul64(tmp, panel[from*nb:cols*nb], panel[:cols*nb], rows, cols, nb); err != nil {
 			return err
 		}
-		parallel(rows, func(lo, hi int) {
+		Parallel(rows, func(lo, hi int) {
 			for i := lo; i < hi; i++ {
 				out := l[(first+from+i)*n+first:][:from+i+1]
 				for j, v := range tmp[i*cols : i*cols+len(out)] {

@@ -1,8 +1,10 @@
-package eval
+package neighbours
 
 import (
 	"math"
 	"slices"
+
+	"sagbench/eval/linalg"
 )
 
 // maxByteDims is how many dimensions a sum of products of bytes may have in int32.
@@ -27,7 +29,7 @@ type byteRows struct {
 const middleRows = 1000
 
 // middleOf is the middle between the smallest and the largest element of a row
-// less the centre, on the average. Rectified features reach further above their
+// less the centre, averaged over the rows. Rectified features reach further above their
 // mean than below it: counted from this middle, the steps of 8 bits are smaller.
 func middleOf(rows, centre []float32) float32 {
 	sum, n := 0.0, len(rows)/len(centre)
@@ -42,8 +44,8 @@ func middleOf(rows, centre []float32) float32 {
 	return float32(sum / float64(n))
 }
 
-// quantise prepares the rows in 8 bits, in tiles of side rows; centre is what
-// work still contains, nil where nothing.
+// quantise prepares the rows in 8 bits, in tiles of side rows. centre is nil
+// where work is already less the centre.
 func (b *block) quantise(centre []float32, middle float32, side int) {
 	q := b.bytes
 	if q == nil {
@@ -57,7 +59,7 @@ func (b *block) quantise(centre []float32, middle float32, side int) {
 	}
 	offset := math.Sqrt(dot(centre, centre))
 	middles := math.Abs(float64(middle)) * math.Sqrt(float64(b.d)) // length of a row of it
-	parallel(b.n, func(from, to int) {
+	linalg.Parallel(b.n, func(from, to int) {
 		w := make([]float32, b.d)
 		for i := from; i < to; i++ {
 			for j, v := range b.row(i) {

@@ -1,16 +1,19 @@
-package eval
+package neighbours
 
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
+
+	"sagbench/eval/linalg"
 )
 
-// Bytes implements ByteProducts.
+// Bytes implements linalg.ByteProducts.
 func (w worst) Bytes() bool { return w.bytes }
 
-// Mul8 implements ByteProducts.
+// Mul8 implements linalg.ByteProducts.
 func (w worst) Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error {
 	for i := range m {
 		for j := range n {
@@ -26,7 +29,7 @@ func (w worst) Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error {
 // A worst multiplies as badly as Products allows: every element is off by up
 // to the bound, so that a count that trusted it would be wrong.
 type worst struct {
-	Gonum
+	linalg.Gonum
 	r     *rand.Rand
 	bytes bool
 }
@@ -122,24 +125,32 @@ func naiveRadii(distances [][]float64, k int) []float64 {
 	return out
 }
 
-func naiveCount(distances [][]float64, ref, gen []float64, strict bool) manifoldCount {
+func naiveMembers(distances [][]float64, ref, gen []float64, strict bool) *Members {
 	within := func(d, r float64) bool { return d < r || !strict && d == r }
-	var c manifoldCount
-	genIn := make([]bool, len(gen))
+	one := func(rows []int32) int32 {
+		switch len(rows) {
+		case 0:
+			return None
+		case 1:
+			return rows[0]
+		}
+		return Several
+	}
+	m := &Members{Balls: make([]int32, len(gen))}
 	for i, row := range distances {
-		holds, in := false, false
+		var holds, heldBy []int32
 		for j, d := range row {
 			if within(d, ref[i]) {
-				c.pairs++
-				holds, genIn[j] = true, true
+				m.Balls[j]++
+				holds = append(holds, int32(j))
 			}
-			in = in || within(d, gen[j])
+			if within(d, gen[j]) {
+				heldBy = append(heldBy, int32(j))
+			}
 		}
-		c.refHolds += count([]bool{holds})
-		c.refIn += count([]bool{in})
+		m.Holds, m.HeldBy = append(m.Holds, one(holds)), append(m.HeldBy, one(heldBy))
 	}
-	c.genIn = count(genIn)
-	return c
+	return m
 }
 
 // sets of features that are hard in some way.
@@ -215,9 +226,9 @@ func naiveHalf(x, y []float32, d int) float64 {
 	return pair{kind: DistanceADM, u: u, v: v}.exact(0, 0)
 }
 
-// Radii and counts equal those of the definition, in every arithmetic, however
+// Radii and members equal those of the definition, in every arithmetic, however
 // the rows are cut into blocks and tiles, with products as bad as they may be.
-func TestManifoldsAreExact(t *testing.T) {
+func TestMembersAreExact(t *testing.T) {
 	const d = 24
 	r := rand.New(rand.NewPCG(1, 1))
 	for name, set := range hardSets(r) {
@@ -225,50 +236,52 @@ func TestManifoldsAreExact(t *testing.T) {
 		for _, kind := range []Distance{DistanceF32, DistanceFP16, DistanceADM} {
 			for _, cut := range [][2]int{{evaluatorRows, tileRows}, {33, 7}} {
 				for _, crowded := range []float64{0, 0.1, 1} { // 0: without bytes
-					s := newScan(t.Context(), kind, worst{r: r, bytes: crowded > 0}, ref, d)
+					s := NewScan(t.Context(), kind, worst{r: r, bytes: crowded > 0}, ref, d)
 					s.rows, s.side, s.crowded = cut[0], cut[1], crowded
-					testManifolds(t, name, s, ref, gen)
+					testMembers(t, name, s, ref, gen)
 				}
 			}
 		}
 	}
 }
 
-func testManifolds(t *testing.T, name string, s *scan, ref, gen []float32) {
+func testMembers(t *testing.T, name string, s *Scan, ref, gen []float32) {
 	t.Helper()
-	ks := []int{1, 3, 20}
-	naive := func(x []float32) (out [][]float64) {
-		distances := naiveBlocks(s.kind, x, x, s.d, s.rows)
-		for _, k := range ks {
-			out = append(out, naiveRadii(distances, k))
-		}
-		return out
-	}
-	wantRef, wantGen := naive(ref), naive(gen)
-	gotRef, err := s.radii(ref, ks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gotGen, err := s.radii(gen, ks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, k := range ks {
-		if !slices.Equal(gotRef[i], wantRef[i]) || !slices.Equal(gotGen[i], wantGen[i]) {
-			t.Errorf("%s, %s, blocks of %d: radii for k = %d differ", name, s.kind, s.rows, k)
-		}
-	}
+	refOwn, genOwn := naiveBlocks(s.kind, ref, ref, s.d, s.rows), naiveBlocks(s.kind, gen, gen, s.d, s.rows)
 	distances := naiveBlocks(s.kind, ref, gen, s.d, s.rows)
-	for _, strict := range []bool{true, false} {
-		got, err := s.manifolds(ref, gen, wantRef, wantGen, strict)
+	for _, k := range []int{1, 3, 20} {
+		wantRef, wantGen := naiveRadii(refOwn, k), naiveRadii(genOwn, k)
+		gotRef, err := s.Radii(ref, k)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, k := range ks {
-			if want := naiveCount(distances, wantRef[i], wantGen[i], strict); got[i] != want {
-				t.Errorf("%s, %s, blocks of %d, k = %d, strict %v: got %+v, want %+v", name, s.kind, s.rows, k, strict, got[i], want)
+		gotGen, err := s.Radii(gen, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(gotRef, wantRef) || !slices.Equal(gotGen, wantGen) {
+			t.Errorf("%s, %s, blocks of %d: radii for k = %d differ", name, s.kind, s.rows, k)
+		}
+		for _, strict := range []bool{true, false} {
+			got, err := s.Members(ref, gen, wantRef, wantGen, strict)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := naiveMembers(distances, wantRef, wantGen, strict); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, %s, blocks of %d, k = %d, strict %v: got %+v, want %+v", name, s.kind, s.rows, k, strict, got, want)
 			}
 		}
+	}
+	got, err := s.Distances(ref, gen, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []float64
+	for _, row := range naiveDistances(s.kind, ref[:min(len(ref), s.rows*s.d)], gen[:min(len(gen), s.rows*s.d)], s.d)[:16] {
+		want = append(want, row[:16]...)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%s, %s, blocks of %d: the distances differ", name, s.kind, s.rows)
 	}
 }
 
@@ -279,7 +292,7 @@ func TestByteBounds(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	for name, set := range hardSets(r) {
 		for _, kind := range []Distance{DistanceF32, DistanceADM} {
-			s := newScan(t.Context(), kind, worst{r: r, bytes: true}, set[0], d)
+			s := NewScan(t.Context(), kind, worst{r: r, bytes: true}, set[0], d)
 			s.side = side
 			p := pair{kind: kind, u: s.prepare(kind, set[0], 0, nil), v: s.prepare(kind, set[1], 0, nil)}
 			err := s.tiles(p, false, func(tile tile) {
@@ -303,9 +316,8 @@ func TestByteBounds(t *testing.T) {
 }
 
 func TestTooFewNeighbours(t *testing.T) {
-	f := &Features{Source: "three", N: 3, D: 2, Pool: []float32{0, 0, 1, 0, 0, 1}}
-	_, err := (&Precision{K: 3, Distance: DistanceF32}).Score(t.Context(), f, f)
-	if err == nil {
+	rows := []float32{0, 0, 1, 0, 0, 1}
+	if _, err := NewScan(t.Context(), DistanceF32, nil, rows, 2).Radii(rows, 3); err == nil {
 		t.Error("the third neighbour among three images was found")
 	}
 }

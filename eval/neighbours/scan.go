@@ -1,4 +1,12 @@
-package eval
+// Package neighbours finds, exactly, which rows of two sets of features are near
+// each other.
+//
+// In go rows [N,D] of float32 features and the arithmetic of their distance; out
+// come the distance from each row to its k-th nearest neighbour, and which rows
+// of one set lie within such distances of rows of the other. Squared distances
+// are estimated by products of whole tiles, in 8 bits or in float32; where the
+// bounds of an estimate do not decide, the distance is computed in float64.
+package neighbours
 
 import (
 	"context"
@@ -6,40 +14,45 @@ import (
 	"runtime"
 	"slices"
 	"sync/atomic"
+
+	"sagbench/eval/linalg"
 )
 
-// A scan walks over all pairs of rows of two sets of features, block by block
-// and tile by tile; the whole matrix of distances never exists.
-type scan struct {
+// A Scan walks over all pairs of rows of two sets of features, block by block
+// and tile by tile; the whole matrix of distances never exists. It remembers
+// the blocks that it looked at last: rows must not change meanwhile.
+type Scan struct {
 	ctx      context.Context
 	kind     Distance
-	products Products
+	products linalg.Products
 	d        int
 	rows     int // of a block
 	side     int // of a tile
 	centre   []float32
-	middle   float32  // see middleOf
+	middle   float32  // of the elements of a row, see middleOf
 	ready    []*block // prepared last, at most two
 
-	bytes   ByteProducts   // nil where the products have none, or they decide too little
-	crowded float64        // share of pairs that 8 bits cannot decide from which float32 is faster
-	tile    []float32      // the products of a tile in float32
-	sums    []int32        // those of a tile in bytes
-	waiting [2][]candidate // of the rows and of the columns of a pair
-	pairs   int64          // of rows in tiles of bytes
-	refined atomic.Int64   // of these, how many 8 bits could not decide
+	bytes   linalg.ByteProducts // nil where the products have none, or they decide too little
+	crowded float64             // share of pairs that 8 bits cannot decide from which float32 is faster
+	tile    []float32           // the products of a tile in float32
+	sums    []int32             // those of a tile in bytes
+	waiting [2][]candidate      // of the rows and of the columns of a pair
+	pairs   int64               // of rows in tiles of bytes
+	refined atomic.Int64        // of these, how many 8 bits could not decide
 }
 
-func newScan(ctx context.Context, kind Distance, products Products, features []float32, d int) *scan {
+// NewScan prepares for features of d dimensions; the mean of those given makes
+// the products more accurate. Nil products are Gonum.
+func NewScan(ctx context.Context, kind Distance, products linalg.Products, features []float32, d int) *Scan {
 	if products == nil {
-		products = Gonum{}
+		products = linalg.Gonum{}
 	}
-	s := &scan{ctx: ctx, kind: kind, products: products, d: d, rows: evaluatorRows, side: tileRows, crowded: 1.0 / 16, centre: make([]float32, d)}
-	if b, ok := products.(ByteProducts); ok && d <= maxByteDims && b.Bytes() {
+	s := &Scan{ctx: ctx, kind: kind, products: products, d: d, rows: evaluatorRows, side: tileRows, crowded: 1.0 / 16, centre: make([]float32, d)}
+	if b, ok := products.(linalg.ByteProducts); ok && d <= maxByteDims && b.Bytes() {
 		s.bytes = b
 	}
 	n := min(len(features)/d, s.rows)
-	parallel(d, func(from, to int) {
+	linalg.Parallel(d, func(from, to int) {
 		sum := make([]float64, to-from)
 		for i := range n {
 			for j, v := range features[i*d+from : i*d+to] {
@@ -55,13 +68,13 @@ func newScan(ctx context.Context, kind Distance, products Products, features []f
 }
 
 // blocks is the number of blocks of n rows.
-func (s *scan) blocks(n int) int { return (n + s.rows - 1) / s.rows }
+func (s *Scan) blocks(n int) int { return (n + s.rows - 1) / s.rows }
 
 // block prepares block i of features [n,d], unless it is one of the last two
-// asked for; the memory of one that was asked for earlier is used again.
-func (s *scan) block(features []float32, i int) *block {
-	first := i * s.rows
-	raw := features[first*s.d : min((first+s.rows)*s.d, len(features))]
+// asked for. The memory of earlier ones is used again.
+func (s *Scan) block(features []float32, i int) *block {
+	offset := i * s.rows
+	raw := features[offset*s.d : min((offset+s.rows)*s.d, len(features))]
 	for at, b := range s.ready {
 		if &b.raw[0] == &raw[0] && len(b.raw) == len(raw) {
 			s.ready = append(slices.Delete(s.ready, at, at+1), b)
@@ -73,13 +86,13 @@ func (s *scan) block(features []float32, i int) *block {
 		used = s.ready[0]
 		s.ready = slices.Delete(s.ready, 0, 1)
 	}
-	b := s.prepare(s.kind, raw, first, used)
+	b := s.prepare(s.kind, raw, offset, used)
 	s.ready = append(s.ready, b)
 	return b
 }
 
-func (s *scan) prepare(kind Distance, raw []float32, first int, used *block) *block {
-	b := newBlock(kind, raw, s.d, first, s.centre, used)
+func (s *Scan) prepare(kind Distance, raw []float32, offset int, used *block) *block {
+	b := newBlock(kind, raw, s.d, offset, s.centre, used)
 	switch {
 	case s.bytes == nil:
 		b.bytes = nil
@@ -92,25 +105,25 @@ func (s *scan) prepare(kind Distance, raw []float32, first int, used *block) *bl
 }
 
 // pair decides in which arithmetic the blocks u and v are measured.
-func (s *scan) pair(u, v *block) (pair, error) {
+func (s *Scan) pair(u, v *block) (pair, error) {
 	p := pair{kind: s.kind, u: u, v: v}
 	if s.kind == DistanceF32 {
 		return p, nil
 	}
-	over, err := s.overflows(p)
-	if err != nil || !over {
+	infinite, err := s.overflows(p)
+	if err != nil || !infinite {
 		return p, err
 	}
-	x := s.prepare(DistanceF32, u.raw, u.first, nil)
+	x := s.prepare(DistanceF32, u.raw, u.offset, nil)
 	y := x
 	if u != v {
-		y = s.prepare(DistanceF32, v.raw, v.first, nil)
+		y = s.prepare(DistanceF32, v.raw, v.offset, nil)
 	}
 	return pair{kind: DistanceF32, redo: true, u: x, v: y}, nil
 }
 
 // overflows reports whether a float16 distance of the pair is not finite.
-func (s *scan) overflows(p pair) (bool, error) {
+func (s *Scan) overflows(p pair) (bool, error) {
 	const largest = 65520 // from here on float16 is infinite
 	for _, b := range []*block{p.u, p.v} {
 		for _, h := range b.half {
@@ -126,7 +139,7 @@ func (s *scan) overflows(p pair) (bool, error) {
 	var found atomic.Bool
 	err := s.tiles(p, false, func(t tile) {
 		screen := screens.of(t)
-		parallel(t.rows, func(from, to int) {
+		linalg.Parallel(t.rows, func(from, to int) {
 			buffer := make([]float32, t.cols)
 			for i := t.i + from; i < t.i+to && !found.Load(); i++ {
 				limit := largest - max(screens.fine.slack(i, largest), screen.slack(i, largest))
@@ -179,7 +192,7 @@ func (t tile) patches(work func(patch)) {
 	const least = 32 // rows; with fewer, taking turns costs more than the work
 	parts := max(1, min(runtime.GOMAXPROCS(0), t.rows/least, t.cols/least))
 	for turn := range parts {
-		parallel(parts, func(from, to int) {
+		linalg.Parallel(parts, func(from, to int) {
 			for a := from; a < to; a++ {
 				b := (a + turn) % parts
 				work(patch{a * t.rows / parts, (a + 1) * t.rows / parts, b * t.cols / parts, (b + 1) * t.cols / parts})
@@ -190,7 +203,7 @@ func (t tile) patches(work func(patch)) {
 
 // tiles computes the products of a pair tile by tile, in 8 bits while these
 // decide most; symmetric leaves out the tiles below the diagonal.
-func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
+func (s *Scan) tiles(p pair, symmetric bool, visit func(tile)) error {
 	for i := 0; i < p.u.n; i += s.side {
 		start := 0
 		if symmetric {
@@ -218,7 +231,7 @@ func (s *scan) tiles(p pair, symmetric bool, visit func(tile)) error {
 }
 
 // multiply computes the products of a tile.
-func (s *scan) multiply(t *tile) error {
+func (s *Scan) multiply(t *tile) error {
 	n := t.rows * t.cols
 	u, v := [2]int{t.i * s.d, (t.i + t.rows) * s.d}, [2]int{t.j * s.d, (t.j + t.cols) * s.d}
 	if t.rough {

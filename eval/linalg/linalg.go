@@ -1,7 +1,15 @@
-package eval
+// Package linalg is the linear algebra of large symmetric matrices that scores
+// take: in go covariances [D,D] or few rows of features, out comes the trace of
+// √(Σ₁Σ₂). Large products of matrices are handed in as Products; everything
+// else is computed here, on all cores, with the same bits on any number of them.
+//
+// Matrices are slices in row-major order.
+package linalg
 
 import (
 	"fmt"
+	"runtime"
+	"sync"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas32"
@@ -80,4 +88,75 @@ func checkProduct(dst, a, b, m, n, k int) error {
 		return fmt.Errorf("eval: product of [%d,%d] and [%d,%d]: %d, %d and %d values given", m, k, n, k, a, b, dst)
 	}
 	return nil
+}
+
+// panelRows bounds the rows of a product of which only a triangle is used.
+const panelRows = 256
+
+// AddGram adds the upper triangle of x·xᵀ, x [d,k], to dst [d,d].
+func AddGram(p Products, dst, x []float64, d, k int) error {
+	tmp := make([]float64, min(d, panelRows)*d)
+	for from := 0; from < d; from += panelRows {
+		rows, cols := min(panelRows, d-from), d-from
+		if err := p.Mul64(tmp, x[from*k:(from+rows)*k], x[from*k:], rows, cols, k); err != nil {
+			return err
+		}
+		Parallel(rows, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				out := dst[(from+i)*d+from+i : (from+i+1)*d]
+				for j, v := range tmp[i*cols+i : (i+1)*cols] {
+					out[j] += v
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// subtractProduct sets c −= a·bᵀ, c [m,n] with the given stride.
+func subtractProduct(c []float64, stride int, a, b []float64, m, n, k int, products Products) error {
+	tmp := make([]float64, min(m, panelRows)*n)
+	for from := 0; from < m; from += panelRows {
+		rows := min(panelRows, m-from)
+		if err := products.Mul64(tmp, a[from*k:(from+rows)*k], b[:n*k], rows, n, k); err != nil {
+			return err
+		}
+		Parallel(rows, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				out := c[(from+i)*stride:][:n]
+				for j, v := range tmp[i*n : (i+1)*n] {
+					out[j] -= v
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// Transposed is aᵀ [n,m] of a [m,n].
+func Transposed(a []float64, m, n int) []float64 {
+	out := make([]float64, n*m)
+	Parallel(m, func(from, to int) {
+		for i := from; i < to; i++ {
+			for j, v := range a[i*n : (i+1)*n] {
+				out[j*m+i] = v
+			}
+		}
+	})
+	return out
+}
+
+// Parallel calls work on consecutive parts of [0,n), one a core, and waits.
+// The parts only divide labour: no result may depend on where they end.
+func Parallel(n int, work func(from, to int)) {
+	parts := min(runtime.GOMAXPROCS(0), n)
+	if parts <= 1 {
+		work(0, n)
+		return
+	}
+	var wg sync.WaitGroup
+	for p := range parts {
+		wg.Go(func() { work(p*n/parts, (p+1)*n/parts) })
+	}
+	wg.Wait()
 }

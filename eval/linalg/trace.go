@@ -1,4 +1,4 @@
-package eval
+package linalg
 
 import (
 	"cmp"
@@ -6,7 +6,21 @@ import (
 	"slices"
 )
 
-// traceOfRoot is Tr √(Σ₁Σ₂) of two covariances, and how it was found.
+// A Covariance is a matrix Σ of D dimensions and, where they are known, the rows
+// of features that it is the covariance of.
+type Covariance struct {
+	Name   string    // for messages
+	Matrix []float64 // [D,D] symmetric
+	Mean   []float64 // [D]
+	Rows   []float32 // [N,D]; nil where unknown
+}
+
+func (c Covariance) d() int { return len(c.Mean) }
+
+// n is the number of rows.
+func (c Covariance) n() int { return len(c.Rows) / len(c.Mean) }
+
+// TraceOfRoot is Tr √(Σ₁Σ₂) of two covariances, and how it was found.
 //
 // With Σ₁ = F₁ᵀF₁ and Σ₂ = F₂ᵀF₂ the eigenvalues of Σ₁Σ₂ are the squares of the
 // singular values of F₁F₂ᵀ, so the trace is the nuclear norm ‖F₁F₂ᵀ‖_*. What F
@@ -27,7 +41,7 @@ import (
 // A Σ that is not positive semi-definite (rounded when it was stored, say) has
 // no F; then it stands between the factors of the other, and negative
 // eigenvalues count as zero, as the real part of scipy.linalg.sqrtm does.
-func traceOfRoot(a, b *Stats, products Products) (float64, string, error) {
+func TraceOfRoot(a, b Covariance, products Products) (float64, string, error) {
 	if products == nil {
 		products = Gonum{}
 	}
@@ -53,7 +67,7 @@ func traceOfRoot(a, b *Stats, products Products) (float64, string, error) {
 	}
 	if fb.indefinite {
 		trace, err := gramTrace(fa, subCov(b, active), d, products)
-		return trace, "eigenvalues of FΣFᵀ, the covariance of " + b.name() + " being indefinite", err
+		return trace, "eigenvalues of FΣFᵀ, the covariance of " + b.Name + " being indefinite", err
 	}
 	w := make([]float64, fa.rows*fb.rows)
 	if err := products.Mul64(w, fa.f, fb.f, fa.rows, fb.rows, d); err != nil {
@@ -63,45 +77,34 @@ func traceOfRoot(a, b *Stats, products Products) (float64, string, error) {
 	return trace, "nuclear norm of F₁F₂ᵀ, F₁: " + fa.kind + ", F₂: " + fb.kind, err
 }
 
-// name is how messages call a set of statistics.
-func (s *Stats) name() string {
-	if s.Source == "" {
-		return "one set"
-	}
-	return s.Source
-}
-
 // activeDims are the dimensions that vary in both sets, those of the largest
 // variance first; the others add nothing to the trace and would make a
 // factorisation singular.
-func activeDims(a, b *Stats) []int {
-	d := a.D()
+func activeDims(a, b Covariance) []int {
+	d := a.d()
 	active := make([]int, 0, d)
 	for i := range d {
-		if a.Cov[i*d+i] > 0 && b.Cov[i*d+i] > 0 {
+		if a.Matrix[i*d+i] > 0 && b.Matrix[i*d+i] > 0 {
 			active = append(active, i)
 		}
 	}
-	grade := func(i int) float64 { return a.Cov[i*d+i] * b.Cov[i*d+i] }
+	grade := func(i int) float64 { return a.Matrix[i*d+i] * b.Matrix[i*d+i] }
 	slices.SortStableFunc(active, func(i, j int) int { return cmp.Compare(grade(j), grade(i)) })
 	return active
 }
 
 // subCov is the covariance of some dimensions.
-func subCov(s *Stats, dims []int) []float64 {
-	d, n := s.D(), len(dims)
+func subCov(c Covariance, dims []int) []float64 {
+	d, n := c.d(), len(dims)
 	out := make([]float64, n*n)
 	for i, r := range dims {
-		row := s.Cov[r*d : (r+1)*d]
-		for j, c := range dims {
-			out[i*n+j] = row[c]
+		row := c.Matrix[r*d : (r+1)*d]
+		for j, at := range dims {
+			out[i*n+j] = row[at]
 		}
 	}
 	return out
 }
-
-// few reports whether the features are known and no more than n.
-func (s *Stats) few(n int) bool { return s.Rows != nil && s.N <= n }
 
 // A factor is F [rows,D] with Σ = FᵀF.
 type factor struct {
@@ -112,18 +115,18 @@ type factor struct {
 	indefinite bool // Σ has a negative eigenvalue; f leaves that part out
 }
 
-func newFactor(s *Stats, dims []int, products Products) (factor, error) {
+func newFactor(c Covariance, dims []int, products Products) (factor, error) {
 	n := len(dims)
-	if s.few(n) {
-		return factor{f: centredRows(s, dims), rows: s.N, kind: "centred features"}, nil
+	if c.Rows != nil && c.n() <= n {
+		return factor{f: centredRows(c, dims), rows: c.n(), kind: "centred features"}, nil
 	}
-	cov := subCov(s, dims)
+	cov := subCov(c, dims)
 	l, ok, err := cholesky(cov, n, products)
 	if err != nil {
 		return factor{}, err
 	}
 	if ok {
-		return factor{f: transposed(l, n, n), rows: n, kind: "Cholesky", full: true}, nil
+		return factor{f: Transposed(l, n, n), rows: n, kind: "Cholesky", full: true}, nil
 	}
 	f, rank := pivotedCholesky(cov, n)
 	return factor{f: f, rows: rank, kind: "pivoted Cholesky", indefinite: !explains(f, rank, cov, n)}, nil
@@ -153,27 +156,15 @@ func explains(f []float64, rank int, cov []float64, n int) bool {
 }
 
 // centredRows are the features less their mean, over √(N−1).
-func centredRows(s *Stats, dims []int) []float64 {
-	d, n := s.D(), len(dims)
-	out := make([]float64, s.N*n)
-	scale := 1 / math.Sqrt(float64(s.N-1))
-	for i := range s.N {
-		for j, c := range dims {
-			out[i*n+j] = (float64(s.Rows[i*d+c]) - s.Mean[c]) * scale
+func centredRows(c Covariance, dims []int) []float64 {
+	d, n := c.d(), len(dims)
+	out := make([]float64, c.n()*n)
+	scale := 1 / math.Sqrt(float64(c.n()-1))
+	for i := range c.n() {
+		for j, at := range dims {
+			out[i*n+j] = (float64(c.Rows[i*d+at]) - c.Mean[at]) * scale
 		}
 	}
-	return out
-}
-
-func transposed(a []float64, m, n int) []float64 {
-	out := make([]float64, n*m)
-	parallel(m, func(from, to int) {
-		for i := from; i < to; i++ {
-			for j, v := range a[i*n : (i+1)*n] {
-				out[j*m+i] = v
-			}
-		}
-	})
 	return out
 }
 

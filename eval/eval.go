@@ -1,0 +1,377 @@
+// Package eval turns features of images into the numbers of a paper's table.
+//
+// In go two sets of features, a reference and a generated one, each with the
+// parts that are known: rows of pool features, their mean and covariance
+// (computed, or read from a reference .npz in the layout of the ADM evaluator),
+// statistics of spatial features, class logits. Out come scores: FID, sFID,
+// Inception Score, precision and recall, density and coverage, KID, FID at
+// infinitely many samples; and their bootstrap intervals.
+//
+// Each metric is a file that opens with its formula and source, and a row in
+// Metrics. Where implementations in use differ in arithmetic, the ADM
+// evaluator (openai/guided-diffusion, evaluations/evaluator.py) is the default
+// and the others are options. The network that computes features is not here.
+//
+// Large matrix products go through linalg.Products; whatever grows with the
+// number of images is a stream or a sequence of blocks.
+package eval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"sagbench/eval/linalg"
+	"sagbench/eval/neighbours"
+)
+
+// A Metric compares a generated set of images with a reference. Its exported
+// fields are its options.
+type Metric interface {
+	// Column says what the table shows, also before anything is computed.
+	Column() Column
+	// Needs says which parts of the two sets Score looks at.
+	Needs() Needs
+	// MinImages is the least number of images that a set has to have.
+	MinImages() int
+	// Score computes the metric. An error says what is missing or damaged.
+	Score(ctx context.Context, ref, gen *Features) ([]Score, error)
+}
+
+// An OnNetwork is a Metric of the features of one network, by its name in a
+// table of networks. All other metrics take the features of any.
+type OnNetwork interface {
+	Metric
+	Network() string
+}
+
+// NetworkOf is the network that a metric's features have to come from, "" for
+// any.
+func NetworkOf(m Metric) string {
+	if on, ok := m.(OnNetwork); ok {
+		return on.Network()
+	}
+	return ""
+}
+
+// scoreOn is the metric's score where the features come from its network.
+func scoreOn(ctx context.Context, m Metric, ref, gen *Features) ([]Score, error) {
+	if n := NetworkOf(m); n != "" && (ref.Network != n || gen.Network != n) {
+		return nil, fmt.Errorf("it compares features of %s; those of %s come from %q, those of %s from %q", n, ref.name(), ref.Network, gen.name(), gen.Network)
+	}
+	return m.Score(ctx, ref, gen)
+}
+
+// Direction says which way a score gets better.
+type Direction string
+
+// The two directions, as tables print them.
+const (
+	Higher Direction = "↑"
+	Lower  Direction = "↓"
+)
+
+// A Column names a score.
+type Column struct {
+	Name      string    `json:"name"`      // key, "sfid"
+	Title     string    `json:"title"`     // as printed, "sFID"
+	Direction Direction `json:"direction"` // Higher or Lower is better
+	Decimals  int       `json:"decimals"`  // that papers print
+}
+
+// A Score is one number of a table.
+type Score struct {
+	Column
+	Value    float64  `json:"value"`
+	Std      float64  `json:"std,omitempty"`      // over splits or subsets; 0 where there is none
+	Note     string   `json:"note,omitempty"`     // how it was computed
+	Warnings []string `json:"warnings,omitempty"` // why it may mislead
+}
+
+func (c Column) score(value float64, note string) Score {
+	return Score{Column: c, Value: value, Note: note}
+}
+
+// Metrics are the known metrics, a new one being a file and a row here, with their default options: those of the ADM
+// evaluator for FID, sFID, IS, precision and recall.
+var Metrics = map[string]func() Metric{
+	"fid":            func() Metric { return &FID{Mean: MeanFloat32} },
+	"sfid":           func() Metric { return &SpatialFID{Mean: MeanFloat32} },
+	"is":             func() Metric { return &InceptionScore{SplitSize: 5000} },
+	"precision":      func() Metric { return &Precision{K: 3, Distance: neighbours.DistanceADM} },
+	"recall":         func() Metric { return &Recall{K: 3, Distance: neighbours.DistanceADM} },
+	"prdc_precision": func() Metric { return &PRDCPrecision{K: 5} },
+	"prdc_recall":    func() Metric { return &PRDCRecall{K: 5} },
+	"density":        func() Metric { return &Density{K: 5} },
+	"coverage":       func() Metric { return &Coverage{K: 5} },
+	"kid":            func() Metric { return &KID{Subsets: 100, SubsetSize: 1000, Seed: 2020} },
+	"fd_dinov2":      func() Metric { return &FDDINOv2{Mean: MeanFloat64} },
+	"fid_infinity":   func() Metric { return &FIDInfinity{Points: 15, Smallest: 5000, Seed: 2020} },
+}
+
+// Parts names parts of Features.
+//
+// A metric of features that no other metric has needed takes two files beside
+// its own: this one, for a field of Parts and of Features and its row in
+// Metrics, and the one that collects what a network computes.
+type Parts struct {
+	Pool        bool // rows of pool features, N·D·4 bytes
+	Stats       bool // mean and covariance of pool features
+	Spatial     bool // mean and covariance of spatial features
+	Logits      bool // class logits of single images
+	SpatialRows bool // rows of spatial features, N·2023·4 bytes
+	// Outputs are further outputs of the network that are wanted, row by row: their
+	// names in alphabetical order with spaces between. A metric of an output that
+	// nobody looked at before names it here and finds it in Features.Outputs.
+	Outputs string
+}
+
+// Union is the parts of p and of q.
+func (p Parts) Union(q Parts) Parts {
+	outputs := append(strings.Fields(p.Outputs), strings.Fields(q.Outputs)...)
+	slices.Sort(outputs)
+	return Parts{p.Pool || q.Pool, p.Stats || q.Stats, p.Spatial || q.Spatial, p.Logits || q.Logits, p.SpatialRows || q.SpatialRows,
+		strings.Join(slices.Compact(outputs), " ")}
+}
+
+// Resampled are the parts that a bootstrap needs: it draws rows again.
+func (p Parts) Resampled() Parts {
+	p.Pool, p.SpatialRows = true, p.Spatial
+	return p
+}
+
+// Needs are the parts of each set that metrics look at.
+type Needs struct{ Reference, Generated Parts }
+
+// NeedsOf are the parts that the metrics need together. The statistics of pool
+// features are always among them, so that files of features serve other metrics.
+func NeedsOf(metrics ...Metric) Needs {
+	n := Needs{Parts{Stats: true}, Parts{Stats: true}}
+	for _, m := range metrics {
+		own := m.Needs()
+		n.Reference, n.Generated = n.Reference.Union(own.Reference), n.Generated.Union(own.Generated)
+	}
+	return n
+}
+
+// CheckOutputs is an error for each metric that needs features of single images
+// which a network does not compute. outputs are the parts that it computes,
+// network is its name in messages.
+func CheckOutputs(network string, outputs Parts, metrics ...Metric) error {
+	var spatial, logits, others []error
+	lacks := func(part string, m Metric) error {
+		return fmt.Errorf("%s has no %s, which %s needs; leave it out of the metrics", network, part, m.Column().Name)
+	}
+	for _, m := range metrics {
+		needs := m.Needs().Generated
+		if needs.Spatial && !outputs.Spatial {
+			spatial = append(spatial, lacks("spatial features", m))
+		}
+		if needs.Logits && !outputs.Logits {
+			logits = append(logits, lacks("class logits", m))
+		}
+		for _, name := range strings.Fields(needs.Outputs) {
+			if !slices.Contains(strings.Fields(outputs.Outputs), name) {
+				others = append(others, lacks("output "+name, m))
+			}
+		}
+	}
+	return errors.Join(slices.Concat(spatial, logits, others)...)
+}
+
+// statisticsOfPool is embedded by metrics of the statistics of pool features.
+type statisticsOfPool struct{}
+
+// Needs implements Metric.
+func (statisticsOfPool) Needs() Needs { return Needs{Parts{Stats: true}, Parts{Stats: true}} }
+
+// MinImages implements Metric: a covariance takes two images.
+func (statisticsOfPool) MinImages() int { return 2 }
+
+// rowsOfPool is embedded by metrics of the pool features of single images.
+type rowsOfPool struct{}
+
+// Needs implements Metric.
+func (rowsOfPool) Needs() Needs { return Needs{Parts{Pool: true}, Parts{Pool: true}} }
+
+// A Report is the outcome of an evaluation.
+type Report struct {
+	Scores   []Score
+	Warnings []string // of all scores, each once
+}
+
+// Evaluate scores gen against ref with each metric in turn. The report holds
+// what could be computed even where the error tells of metrics that failed.
+func Evaluate(ctx context.Context, ref, gen *Features, metrics ...Metric) (Report, error) {
+	var report Report
+	if err := errors.Join(ref.Validate(), gen.Validate()); err != nil {
+		return report, err
+	}
+	var faults []error
+	for _, m := range metrics {
+		scores, err := scoreOn(ctx, m, ref, gen)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("eval: %s: %w", m.Column().Name, err))
+			if ctx.Err() != nil {
+				break
+			}
+		}
+		for _, s := range scores {
+			report.Scores = append(report.Scores, s)
+			for _, w := range s.Warnings {
+				if !slices.Contains(report.Warnings, w) {
+					report.Warnings = append(report.Warnings, w)
+				}
+			}
+		}
+	}
+	return report, errors.Join(faults...)
+}
+
+// Features is what is known about one set of images. Any part may be missing;
+// a metric that needs it says so and names what would supply it.
+type Features struct {
+	Source      string               // file, folder or run, for messages
+	Network     string               // that the features come from, by its name in a table of networks; "" = unknown
+	N           int                  // images with pool features
+	D           int                  // pool features of an image
+	Pool        []float32            // [N,D] pool features in file order; nil where only statistics are known
+	Stats       *Stats               // of pool features; nil: computed from Pool. A reference's may be of more images than Pool
+	Spatial     *Stats               // of spatial features (sFID)
+	SpatialRows []float32            // [N,S] the spatial features themselves; nil unless a bootstrap needs them
+	Logits      []float32            // [N,K] class logits in file order; nil: Pool·ClassWeightᵀ
+	Outputs     map[string][]float32 // [N,…] further outputs of the network by their names, as Parts.Outputs asks for
+	ClassWeight []float32            // [K,D] last layer of the classifier, without bias
+	Products    linalg.Products      // nil: Gonum
+	Notes       []string             // what was assumed, converted or left out, for people
+
+	mu   sync.Mutex
+	memo map[any]any // radii, statistics: what a sweep computes once for its reference
+}
+
+// Validate reports parts that do not fit each other and values that are not
+// finite (a *NotFiniteError that names the image).
+func (f *Features) Validate() error {
+	var faults []error
+	fail := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("eval: %s: %w", f.name(), fmt.Errorf(format, args...)))
+	}
+	if f.Pool != nil {
+		if f.N < 1 || f.D < 1 || len(f.Pool) != f.N*f.D {
+			fail("%d pool features, expected %d images of %d", len(f.Pool), f.N, f.D)
+		} else if err := checkFinite(f.Pool, f.D, 0); err != nil {
+			fail("%w", err)
+		}
+	}
+	for what, s := range map[string]*Stats{"pool": f.Stats, "spatial": f.Spatial} {
+		if s != nil && len(s.Cov) != s.D()*s.D() {
+			fail("%s statistics: mean of %d, covariance of %d values", what, s.D(), len(s.Cov))
+		}
+	}
+	if f.Pool != nil && f.Stats != nil && f.Stats.D() != f.D {
+		fail("pool features of %d dimensions, statistics of %d", f.D, f.Stats.D())
+	}
+	if f.SpatialRows != nil {
+		if f.N < 1 || f.Spatial == nil || len(f.SpatialRows) != f.N*f.Spatial.D() {
+			fail("%d spatial features of %d images that do not fit their statistics", len(f.SpatialRows), f.N)
+		} else if err := checkFinite(f.SpatialRows, f.Spatial.D(), 0); err != nil {
+			fail("spatial features: %w", err)
+		}
+	}
+	rows := map[string][]float32{}
+	maps.Copy(rows, f.Outputs)
+	if f.Logits != nil {
+		rows["logits"] = f.Logits
+	}
+	for what, values := range rows {
+		if f.N < 1 || len(values)%f.N != 0 {
+			fail("%d %s for %d images", len(values), what, f.N)
+		} else if err := checkFinite(values, len(values)/f.N, 0); err != nil {
+			fail("%s: %w", what, err)
+		}
+	}
+	if f.ClassWeight != nil && (f.D < 1 || len(f.ClassWeight)%f.D != 0) {
+		fail("class weight of %d values for %d features", len(f.ClassWeight), f.D)
+	}
+	return errors.Join(faults...)
+}
+
+func (f *Features) name() string {
+	if f.Source == "" {
+		return "features"
+	}
+	return f.Source
+}
+
+// products are those of the first set that has any.
+func products(sets ...*Features) linalg.Products {
+	for _, f := range sets {
+		if f.Products != nil {
+			return f.Products
+		}
+	}
+	return linalg.Gonum{}
+}
+
+// poolStats are the statistics of the pool features, given or computed once.
+func (f *Features) poolStats() (*Stats, error) {
+	if f.Stats != nil {
+		return f.Stats, nil
+	}
+	if f.Pool == nil {
+		return nil, fmt.Errorf("%s has no pool statistics: a reference .npz supplies them as mu and sigma, images as arr_0", f.name())
+	}
+	return remember(f, "pool stats", func() (*Stats, error) {
+		s, err := StatsOf(f.Pool, f.D, f.Products)
+		if err != nil {
+			return nil, err
+		}
+		s.Source = f.Source
+		return s, nil
+	})
+}
+
+// requirePools checks that both sets have pool features of one dimension.
+func requirePools(ref, gen *Features) error {
+	if err := errors.Join(ref.requirePool(), gen.requirePool()); err != nil {
+		return err
+	}
+	if ref.D != gen.D {
+		return fmt.Errorf("%s has %d features an image, %s has %d: they come from different networks",
+			ref.name(), ref.D, gen.name(), gen.D)
+	}
+	return nil
+}
+
+// requirePool reports that there are no features of single images.
+func (f *Features) requirePool() error {
+	if f.Pool == nil {
+		return fmt.Errorf("%s has no features of single images: statistics are not enough, an .npz with arr_0 supplies them", f.name())
+	}
+	return nil
+}
+
+// remember computes a value once for a set of features.
+func remember[T any](f *Features, key any, compute func() (T, error)) (T, error) {
+	f.mu.Lock()
+	v, ok := f.memo[key]
+	f.mu.Unlock()
+	if ok {
+		return v.(T), nil
+	}
+	value, err := compute()
+	if err != nil {
+		return value, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.memo == nil {
+		f.memo = map[any]any{}
+	}
+	f.memo[key] = value
+	return value, nil
+}
