@@ -10,14 +10,16 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
 	"sagbench/eval/npz"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/run"
 	"sagbench/models"
 	"sagbench/models/checkpoint"
+	"sagbench/models/families"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
 	"sagbench/sampling/guidance"
+	"sagbench/sampling/tensor"
 )
 
 // A slope is a classifier whose gradient is the same everywhere, (y + 1) times
@@ -46,7 +48,8 @@ func (c *slope) Open(path string, _ models.Options) (models.Model, error) {
 var slopes struct{ opened, closed int }
 
 func (c *slope) Classes() int { return c.classes }
-func (c *slope) Close()       { slopes.closed++ }
+
+func (c *slope) Close() { slopes.closed++ }
 
 func (c *slope) Gradient(_ context.Context, x tensor.Tensor, _ sampling.Timestep, y []int64) (tensor.Tensor, error) {
 	g := x.Like()
@@ -64,13 +67,13 @@ func (c *slope) Forward(context.Context, map[string]ort.Array) (map[string]ort.A
 
 // A climb follows a classifier.
 type climb struct {
-	Scale float64       `yaml:"scale"`
-	Model configs.Block `yaml:"model"`
+	Scale float64      `yaml:"scale"`
+	Model sampling.Ref `yaml:"model"`
 
 	classifier sampling.Classifier
 }
 
-func (g *climb) Network() configs.Block { return g.Model }
+func (g *climb) Network() *sampling.Ref { return &g.Model }
 
 func (g *climb) Attach(network any) error {
 	c, ok := network.(sampling.Classifier)
@@ -96,12 +99,12 @@ func (g *climb) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, er
 // own, of a family that the program does not know otherwise.
 func climbExperiment(t *testing.T) (dir, file string) {
 	t.Helper()
-	models.Families["fifth"] = func() models.Family { return &fifthFamily{Gain: 1, ScheduleConfig: sampling.DefaultSchedule()} }
-	models.Families["slope"] = func() models.Family { return &slope{Sign: 1} }
+	families.Table["fifth"] = func() models.Family { return &fifthFamily{Gain: 1, ScheduleConfig: sampling.DefaultSchedule()} }
+	families.Table["slope"] = func() models.Family { return &slope{Sign: 1} }
 	guidance.Registry["climb"] = func() sampling.Guidance { return &climb{} }
 	t.Cleanup(func() {
-		delete(models.Families, "fifth")
-		delete(models.Families, "slope")
+		delete(families.Table, "fifth")
+		delete(families.Table, "slope")
 		delete(guidance.Registry, "climb")
 	})
 	dir = t.TempDir()
@@ -178,11 +181,11 @@ func TestAttachedIdentity(t *testing.T) {
 	_, file := climbExperiment(t)
 	id := func(contents []string, overrides ...string) string {
 		t.Helper()
-		e, err := loadExperiment(file, overrides)
+		e, err := plan.Load(file, overrides)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := e.rows[1].runID(contents...)
+		got, err := e.Rows[1].RunID(contents...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,14 +204,14 @@ func TestAttachedIdentity(t *testing.T) {
 // An image has one label, whatever network asks for it.
 func TestAttachedClasses(t *testing.T) {
 	_, file := climbExperiment(t)
-	e, err := loadExperiment(file, nil)
+	e, err := plan.Load(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	generator := &labelled{&fifthModel{mean: tensor.New(3, 8, 8)}, 0}
 	for _, c := range []struct{ own, attached, want int }{{0, 3, 3}, {3, 3, 3}, {4, 0, 4}, {4, 3, -1}} {
 		generator.classes = c.own
-		n, err := e.rows[1].assemble([]models.Model{generator, &slope{classes: c.attached}})
+		n, err := run.Assemble(e.Rows[1], []models.Model{generator, &slope{classes: c.attached}})
 		if (c.want < 0) != (err != nil) || err == nil && n.Classes() != c.want {
 			t.Errorf("%+v: %+v, %v", c, n, err)
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,13 +10,16 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/configs"
 	"sagbench/eval/npz"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
 	"sagbench/models"
 	"sagbench/models/checkpoint"
+	"sagbench/models/families"
 	"sagbench/models/ort"
-	"sagbench/models/tensor"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // A fifthFamily is all that another family takes: its flags, and Open. Its
@@ -51,9 +53,12 @@ type fifthModel struct {
 }
 
 func (m *fifthModel) Process() models.Process { return m.process }
-func (m *fifthModel) SampleShape() []int      { return m.mean.Shape }
-func (m *fifthModel) Classes() int            { return 0 }
-func (m *fifthModel) Close()                  {}
+
+func (m *fifthModel) SampleShape() []int { return m.mean.Shape }
+
+func (m *fifthModel) Classes() int { return 0 }
+
+func (m *fifthModel) Close() {}
 
 func (m *fifthModel) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ sampling.Cond) (sampling.Prediction, error) {
 	p := sampling.Prediction{Eps: x.Like()}
@@ -86,10 +91,10 @@ func (m *fifthModel) Pixels(_ context.Context, x tensor.Tensor) (models.Images, 
 // TestFifthFamily adds a row to the table of families, and nothing else: then it
 // is planned, drawn, guided, checked and documented.
 func TestFifthFamily(t *testing.T) {
-	models.Families["fifth"] = func() models.Family {
+	families.Table["fifth"] = func() models.Family {
 		return &fifthFamily{Gain: 1, ScheduleConfig: sampling.DefaultSchedule()}
 	}
-	t.Cleanup(func() { delete(models.Families, "fifth") })
+	t.Cleanup(func() { delete(families.Table, "fifth") })
 	dir := t.TempDir()
 	mean := make([]float32, 3*64)
 	for i := range mean {
@@ -209,7 +214,7 @@ func TestDiT(t *testing.T) {
 	for _, batch := range []string{"3", "1"} {
 		results := filepath.Join(dir, "batch"+batch)
 		succeed(t, "run", file, "batch="+batch, "--results", results)
-		for name, content := range tree(t, results) {
+		for name, content := range tiny.Tree(t, results) {
 			if !strings.HasSuffix(name, ".npz") {
 				continue
 			}
@@ -228,14 +233,15 @@ func TestDiT(t *testing.T) {
 	}
 
 	ids := func() string {
-		s, err := newSession(&globals{results: filepath.Join(dir, "results")}, file, nil, &bytes.Buffer{})
+		e, err := plan.Load(file, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.identify(); err != nil {
+		runs, err := e.Identify(filepath.Join(dir, "results"), store.Hashes{})
+		if err != nil {
 			t.Fatal(err)
 		}
-		return fmt.Sprint(s.runs[0].id, s.runs[1].id)
+		return fmt.Sprint(runs[0].ID, runs[1].ID)
 	}
 	original := ids()
 	vae := filepath.Join(dir, "elsewhere")
@@ -264,43 +270,5 @@ func TestDiT(t *testing.T) {
 	write(`"${NOWHERE}/vae"`)
 	if got := fail(t, "run", file); !strings.Contains(got, "NOWHERE is not set") {
 		t.Errorf("an unset variable: %s", got)
-	}
-}
-
-// beside is a family whose process is described beside its weights.
-type beside struct {
-	Size int `yaml:"size"`
-}
-
-func (*beside) Open(string, models.Options) (models.Model, error) {
-	return nil, errors.New("no weights")
-}
-
-// Until such a family is opened, a number of steps that the official stride
-// cannot make is no fault.
-func TestScheduleBesideWeights(t *testing.T) {
-	c, err := scheduleOf(&beside{})
-	if err != nil || c.Scheduler == nil {
-		t.Fatal(c, err)
-	}
-	for name, sampler := range sampling.Samplers {
-		s := sampler()
-		b, err := configs.Parse("options", []byte("steps: 37"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := b.Decode(s); err != nil {
-			t.Fatal(err)
-		}
-		if made, err := s.Schedule(c); err != nil || made.Len() != 37 {
-			t.Errorf("%s: %v", name, err)
-		}
-		official, err := scheduleOf(&models.ADM{ScheduleConfig: sampling.DefaultSchedule()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Schedule(official); (err != nil) != (name == "ddim") {
-			t.Errorf("%s, official flags: %v", name, err)
-		}
 	}
 }

@@ -7,21 +7,24 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
 )
 
 // Whatever is wrong with the input: one message that names it, status 1, and
 // the results are as they were.
 func TestBadInput(t *testing.T) {
 	folder, results := t.TempDir(), t.TempDir()
-	good := tiny(t, folder)
+	good := tiny.Experiment(t, folder)
 	succeed(t, "sample", good, "sampler.ddpm.steps=1", "samples=4", "--results", results)
-	before := tree(t, results)
+	before := tiny.Tree(t, results)
 
 	broken := filepath.Join(folder, "broken")
 	copyFile(t, "../models/pretrained/adm-cond.pt", broken+".pt")
 	truncate(t, broken+".pt")
-	write(t, broken+".npz", "not an archive")
-	if err := writeSamples(filepath.Join(folder, "float.npz"), make([]uint8, 3), 1, 1, 1); err != nil {
+	tiny.Write(t, broken+".npz", "not an archive")
+	if err := tiny.WriteImages(filepath.Join(folder, "float.npz"), make([]uint8, 3), 1, 1, 1); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -57,7 +60,7 @@ func TestBadInput(t *testing.T) {
 		"no override":         {nil, []string{"steps"}, []string{`"steps"`, "dotted.path=value"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			file := tiny(t, t.TempDir(), append(c.replace, "\x00", "")...)
+			file := tiny.Experiment(t, t.TempDir(), append(c.replace, "\x00", "")...)
 			scratch := t.TempDir()
 			if err := os.CopyFS(scratch, os.DirFS(results)); err != nil {
 				t.Fatal(err)
@@ -68,7 +71,7 @@ func TestBadInput(t *testing.T) {
 					t.Errorf("no %q in\n%s", w, message)
 				}
 			}
-			after := tree(t, scratch)
+			after := tiny.Tree(t, scratch)
 			for path, sum := range before {
 				if after[path] != sum {
 					t.Errorf("%s was changed", path)
@@ -80,7 +83,7 @@ func TestBadInput(t *testing.T) {
 
 // An interrupted disk: nothing half written is left, and what is there is used.
 func TestDiskFull(t *testing.T) {
-	file := tiny(t, t.TempDir(), "sweep:", "#")
+	file := tiny.Experiment(t, t.TempDir(), "sweep:", "#")
 	want := undisturbed(t, "run", file)
 	results := t.TempDir()
 	// A limit on the size of files is to a program what a full disk is, and
@@ -97,13 +100,13 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("no %q in\n%s", w, message)
 		}
 	}
-	for name := range tree(t, results) {
+	for name := range tiny.Tree(t, results) {
 		if filepath.Base(name) != "run.yaml" {
 			t.Errorf("%s is left", name)
 		}
 	}
 	succeed(t, "run", file, "--results", results)
-	same(t, tree(t, results), want)
+	tiny.Same(t, tiny.Tree(t, results), want)
 }
 
 func shell(t *testing.T) string {
@@ -116,9 +119,9 @@ func shell(t *testing.T) string {
 }
 
 func TestResultsThatCannotBeWritten(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	occupied := filepath.Join(t.TempDir(), "results")
-	write(t, occupied, "a file")
+	tiny.Write(t, occupied, "a file")
 	if message := fail(t, "run", file, "--results", occupied); !strings.Contains(message, occupied) {
 		t.Errorf("no %q in %s", occupied, message)
 	}
@@ -138,12 +141,12 @@ func TestChangedCheckpoint(t *testing.T) {
 	folder, results := t.TempDir(), t.TempDir()
 	checkpoint := filepath.Join(folder, "model.pt")
 	copyFile(t, "../models/pretrained/adm-cond.pt", checkpoint)
-	file := tiny(t, folder, "MODELS/adm-cond.pt", checkpoint, "sweep:", "#")
+	file := tiny.Experiment(t, folder, "MODELS/adm-cond.pt", checkpoint, "sweep:", "#")
 	succeed(t, "sample", file, "samples=4", "--results", results)
-	before := tree(t, results)
+	before := tiny.Tree(t, results)
 	copyFile(t, "../models/pretrained/adm-uncond.pt", checkpoint)
 	succeed(t, "sample", file, "samples=4", "model.class_cond=false", "--results", results)
-	after := tree(t, results)
+	after := tiny.Tree(t, results)
 	for path, sum := range before {
 		if after[path] != sum {
 			t.Errorf("%s was changed", path)
@@ -155,7 +158,7 @@ func TestChangedCheckpoint(t *testing.T) {
 }
 
 func TestPlanWritesNothing(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	results := filepath.Join(t.TempDir(), "results")
 	p := succeed(t, "plan", file, "--results", results, "--trial")
 	for _, w := range []string{"s=0.5", "to do: 16 images in 2 rows: 48 passes", "time:  about"} {
@@ -163,7 +166,7 @@ func TestPlanWritesNothing(t *testing.T) {
 			t.Errorf("no %q in\n%s", w, &p.stdout)
 		}
 	}
-	if exists(results) {
+	if store.Exists(results) {
 		t.Errorf("%s was made", results)
 	}
 	message := fail(t, "plan", file, "model.checkpoint=${NOWHERE_SET}/model.pt", "--results", results)
@@ -174,7 +177,7 @@ func TestPlanWritesNothing(t *testing.T) {
 
 // What keeps a network from drawing comes before anything is drawn.
 func TestPlanOpensNetworks(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	message := fail(t, "plan", file, "guidance.sag.layer=output_blocks.9.1")
 	if !strings.Contains(message, `layer "output_blocks.9.1" is no attention layer of this network; it has input_blocks`) {
 		t.Errorf("an attention layer that is not there: %s", message)
@@ -190,10 +193,10 @@ func TestPlanOpensNetworks(t *testing.T) {
 
 // Scores of the command eval are those of run.
 func TestEval(t *testing.T) {
-	file := tiny(t, t.TempDir(), "sweep:", "#")
+	file := tiny.Experiment(t, t.TempDir(), "sweep:", "#")
 	results := t.TempDir()
 	succeed(t, "run", file, "--results", results)
-	rows, err := findMetrics(results)
+	rows, err := store.FindMetrics(results)
 	if err != nil || len(rows) != 1 {
 		t.Fatal(rows, err)
 	}
@@ -203,13 +206,13 @@ func TestEval(t *testing.T) {
 	}
 	network := []string{"--inception", "../models/pretrained/inception.pt", "--input-size", "107"}
 	output := filepath.Join(results, "scores.json")
-	p := succeed(t, append([]string{"eval", tinyReference, samples[0], "--json", output}, network...)...)
+	p := succeed(t, append([]string{"eval", tiny.Reference(), samples[0], "--json", output}, network...)...)
 	scores, err := os.ReadFile(output)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range rows[0].Scores {
-		if line := "│ " + s.Title + " " + arrowOf(s.Direction); !strings.Contains(p.stdout.String(), line) {
+		if line := "│ " + s.Title + " " + map[string]string{store.LowerIsBetter: "↓", store.HigherIsBetter: "↑"}[s.Direction]; !strings.Contains(p.stdout.String(), line) {
 			t.Errorf("no %q in\n%s", line, &p.stdout)
 		}
 		if value := fmt.Sprintf(`"value": %v`, s.Value); !strings.Contains(string(scores), value) {
@@ -219,11 +222,11 @@ func TestEval(t *testing.T) {
 	if len(rows[0].Scores) != 5 {
 		t.Errorf("%d scores, want 5", len(rows[0].Scores))
 	}
-	message := fail(t, append([]string{"eval", tinyReference, "../models/pretrained/inception.pt"}, network...)...)
+	message := fail(t, append([]string{"eval", tiny.Reference(), "../models/pretrained/inception.pt"}, network...)...)
 	if !strings.Contains(message, "inception.pt") {
 		t.Errorf("no file named in %s", message)
 	}
-	if message := fail(t, "eval", tinyReference, samples[0]); !strings.Contains(message, "--inception") {
+	if message := fail(t, "eval", tiny.Reference(), samples[0]); !strings.Contains(message, "--inception") {
 		t.Errorf("no flag named in %s", message)
 	}
 }

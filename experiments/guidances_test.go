@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"sagbench/experiments/plan"
 	"sagbench/models/checkpoint"
-	"sagbench/sampling/guidance"
 )
 
 // A guided is an embedded family as the table of docs/guidance.md names it, and
@@ -104,9 +104,9 @@ func pretrained(t *testing.T) string {
 }
 
 // model is the family's model block.
-func (f *guided) model(e *experiment) string {
-	r := e.rows[slices.IndexFunc(e.rows, func(r *row) bool { return r.label == f.label })]
-	m := strings.ReplaceAll(r.Model.String(), "../models/pretrained", "PRETRAINED")
+func (f *guided) model(e *plan.Experiment) string {
+	r := e.Rows[slices.IndexFunc(e.Rows, func(r *plan.Row) bool { return r.Label == f.label })]
+	m := strings.ReplaceAll(r.ModelBlock.String(), "../models/pretrained", "PRETRAINED")
 	if f.flags != "" {
 		m = strings.Replace(strings.Replace(m, "class_cond: false", f.flags, 1), "adm-uncond.pt", f.file, 1)
 	}
@@ -147,10 +147,10 @@ func guidanceTable(t *testing.T) map[string]map[string]string {
 // changes the images, or the plan says why it cannot be.
 func TestGuidancesOfFamilies(t *testing.T) {
 	table := guidanceTable(t)
-	if got, want := slices.Sorted(maps.Keys(table)), guidance.Registry.Names(); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(table)), plan.GuidanceRegistry.Names(); !slices.Equal(got, want) {
 		t.Fatalf("docs/guidance.md speaks of %v, the registry holds %v", got, want)
 	}
-	families, err := loadExperiment("../configs/families-fashion.yaml", nil)
+	families, err := plan.Load("../configs/families-fashion.yaml", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestGuidancesOfFamilies(t *testing.T) {
 			return fmt.Sprintf("{label: %s, %smodel: %s, guidance: %s}", label, prompts, model, guidance)
 		}
 		rows := []string{row("unguided", "{}")}
-		names := guidance.Registry.Names()
+		names := plan.GuidanceRegistry.Names()
 		slices.SortStableFunc(names, func(a, b string) int { // those that share a network together
 			return strings.Index(f.options(t, a, "", ""), "layer") - strings.Index(f.options(t, b, "", ""), "layer")
 		})

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sagbench/eval/npz"
+	"sagbench/internal/tiny"
 )
 
 // pngFolder writes the images of an .npz file to a folder, in their order.
@@ -54,15 +55,15 @@ func pngFolder(t *testing.T, path string) string {
 // list of its broken images unless these are left out.
 func TestEvalFolder(t *testing.T) {
 	samples := filepath.Join(t.TempDir(), "samples.npz")
-	if err := makeReference(samples, 20); err != nil {
+	if err := tiny.WriteReference(samples, 20); err != nil {
 		t.Fatal(err)
 	}
 	folder := pngFolder(t, samples)
-	want := scoresOf(t, tinyReference, samples, "--metrics", "fid,sfid,is")
-	if got := scoresOf(t, tinyReference, folder, "--metrics", "fid,sfid,is"); !slices.EqualFunc(got, want, slices.Equal) {
+	want := scoresOf(t, tiny.Reference(), samples, "--metrics", "fid,sfid,is")
+	if got := scoresOf(t, tiny.Reference(), folder, "--metrics", "fid,sfid,is"); !slices.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("the folder's scores are %v, the array's %v", got, want)
 	}
-	job := slices.Concat([]string{"eval", tinyReference, folder, "--metrics", "fid"}, embeddedInception)
+	job := slices.Concat([]string{"eval", tiny.Reference(), folder, "--metrics", "fid"}, embeddedInception)
 	for range 2 {
 		if text := succeed(t, job...).stderr.String(); !strings.Contains(text, "in 20 images transparency is dropped") {
 			t.Error(text)
@@ -76,7 +77,7 @@ func TestEvalFolder(t *testing.T) {
 	if text := fail(t, job...); !strings.Contains(text, "2 of 22 images broken") || !strings.Contains(text, "a.png: is no") || !strings.Contains(text, "z.jpg: is no") {
 		t.Error(text)
 	}
-	if got := scoresOf(t, tinyReference, folder, "--metrics", "fid,sfid,is", "--skip-broken"); !slices.EqualFunc(got, want, slices.Equal) {
+	if got := scoresOf(t, tiny.Reference(), folder, "--metrics", "fid,sfid,is", "--skip-broken"); !slices.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("without its broken images the folder's scores are %v, the array's %v", got, want)
 	}
 }
@@ -91,7 +92,7 @@ func TestEvalFeatures(t *testing.T) {
 		}
 		w, err := npz.Create(path)
 		if err == nil {
-			err = errors.Join(writeArray(w, "feats", values, 60, d), w.Commit())
+			err = errors.Join(npz.WriteArray(w, "feats", values, 60, d), w.Commit())
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sagbench/models"
 )
 
 func TestInspectFolder(t *testing.T) {
@@ -41,7 +43,10 @@ func TestInspectFolder(t *testing.T) {
 	if err := os.WriteFile(config, []byte(wider), 0o644); err != nil || wider == string(data) {
 		t.Fatal(err)
 	}
-	var got folderInspection
+	var got struct {
+		Files   []json.RawMessage
+		Guesses []models.Guess
+	}
 	if err := json.Unmarshal(succeed(t, "inspect", "--json", part).stdout.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}

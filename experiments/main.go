@@ -1,8 +1,7 @@
 // Sagbench measures what self-attention guidance does to a diffusion model:
 // experiments in YAML and official checkpoints go in, images, scores and the
-// tables of a paper come out. This package is the command line; one file a
-// command, and the engine that runs experiments so that nothing is lost when
-// the process is killed.
+// tables of a paper come out. This package is the command line: a file for each
+// command, which reads its flags and makes one call into the packages below it.
 package main
 
 import (
@@ -17,21 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sagbench/models/ort"
+	"sagbench/experiments/store"
 )
-
-// version is the program's, as metrics.json records it.
-const version = "0.1.0"
-
-// globals are the flags of every command.
-type globals struct {
-	device  string
-	threads int
-	results string
-}
-
-// runtime is how networks are run.
-func (g *globals) runtime() ort.Options { return ort.Options{Device: g.device, Threads: g.threads} }
 
 func rootCommand() *cobra.Command {
 	g := &globals{}
@@ -47,13 +33,11 @@ kill it and run it again: it goes on where it stopped.`,
   sagbench run configs/table1-fashion.yaml samples=64 sampler.ddpm.steps=5
   sagbench table results/table1-fashion
   sagbench eval reference.npz samples.npz --inception pt_inception-2015-12-05-6726825d.pth`,
-		Version:       version,
+		Version:       store.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.PersistentFlags().StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
-	root.PersistentFlags().IntVar(&g.threads, "threads", 0, "threads of a network call; 0 for all cores")
-	root.PersistentFlags().StringVar(&g.results, "results", "results", "folder of the results")
+	g.register(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, c.CommandPath())
 	})
@@ -70,6 +54,7 @@ kill it and run it again: it goes on where it stopped.`,
 		inspectCommand(),
 		gridCommand(),
 		benchCommand(g),
+		versionCommand(),
 		docsCommand(),
 	)
 	return root
@@ -106,7 +91,11 @@ func execute(args []string) (status int) {
 	}
 	var by *stopped
 	if errors.As(context.Cause(ctx), &by) && errors.Is(err, context.Canceled) {
-		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice(err))
+		advice := ""
+		if errors.As(err, new(*interruption)) {
+			advice = "; nothing is lost; to go on: " + commandLine(os.Args[1:])
+		}
+		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice)
 		return 128 + int(by.signal)
 	}
 	fmt.Fprintf(os.Stderr, "sagbench: %s\n", strings.TrimRight(err.Error(), "\n"))
@@ -118,18 +107,28 @@ type stopped struct{ signal syscall.Signal }
 
 func (s *stopped) Error() string { return "stopped by " + s.signal.String() }
 
-// A resumable error tells how to go on after an interruption.
-type resumable struct {
-	error
-	how string
+// An interruption is the end of a command that goes on where it stopped when it is
+// run again.
+type interruption struct{ error }
+
+func (i *interruption) Unwrap() error { return i.error }
+
+// resumable marks an interruption as one.
+func resumable(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return &interruption{err}
+	}
+	return err
 }
 
-func (r *resumable) Unwrap() error { return r.error }
-
-func advice(err error) string {
-	var r *resumable
-	if errors.As(err, &r) {
-		return "; " + r.how
+// commandLine is what to type for the program with these arguments.
+func commandLine(args []string) string {
+	line := "sagbench"
+	for _, a := range args {
+		if strings.ContainsAny(a, " \t\n\"'$&|;<>()[]{}*?!~#`\\") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		line += " " + a
 	}
-	return ""
+	return line
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"sagbench/eval/npz"
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
 )
@@ -18,7 +20,7 @@ import (
 // tinyDINOv2 unpacks the network of a reference case.
 func tinyDINOv2(t *testing.T) string {
 	t.Helper()
-	f, err := os.Open("testdata/cases/dinov2-registers-tiny/model.pth.gz")
+	f, err := os.Open("refcase/testdata/cases/dinov2-registers-tiny/model.pth.gz")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +55,7 @@ func noiseImages(t *testing.T, name string, n, side int, seed uint32, base uint8
 		seed = 1664525*seed + 1013904223
 		pixels[i] = uint8(seed>>24)>>(i/(side*side*3)%3) + base
 	}
-	if err := writeArray(w, "arr_0", pixels, n, side, side, 3); err != nil {
+	if err := npz.WriteArray(w, "arr_0", pixels, n, side, side, 3); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Commit(); err != nil {
@@ -63,7 +65,7 @@ func noiseImages(t *testing.T, name string, n, side int, seed uint32, base uint8
 }
 
 // evaluated runs the command eval and reads its JSON.
-func evaluated(t *testing.T, args ...string) evaluation {
+func evaluated(t *testing.T, args ...string) store.Evaluation {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "scores.json")
 	succeed(t, append([]string{"eval", "--json", path}, args...)...)
@@ -71,7 +73,7 @@ func evaluated(t *testing.T, args ...string) evaluation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var e evaluation
+	var e store.Evaluation
 	if err := json.Unmarshal(data, &e); err != nil {
 		t.Fatal(err)
 	}
@@ -90,15 +92,11 @@ func TestFDDINOv2OfImages(t *testing.T) {
 		t.Errorf("%+v, want 0.2465685225", e.Scores)
 	}
 	in := e.Inputs["network"]
-	if in.Name != "dinov2_tiny.pth" || len(in.SHA256) != 64 || string(in.Network) == "" {
+	if in.Name != "dinov2_tiny.pth" || len(in.SHA256) != 64 || len(in.Network) == 0 {
 		t.Errorf("the network is recorded as %+v", in)
 	}
-	var how struct {
-		Resize    string `json:"resize"`
-		InputSize int    `json:"input_size"`
-	}
-	if err := json.Unmarshal(in.Network, &how); err != nil || how.Resize != "pil" || how.InputSize != 224 {
-		t.Errorf("%s: %v", in.Network, err)
+	if string(in.Network["resize"]) != `"pil"` || string(in.Network["input_size"]) != "224" {
+		t.Errorf("%s", in.Network)
 	}
 	all := evaluated(t, ref, gen, "--network", "dinov2", "--dinov2", network, "--metrics", "fd_dinov2, fid: {mean: float64}, precision, kid: {subset_size: 100}")
 	if len(all.Scores) != 4 || all.Scores[0].Value != e.Scores[0].Value || all.Scores[1].Value != e.Scores[0].Value || len(all.Inputs) != 3 {
@@ -109,9 +107,9 @@ func TestFDDINOv2OfImages(t *testing.T) {
 // A row has metrics of two networks, and each network its own features.
 func TestRunOfTwoNetworks(t *testing.T) {
 	results, network := t.TempDir(), tinyDINOv2(t)
-	file := tiny(t, t.TempDir(), "sweep:", "#", "[fid, sfid, is, precision, recall]", "[fd_dinov2, fid]\ndinov2: {checkpoint: "+network+"}")
+	file := tiny.Experiment(t, t.TempDir(), "sweep:", "#", "[fid, sfid, is, precision, recall]", "[fd_dinov2, fid]\ndinov2: {checkpoint: "+network+"}")
 	succeed(t, "run", file, "--results", results, "bootstrap=40")
-	rows, err := findMetrics(results)
+	rows, err := store.FindMetrics(results)
 	if err != nil || len(rows) != 1 {
 		t.Fatal(rows, err)
 	}
@@ -121,30 +119,30 @@ func TestRunOfTwoNetworks(t *testing.T) {
 	if !hasFD || !hasFID || len(row.Scores) != 2 || fd.Interval == nil || fid.Interval == nil {
 		t.Fatalf("%+v", row.Scores)
 	}
-	if row.Inputs.DINOv2.Name != "dinov2_tiny.pth" || row.Inputs.Inception.Name != "inception.pt" || !strings.Contains(string(row.Config), `"resize": "pil"`) {
+	if row.Inputs.Networks["dinov2"].Name != "dinov2_tiny.pth" || row.Inputs.Networks["inception"].Name != "inception.pt" || !strings.Contains(string(row.Config), `"resize": "pil"`) {
 		t.Errorf("%+v\n%s", row.Inputs, row.Config)
 	}
 	for _, name := range []string{"features.npz", "features-dinov2.npz"} {
-		if !exists(filepath.Join(row.folder, name)) {
+		if !store.Exists(filepath.Join(row.Folder, name)) {
 			t.Errorf("%s is missing", name)
 		}
 	}
-	samples, err := filepath.Glob(filepath.Join(row.folder, "samples", "*.npz"))
+	samples, err := filepath.Glob(filepath.Join(row.Folder, "samples", "*.npz"))
 	if err != nil || len(samples) != 1 {
 		t.Fatal(samples, err)
 	}
-	e := evaluated(t, tinyReference, samples[0], "--dinov2", network, "--inception", "../models/pretrained/inception.pt", "--input-size", "107", "--metrics", "fid, fd_dinov2")
+	e := evaluated(t, tiny.Reference(), samples[0], "--dinov2", network, "--inception", "../models/pretrained/inception.pt", "--input-size", "107", "--metrics", "fid, fd_dinov2")
 	if e.Inputs["network"].Name != "inception.pt" || e.Inputs["dinov2"].Name != "dinov2_tiny.pth" {
 		t.Errorf("inputs %+v", e.Inputs)
 	}
 	if e.Scores[0].Value != fid.Value || e.Scores[1].Value != fd.Value {
 		t.Errorf("eval says %v and %v, run %v and %v", e.Scores[0].Value, e.Scores[1].Value, fid.Value, fd.Value)
 	}
-	before := tree(t, results)
+	before := tiny.Tree(t, results)
 	if p := succeed(t, "run", file, "--results", results, "bootstrap=40"); strings.Contains(p.stderr.String(), "features") {
 		t.Errorf("features were computed again:\n%s", &p.stderr)
 	}
-	if after := tree(t, results); len(after) != len(before) {
+	if after := tiny.Tree(t, results); len(after) != len(before) {
 		t.Errorf("%d files, %d before", len(after), len(before))
 	}
 }
@@ -213,10 +211,10 @@ func TestStatisticsOfAnotherNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Abort()
-	if err := writeArray(w, "mu", make([]float64, 12), 12); err != nil {
+	if err := npz.WriteArray(w, "mu", make([]float64, 12), 12); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeArray(w, "sigma", make([]float64, 144), 12, 12); err != nil {
+	if err := npz.WriteArray(w, "sigma", make([]float64, 144), 12, 12); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Commit(); err != nil {

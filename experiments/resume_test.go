@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
 )
 
 // undisturbed is the tree of a run that nobody disturbs.
@@ -18,13 +21,13 @@ func undisturbed(t *testing.T, args ...string) map[string]string {
 	t.Helper()
 	results := t.TempDir()
 	succeed(t, append(args, "--results", results)...)
-	return tree(t, results)
+	return tiny.Tree(t, results)
 }
 
 // Whatever moment a run is killed at, running it again gives the files of an
 // undisturbed run, and no batch that was written is computed again.
 func TestKilledAtAnyMoment(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	start := time.Now()
 	want := undisturbed(t, "run", file)
 	whole := time.Since(start)
@@ -49,7 +52,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		}
 	}
 	succeed(t, "run", file, "--results", results)
-	same(t, tree(t, results), want)
+	tiny.Same(t, tiny.Tree(t, results), want)
 	if kills < 2 {
 		t.Errorf("%d kills, too few to say anything", kills)
 	}
@@ -58,10 +61,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 // Kills while shards are being merged, removed, and while metrics are written
 // are rare in time; here the trees that they leave are made by hand.
 func TestLeftBehindByAKill(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	results := t.TempDir()
 	succeed(t, "run", file, "--results", results)
-	want := tree(t, results)
+	want := tiny.Tree(t, results)
 
 	early := t.TempDir()
 	interrupted(t, os.Kill, early, 2, "run", file).status(t)
@@ -78,20 +81,20 @@ func TestLeftBehindByAKill(t *testing.T) {
 		t.Fatal(runs, err)
 	}
 	for i, run := range runs { // as if killed while writing
-		write(t, filepath.Join(run, "samples", fmt.Sprintf(".000004-000005.npz%d", 17+i)), "PK")
-		write(t, filepath.Join(run, ".metrics.json42"), "{")
+		tiny.Write(t, filepath.Join(run, "samples", fmt.Sprintf(".000004-000005.npz%d", 17+i)), "PK")
+		tiny.Write(t, filepath.Join(run, ".metrics.json42"), "{")
 	}
 	remove(t, filepath.Join(runs[0], "metrics.json"))
-	write(t, filepath.Join(runs[1], "metrics.json"), "{}")
-	write(t, filepath.Join(results, "tiny", ".lock"), "123456789\n")
-	write(t, filepath.Join(results, "tiny", ".table.md7"), "|")
+	tiny.Write(t, filepath.Join(runs[1], "metrics.json"), "{}")
+	tiny.Write(t, filepath.Join(results, "tiny", ".lock"), "123456789\n")
+	tiny.Write(t, filepath.Join(results, "tiny", ".table.md7"), "|")
 
 	succeed(t, "run", file, "--results", results)
-	same(t, tree(t, results), want)
+	tiny.Same(t, tiny.Tree(t, results), want)
 }
 
 func TestInterrupt(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	results := t.TempDir()
 	p := interrupted(t, os.Interrupt, results, 1, "run", file, "samples=256")
 	if status := p.status(t); status != 130 {
@@ -101,7 +104,7 @@ func TestInterrupt(t *testing.T) {
 	if want := "to go on: sagbench run " + file + " samples=256 --results " + results; !strings.Contains(message, want) {
 		t.Errorf("no %q in\n%s", want, message)
 	}
-	for name := range tree(t, results) {
+	for name := range tiny.Tree(t, results) {
 		if strings.HasPrefix(filepath.Base(name), ".") {
 			t.Errorf("%s is left", name)
 		}
@@ -113,7 +116,7 @@ func TestInterrupt(t *testing.T) {
 }
 
 func TestTwoAtOnce(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	results := t.TempDir()
 	first := program("run", file, "samples=4096", "--results", results)
 	first.start(t)
@@ -133,14 +136,14 @@ func TestTwoAtOnce(t *testing.T) {
 // Damaged shards are told of and computed again; shards of another batch size
 // are used. There are enough images that a row is far from done when it is killed.
 func TestDamagedShards(t *testing.T) {
-	file := tiny(t, t.TempDir(), "sweep:", "#")
+	file := tiny.Experiment(t, t.TempDir(), "sweep:", "#")
 	want := undisturbed(t, "run", file, "samples=32")
 	results := t.TempDir()
 	interrupted(t, os.Kill, results, 4, "run", file, "samples=32").status(t)
 	pieces := slices.Sorted(maps.Keys(shards(results)))
 	truncate(t, pieces[0])
 	flip(t, pieces[1])
-	write(t, pieces[2], "<html>404</html>")
+	tiny.Write(t, pieces[2], "<html>404</html>")
 	kept := shards(results)[pieces[3]]
 
 	p := interrupted(t, os.Kill, results, len(pieces)+3, "run", file, "samples=32", "batch=3")
@@ -154,15 +157,15 @@ func TestDamagedShards(t *testing.T) {
 		}
 	}
 	succeed(t, "run", file, "samples=32", "--results", results)
-	same(t, tree(t, results), want)
+	tiny.Same(t, tiny.Tree(t, results), want)
 }
 
 // A finished run whose merged file is damaged draws its images again.
 func TestDamagedSamples(t *testing.T) {
-	file := tiny(t, t.TempDir())
+	file := tiny.Experiment(t, t.TempDir())
 	results := t.TempDir()
 	succeed(t, "run", file, "--results", results)
-	want := tree(t, results)
+	want := tiny.Tree(t, results)
 	merged, err := filepath.Glob(filepath.Join(results, "tiny", "*", "samples", "samples_8x32x32x3.npz"))
 	if err != nil || len(merged) != 2 {
 		t.Fatal(merged, err)
@@ -173,7 +176,7 @@ func TestDamagedSamples(t *testing.T) {
 		remove(t, filepath.Join(filepath.Dir(filepath.Dir(m)), "metrics.json"))
 	}
 	p := succeed(t, "run", file, "--results", results)
-	same(t, tree(t, results), want)
+	tiny.Same(t, tiny.Tree(t, results), want)
 	if n := strings.Count(p.stderr.String(), "8 images are computed again"); n != 2 {
 		t.Errorf("%d files told of, want 2\n%s", n, &p.stderr)
 	}
@@ -181,18 +184,18 @@ func TestDamagedSamples(t *testing.T) {
 
 // More images later are those of a run that asked for them at once.
 func TestMoreSamples(t *testing.T) {
-	file := tiny(t, t.TempDir(), "sweep:", "#")
+	file := tiny.Experiment(t, t.TempDir(), "sweep:", "#")
 	want := undisturbed(t, "run", file, "samples=12")
 	results := t.TempDir()
 	succeed(t, "run", file, "--results", results)
 	succeed(t, "run", file, "samples=12", "--results", results)
-	same(t, tree(t, results), want)
+	tiny.Same(t, tiny.Tree(t, results), want)
 
 	succeed(t, "run", file, "--results", results) // fewer: the images stay
 	if n, _ := filepath.Glob(filepath.Join(results, "tiny", "*", "samples", "*")); len(n) != 1 || filepath.Base(n[0]) != "samples_12x32x32x3.npz" {
 		t.Errorf("%v, want one file of 12 images", n)
 	}
-	rows, err := findMetrics(results)
+	rows, err := store.FindMetrics(results)
 	if err != nil || len(rows) != 1 || rows[0].Samples != 8 {
 		t.Errorf("metrics of %v, %v; want 8 images", rows, err)
 	}
@@ -200,27 +203,20 @@ func TestMoreSamples(t *testing.T) {
 
 // The batch changes no pixel.
 func TestBatchChangesNothing(t *testing.T) {
-	file := tiny(t, t.TempDir(), "sweep:", "#", "samples: 8", "samples: 7")
+	file := tiny.Experiment(t, t.TempDir(), "sweep:", "#", "samples: 8", "samples: 7")
 	var want map[string]string
 	for _, batch := range []string{"2", "1", "7"} {
 		results := t.TempDir()
 		succeed(t, "sample", file, "batch="+batch, "--results", results)
-		got := tree(t, results)
+		got := tiny.Tree(t, results)
 		maps.DeleteFunc(got, func(name, _ string) bool { return !strings.HasSuffix(name, ".npz") })
 		if want == nil {
 			want = got
 		}
-		same(t, got, want)
+		tiny.Same(t, got, want)
 	}
 	if len(want) != 1 {
 		t.Errorf("%d files, want 1", len(want))
-	}
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -237,7 +233,7 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, to, string(data))
+	tiny.Write(t, to, string(data))
 }
 
 // truncate cuts a file in half.
@@ -260,5 +256,5 @@ func flip(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	data[len(data)/2] ^= 1
-	write(t, path, string(data))
+	tiny.Write(t, path, string(data))
 }

@@ -1,0 +1,183 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"sagbench/configs"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/run"
+	"sagbench/models"
+	"sagbench/models/checkpoint/randomweights"
+	"sagbench/models/ort"
+	"sagbench/sampling"
+	"sagbench/sampling/tensor"
+)
+
+// officialModels are the families and flags of published checkpoints, as their
+// READMEs give them.
+var officialModels = map[string]string{
+	"64x64_diffusion":          `{family: adm, image_size: 64, num_channels: 192, num_head_channels: 64, num_res_blocks: 3, class_cond: true, use_new_attention_order: true, noise_schedule: cosine, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+	"128x128_diffusion":        `{family: adm, image_size: 128, num_channels: 256, num_heads: 4, num_res_blocks: 2, class_cond: true, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+	"128x128_classifier":       `{family: classifier, image_size: 128}`,
+	"256x256_diffusion_uncond": `{family: adm, image_size: 256, num_channels: 256, num_head_channels: 64, num_res_blocks: 2, attention_resolutions: "32,16,8", learn_sigma: true, resblock_updown: true}`,
+
+	"imagenet64_uncond_100M_1500K": `{family: iddpm, image_size: 64, num_channels: 128, num_res_blocks: 3, learn_sigma: true, diffusion_steps: 4000, noise_schedule: cosine}`,
+	"DiT-XL-2-256x256":             `{family: dit, model: DiT-XL/2, input_size: 32}`,
+}
+
+// openOfficial opens a published configuration on random weights, and tells how
+// long that took. closeIt also removes the weights.
+func (b *bench) openOfficial(name string) (m models.Model, opened time.Duration, closeIt func(), err error) {
+	path := filepath.Join(b.scratch, name+".pt")
+	block, err := configs.Parse(name, fmt.Appendf(nil, "{checkpoint: %q, %s", path, officialModels[name][1:]))
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	spec, err := plan.DecodeNetwork(block.With(plan.Hooks(plan.FileOf)))
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	shapes, err := spec.Flags.(models.WithParameters).Parameters()
+	if err == nil {
+		err = randomweights.Write(path, shapes, 1)
+	}
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	start := time.Now()
+	if m, err = models.Open(&spec.Ref, models.Options{Options: b.options}); err != nil {
+		return nil, 0, nil, err
+	}
+	return m, time.Since(start), func() { m.Close(); os.Remove(path) }, nil
+}
+
+// official times a published configuration.
+func (b *bench) official(name string, batches ...int) error {
+	m, opened, closeIt, err := b.openOfficial(name)
+	if err != nil {
+		return err
+	}
+	defer closeIt()
+	g := m.(models.Generator)
+	x, c, err := run.NoiseInput(g, 1)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if _, err := g.Denoise(b.ctx, x, sampling.Timestep{Value: 500}, c); err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "opened in %.2f s, the first call in %.1f s\n\n", opened.Seconds(), time.Since(start).Seconds())
+	if err := b.calls(g, batches...); err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "\npeak resident memory so far %s\n", gigabytes(peakMemory()))
+	return nil
+}
+
+// admFashion times the embedded ADM with its attention map tapped.
+func (b *bench) admFashion() error {
+	r, err := loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)")
+	if err != nil {
+		return err
+	}
+	n, err := run.OpenRow(r, b.options)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	return b.calls(n, 1, 8, 64)
+}
+
+// calls times network calls at the given batch sizes.
+func (b *bench) calls(g models.Generator, batches ...int) error {
+	b.header("batch", "call, best", "call, median", "an image, best")
+	for _, n := range batches {
+		x, c, err := run.NoiseInput(g, n)
+		if err != nil {
+			return err
+		}
+		best, median, err := measure(func() error {
+			_, err := g.Denoise(b.ctx, x, sampling.Timestep{Value: 500}, c)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		b.row(n, ms(best), ms(median), ms(best/time.Duration(n)))
+	}
+	return nil
+}
+
+// loadRow is the first row of an experiment with a label, under further settings.
+func loadRow(experiment, label string, settings ...string) (*plan.Row, error) {
+	e, err := plan.Load(experiment, settings)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(e.Rows, func(r *plan.Row) bool { return r.Label == label })
+	if i < 0 {
+		return nil, fmt.Errorf("%s has no row %q", experiment, label)
+	}
+	return e.Rows[i], nil
+}
+
+// classifierFashion times the embedded classifier, as the row under classifier
+// guidance alone has it.
+func (b *bench) classifierFashion() error {
+	r, err := loadRow("configs/table2-fashion.yaml", "CG")
+	if err != nil {
+		return err
+	}
+	m, err := run.OpenNetwork(r, 1, b.options)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return b.gradients(m, 1, 8, 64)
+}
+
+func (b *bench) classifier128() error {
+	m, _, closeIt, err := b.openOfficial("128x128_classifier")
+	if err != nil {
+		return err
+	}
+	defer closeIt()
+	return b.gradients(m, 1, 8)
+}
+
+// gradients times the logits alone, and with the gradient that classifier
+// guidance follows, at the given batch sizes.
+func (b *bench) gradients(m models.Model, batches ...int) error {
+	shape := m.(*models.ClassifierNet).SampleShape()
+	b.header("batch", "logits, best", "logits and gradient, best", "ratio")
+	for _, n := range batches {
+		x, t, y := tensor.New(append([]int{n}, shape...)...), tensor.New(n), make([]int64, n)
+		if err := (sampling.Keyed{Images: make([]int, n)}).Fill(-1, x); err != nil {
+			return err
+		}
+		for i := range t.Data {
+			t.Data[i] = 500
+		}
+		in := map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(t)}
+		call := func() error {
+			_, err := m.Forward(b.ctx, in)
+			return err
+		}
+		logits, _, err := measure(call)
+		if err != nil {
+			return err
+		}
+		in["y"] = ort.Array{Shape: []int{n}, Data: y}
+		gradient, _, err := measure(call)
+		if err != nil {
+			return err
+		}
+		b.row(n, ms(logits), ms(gradient), fmt.Sprintf("%.1f", gradient.Seconds()/logits.Seconds()))
+	}
+	return nil
+}

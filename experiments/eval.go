@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sagbench/eval"
+	"sagbench/experiments/human"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/report"
+	"sagbench/experiments/score"
+	"sagbench/experiments/store"
+)
+
+func evalCommand(g *globals) *cobra.Command {
+	var task score.Task
+	var networks networkFlags
+	protocol, metrics := eval.DefaultProtocol, ""
+	var out outputs
+	cmd := &cobra.Command{
+		Use:   "eval REF SAMPLES",
+		Short: "score samples against a reference batch, as ADM's evaluator.py does",
+		Long: `Scores SAMPLES against REF. Either is
+  - an .npz in the layout of ADM's evaluator: images arr_0 [N,H,W,3] and, where they
+    are known, statistics mu, sigma, mu_s, sigma_s, which are used instead of the
+    images' own (mu and sigma alone is the layout of pytorch-fid, clean-fid and EDM),
+    or features feats [N,D], clean-fid's reference of KID;
+  - an .npy array of images;
+  - a folder of PNG, JPEG, WebP and BMP files, those of its subfolders included, in
+    the byte order of their paths; or a .zip of such files.
+Images of one set may differ in size. Their pixels are those that Pillow's
+convert("RGB") gives: grey is repeated over three channels, transparency is dropped.
+
+--protocol says whose numbers are wanted: it sets the resize and the options of the
+metrics, any of which --resize and --metrics set otherwise, --metrics as an experiment
+does: --metrics "fid, is: {splits: 10}". docs/evaluation.md compares the protocols.
+
+Features are kept in the user's cache folder under the hash of the images' content. The
+exit status is 1 where a metric could not be computed; the others are printed.`,
+		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
+  sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
+  sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
+  sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json
+  sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
+  sagbench eval REF SAMPLES --network mine.onnx --output pool=features --range imagenet --metrics fid,precision,recall`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("eval: %d files given, expected two: the reference batch and the samples", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			task.Reference, task.Samples = args[0], args[1]
+			if task.Protocol, err = eval.ProtocolOf(protocol); err != nil {
+				return fmt.Errorf("--%w", err)
+			}
+			if !cmd.Flags().Changed("metrics") {
+				metrics = strings.Join(task.Protocol.Own, ",")
+			}
+			if task.Metrics, err = plan.ParseMetrics(task.Protocol, metrics); err != nil {
+				return err
+			}
+			if task.Bootstrap != 0 && task.Bootstrap < eval.MinReplicates {
+				return fmt.Errorf("--bootstrap is %d, expected 0 or at least %d", task.Bootstrap, eval.MinReplicates)
+			}
+			if task.Comparisons, task.Main, err = networks.comparisons(cmd.Flags(), task.Protocol, task.Metrics); err != nil {
+				return err
+			}
+			if err := out.check(); err != nil {
+				return err
+			}
+			result, err := task.Run(cmd.Context(), g.runtime(), human.NewProgress(os.Stderr))
+			if result == nil {
+				return err
+			}
+			return errors.Join(out.write(cmd.OutOrStdout(), result), err)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
+	networks.register(f)
+	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas; the protocol's own if absent; known: "+strings.Join(plan.MetricRegistry.Names(), ", "))
+	f.IntVar(&task.Bootstrap, "bootstrap", 0, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
+	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
+	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them; - for standard output")
+	f.StringVar(&out.csv, "csv", "", "file for the scores with every digit; - for standard output")
+	return cmd
+}
+
+// outputs say where an evaluation goes beside the terminal; - is standard
+// output, in place of the table.
+type outputs struct{ json, csv string }
+
+// check reports flags that contradict each other.
+func (o outputs) check() error {
+	if o.json == "-" && o.csv == "-" {
+		return errors.New("--json and --csv cannot both go to standard output")
+	}
+	return nil
+}
+
+// write writes the files, and the table to w unless a file goes there.
+func (o outputs) write(w io.Writer, e *store.Evaluation) error {
+	put := func(path string, data []byte, err error) error {
+		switch {
+		case path == "" || err != nil:
+			return err
+		case path == "-":
+			_, err = w.Write(data)
+			return err
+		}
+		return store.WriteFile(path, data)
+	}
+	json, errJSON := e.Encode()
+	csv, errCSV := report.EvaluationCSV(e)
+	err := errors.Join(put(o.json, json, errJSON), put(o.csv, csv, errCSV))
+	if o.json != "-" && o.csv != "-" {
+		err = errors.Join(err, report.PrintEvaluation(w, e))
+	}
+	return err
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sagbench/configs"
+	"sagbench/eval"
+	"sagbench/experiments/human"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/run"
+	"sagbench/models/features"
+	"sagbench/models/ort"
+)
+
+// globals are the flags of every command.
+type globals struct {
+	device  string
+	threads int
+	results string
+}
+
+func (g *globals) register(f *pflag.FlagSet) {
+	f.StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
+	f.IntVar(&g.threads, "threads", 0, "threads of a network call; 0 for all cores")
+	f.StringVar(&g.results, "results", "results", "folder of the results")
+}
+
+// runOptions are the flags for what runs an experiment.
+func (g *globals) runOptions() run.Options {
+	return run.Options{Results: g.results, Runtime: g.runtime(), Progress: human.NewProgress(os.Stderr)}
+}
+
+// runtime is how networks are run.
+func (g *globals) runtime() ort.Options { return ort.Options{Device: g.device, Threads: g.threads} }
+
+// experimentArgs checks the arguments of a command that takes an experiment's file
+// and settings that override it.
+func experimentArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("%s: name an experiment's YAML file, such as configs/table1-fashion.yaml", cmd.Name())
+	}
+	for _, a := range args[1:] {
+		if !strings.Contains(a, "=") {
+			return fmt.Errorf("%s: %q is not a setting: expected dotted.path=value after the file, such as samples=64", cmd.Name(), a)
+		}
+	}
+	return nil
+}
+
+// networkFlags are the flags of the command line that choose feature networks,
+// made from the table of them.
+type networkFlags struct {
+	network, resize string
+	inputSize       int
+	files           map[string]*string            // --NAME of those that are published
+	arguments       map[string]*map[string]string // values of a network's own flags by key
+}
+
+func (n *networkFlags) register(f *pflag.FlagSet) {
+	n.files, n.arguments = map[string]*string{}, map[string]*map[string]string{}
+	var published, sizes []string
+	for _, row := range features.Networks {
+		sizes = append(sizes, row.Size)
+		if row.Usage != "" {
+			published = append(published, row.Name)
+			n.files[row.Name] = f.String(row.Name, "", row.Usage)
+		}
+		for _, a := range row.Arguments {
+			n.arguments[a.Flag] = &map[string]string{}
+			if len(a.Keys) > 1 {
+				f.StringToStringVar(n.arguments[a.Flag], a.Flag, nil, a.Usage)
+				continue
+			}
+			f.Func(a.Flag, a.Usage, func(value string) error {
+				(*n.arguments[a.Flag])[a.Keys[0]] = value
+				return nil
+			})
+			f.Lookup(a.Flag).Value = stringValue{f.Lookup(a.Flag).Value}
+		}
+	}
+	last := len(sizes) - 1
+	f.StringVar(&n.network, "network", features.Networks[0].Name, "whose features the metrics compare: "+strings.Join(published, ", ")+", or an .onnx file of your own")
+	f.IntVar(&n.inputSize, "input-size", 0, "height and width that images are resized to; 0 = "+strings.Join(sizes[:last], ", ")+", or "+sizes[last])
+	f.StringVar(&n.resize, "resize", "", "how: tf (ADM's evaluator), torch (pytorch-fid), clean (clean-fid), pil (dgm-eval) or edm2; the protocol's for inception, pil for others if absent")
+}
+
+// A stringValue is a flag's value that help calls a string.
+type stringValue struct{ pflag.Value }
+
+func (stringValue) Type() string { return "string" }
+
+// comparisons are the networks that the metrics take, and the name of the main one.
+func (n *networkFlags) comparisons(f *pflag.FlagSet, p eval.Protocol, metrics []configs.Named[eval.Metric]) (all []plan.Comparison, main string, err error) {
+	networks, chosen, err := n.networks(f, p)
+	if err != nil {
+		return nil, "", err
+	}
+	all = plan.ComparisonsOf(metrics, networks, chosen)
+	main = all[0].Name
+	for _, c := range all {
+		if err := checkFile(c.FeatureNetwork); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", c.MetricNames(), err)
+		}
+		if c.Name == chosen {
+			main = c.Name
+		}
+	}
+	return all, main, nil
+}
+
+// main is the main network alone.
+func (n *networkFlags) main(f *pflag.FlagSet, p eval.Protocol) (plan.FeatureNetwork, error) {
+	networks, chosen, err := n.networks(f, p)
+	if err != nil {
+		return plan.FeatureNetwork{}, err
+	}
+	return networks[chosen], checkFile(networks[chosen])
+}
+
+// checkFile reports that the flag of a network's file is missing.
+func checkFile(n plan.FeatureNetwork) error {
+	if n.Weights.Path != "" {
+		return nil
+	}
+	return fmt.Errorf("--%s is missing: the weights of the %s, published as %s at %s", n.Name, n.Title, n.File, plan.PublishedFiles[n.File].Page)
+}
+
+// networks are the feature networks as the flags describe them, and the name of
+// the main one, whose resize and size the flags set.
+func (n *networkFlags) networks(f *pflag.FlagSet, p eval.Protocol) (all map[string]plan.FeatureNetwork, main string, err error) {
+	all = map[string]plan.FeatureNetwork{}
+	var expected []string
+	for _, row := range features.Networks {
+		one, path := plan.NewFeatureNetwork(row, p), ""
+		if file := n.files[row.Name]; file != nil {
+			path = *file
+			expected = append(expected, row.Name)
+		}
+		isMain := row.Suffix == "" && n.network == row.Name || row.Suffix != "" && strings.HasSuffix(strings.ToLower(n.network), row.Suffix)
+		if isMain && row.Suffix != "" {
+			path = n.network
+		}
+		one.Checkpoint, one.Weights.Path = path, path
+		values, err := n.values(f, row, isMain)
+		if err != nil {
+			return nil, "", err
+		}
+		if isMain {
+			main = row.Name
+			if n.resize != "" {
+				one.Resize = features.Resize(n.resize)
+			}
+			if n.inputSize != 0 {
+				values["input_size"] = fmt.Sprint(n.inputSize)
+			}
+		}
+		if err := one.Set(values); err != nil {
+			return nil, "", err
+		}
+		all[row.Name] = one
+	}
+	if main == "" {
+		return nil, "", fmt.Errorf("--network is %q, expected %s or the path of an .onnx file", n.network, strings.Join(expected, ", "))
+	}
+	return all, main, nil
+}
+
+// values are the keys of a network's block that its own flags set.
+func (n *networkFlags) values(f *pflag.FlagSet, row features.Network, isMain bool) (map[string]string, error) {
+	values := map[string]string{}
+	for _, a := range row.Arguments {
+		if f.Changed(a.Flag) && !isMain {
+			return nil, fmt.Errorf("--%s is for --network FILE%s", a.Flag, row.Suffix)
+		}
+		for key, value := range *n.arguments[a.Flag] {
+			if !slices.Contains(a.Keys, key) {
+				last := len(a.Keys) - 1
+				return nil, fmt.Errorf("--%s %s=%s: expected %s=NAME or %s=NAME", a.Flag, key, value, strings.Join(a.Keys[:last], "=NAME, "), a.Keys[last])
+			}
+			values[key] = value
+		}
+	}
+	return values, nil
+}

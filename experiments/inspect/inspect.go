@@ -1,0 +1,185 @@
+// Package inspect tells what a checkpoint holds: a file or a folder goes in;
+// format, family, flags and tensors come out.
+package inspect
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sagbench/experiments/human"
+	"sagbench/models"
+	"sagbench/models/checkpoint"
+	"sagbench/models/families"
+	"sagbench/sampling/tensor"
+)
+
+// Files prints to w what the checkpoints at paths hold: files, or folders of
+// diffusers. asJSON prints a JSON object for each instead of text; all lists every
+// tensor.
+func Files(w io.Writer, paths []string, asJSON, all bool) error {
+	for i, path := range paths {
+		if i > 0 && !asJSON {
+			fmt.Fprintln(w)
+		}
+		var in interface{ print(io.Writer) }
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return fmt.Errorf("inspect: %w", err)
+		case info.IsDir():
+			in, err = inspectFolder(path, all)
+		default:
+			in, err = inspectFile(path, all)
+		}
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			e := json.NewEncoder(w)
+			e.SetIndent("", "  ")
+			if err := e.Encode(in); err != nil {
+				return err
+			}
+			continue
+		}
+		in.print(w)
+	}
+	return nil
+}
+
+// A fileInspection is what inspect tells of a file.
+type fileInspection struct {
+	File       string            `json:"file"`
+	Format     string            `json:"format"`
+	Wrapper    string            `json:"wrapper,omitempty"` // the key that the weights lie under
+	Prefix     string            `json:"prefix,omitempty"`  // what every key began with: "module."
+	SHA256     string            `json:"sha256"`
+	Tensors    int               `json:"tensors"`
+	Parameters int               `json:"parameters"`
+	DTypes     map[string]int    `json:"dtypes"` // element type → number of tensors
+	Guesses    []models.Guess    `json:"guesses"`
+	Shapes     map[string]string `json:"shapes,omitempty"`
+}
+
+func inspectFile(path string, all bool) (in fileInspection, err error) {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return in, err
+	}
+	defer f.Close()
+	in = fileInspection{File: path, Format: f.Format, Wrapper: f.Wrapper, Prefix: f.Prefix, Tensors: len(f.Tensors), DTypes: map[string]int{}}
+	if in.SHA256, err = f.SHA256(); err != nil {
+		return in, err
+	}
+	for _, t := range f.Tensors {
+		in.Parameters += tensor.Size(t.Shape)
+		in.DTypes[string(t.DType)]++
+	}
+	in.Guesses = families.Guess(f.Tensors)
+	if all {
+		in.Shapes = map[string]string{}
+		for k, t := range f.Tensors {
+			in.Shapes[k] = fmt.Sprintf("%s %v", t.DType, t.Shape)
+		}
+	}
+	return in, nil
+}
+
+func (in fileInspection) print(w io.Writer) {
+	fmt.Fprintf(w, "%s\n  format      %s", in.File, in.Format)
+	if in.Wrapper != "" {
+		fmt.Fprintf(w, ", weights under %q", in.Wrapper)
+	}
+	if in.Prefix != "" {
+		fmt.Fprintf(w, ", keys without their %q", in.Prefix)
+	}
+	fmt.Fprintf(w, "\n  sha256      %s\n  tensors     %d of %s\n  parameters  %s\n",
+		in.SHA256, in.Tensors, in.types(), human.Count(in.Parameters))
+	printGuesses(w, in.File, in.Guesses)
+	in.printShapes(w)
+}
+
+// types are the element types with the number of tensors of each.
+func (in fileInspection) types() string {
+	var types []string
+	for _, t := range slices.Sorted(maps.Keys(in.DTypes)) {
+		types = append(types, fmt.Sprintf("%s (%d)", t, in.DTypes[t]))
+	}
+	return strings.Join(types, ", ")
+}
+
+// printShapes lists the tensors, where all are wanted.
+func (in fileInspection) printShapes(w io.Writer) {
+	for _, k := range slices.Sorted(maps.Keys(in.Shapes)) {
+		fmt.Fprintf(w, "  %-60s %s\n", k, in.Shapes[k])
+	}
+}
+
+// printGuesses prints a model block for each guess, with its evidence.
+func printGuesses(w io.Writer, path string, guesses []models.Guess) {
+	if len(guesses) == 0 {
+		fmt.Fprintf(w, "  family      none of %s: it speaks for none of them\n", strings.Join(slices.Sorted(maps.Keys(families.Table)), ", "))
+	}
+	for i, g := range guesses {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "  family      %s: %s\n", g.Family, g.Evidence)
+		for _, m := range g.Mismatches {
+			fmt.Fprintf(w, "    but       %s\n", m)
+		}
+		fmt.Fprintf(w, "\nmodel:\n  family: %s\n  checkpoint: %s\n", g.Family, path)
+		for _, flag := range g.Flags {
+			line := fmt.Sprintf("  %s: %s", flag.Name, flag.Value)
+			if flag.Note != "" {
+				line += "  # " + flag.Note
+			}
+			fmt.Fprintln(w, line)
+		}
+	}
+}
+
+// A folderInspection is what inspect tells of a folder.
+type folderInspection struct {
+	Folder  string           `json:"folder"`
+	Files   []fileInspection `json:"files"` // of the weights that the network is made of
+	Guesses []models.Guess   `json:"guesses"`
+}
+
+func inspectFolder(path string, all bool) (folderInspection, error) {
+	in := folderInspection{Folder: path}
+	var files []string
+	in.Guesses, files = families.GuessFolder(path)
+	for _, f := range files {
+		switch filepath.Ext(f) {
+		case ".safetensors", ".bin":
+			one, err := inspectFile(f, all)
+			if err != nil {
+				return in, err
+			}
+			one.Guesses = nil // the folder's say more
+			in.Files = append(in.Files, one)
+		}
+	}
+	return in, nil
+}
+
+func (in folderInspection) print(w io.Writer) {
+	fmt.Fprintf(w, "%s, a folder\n", in.Folder)
+	for _, f := range in.Files {
+		name, err := filepath.Rel(in.Folder, f.File)
+		if err != nil {
+			name = f.File
+		}
+		fmt.Fprintf(w, "  %s\n    format      %s\n    sha256      %s\n    tensors     %d of %s\n    parameters  %s\n",
+			name, f.Format, f.SHA256, f.Tensors, f.types(), human.Count(f.Parameters))
+		f.printShapes(w)
+	}
+	printGuesses(w, in.Folder, in.Guesses)
+}

@@ -1,0 +1,69 @@
+package plan
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sagbench/internal/tiny"
+)
+
+// embeddedFamilies are the labels of configs/families-fashion.yaml.
+var embeddedFamilies = []string{"ADM", "IDDPM", "DiT", "SD"}
+
+// The experiments on the embedded models have a row for each family and value,
+// and nothing but the swept path differs within a family.
+func TestFamilyExperiments(t *testing.T) {
+	for _, c := range []struct{ name, swept, values string }{
+		{"families", "s", "0 0.5"},
+		{"ablation-scale", "s", "0 0.1 0.3 0.5 0.8"},
+		{"ablation-blur", "blur_sigma", "0.5 1 1.5 3 5"},
+		{"ablation-threshold", "mask_threshold", "0 0.5 1 1.5 2"},
+		{"ablation-mask", "mask", "none high_frequency random square self_attention"},
+	} {
+		e, err := Load(filepath.Join(tiny.Root(), "configs", c.name+".yaml"), nil)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var got, want []string
+		for _, r := range e.Rows {
+			got = append(got, r.Title())
+			if len(r.Swept) != 1 || len(r.Metrics) != 5 || len(r.Taps) > 1 || r.Samples <= 256 {
+				t.Errorf("%s: %s: %v, %d metrics of %d images, %d tapped layers", c.name, r.Title(), r.Swept, len(r.Metrics), r.Samples, len(r.Taps))
+			}
+		}
+		for _, family := range embeddedFamilies {
+			for _, value := range strings.Fields(c.values) {
+				want = append(want, fmt.Sprintf("%s %s=%s", family, c.swept, value))
+			}
+		}
+		if e.Name != c.name || !slices.Equal(got, want) {
+			t.Errorf("%s: rows %q, want %q", e.Name, got, want)
+		}
+	}
+}
+
+// configs/guidances.yaml compares every guidance but the classifier's, which has
+// a table of its own, with its network alone.
+func TestGuidancesExperiment(t *testing.T) {
+	e, err := Load(filepath.Join(tiny.Root(), "configs/guidances.yaml"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	baselines, compared := 0, []string{"classifier"}
+	for _, r := range e.Rows {
+		if len(r.Guidances) == 0 {
+			baselines++
+			continue
+		}
+		if name := r.Guidances[0].Name; len(r.Guidances) == 1 && !slices.Contains(compared, name) {
+			compared = append(compared, name)
+		}
+	}
+	if slices.Sort(compared); baselines != 2 || !slices.Equal(compared, GuidanceRegistry.Names()) {
+		t.Errorf("%d baselines, and rows of %v; want 2 and %v", baselines, compared, GuidanceRegistry.Names())
+	}
+}

@@ -1,0 +1,248 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sagbench/configs"
+	"sagbench/eval"
+	"sagbench/experiments/store"
+	"sagbench/models/checkpoint"
+	"sagbench/models/features"
+	"sagbench/sampling"
+)
+
+// A NetworkBlock holds the keys that the block of every feature network has,
+// beside the network's own.
+type NetworkBlock struct {
+	Checkpoint string          `yaml:"checkpoint" doc:"the network's file"`
+	Resize     features.Resize `yaml:"resize" doc:"how images come to the network's size: tf (ADM's evaluator, torch-fidelity), torch (pytorch-fid), clean (clean-fid), pil (torchvision, dgm-eval) or edm2 (EDM2)"`
+}
+
+// Validate implements configs.Validator.
+func (b *NetworkBlock) Validate() error {
+	if _, ok := features.Resizes[b.Resize]; !ok {
+		return fmt.Errorf("resize is %q, expected tf, torch, clean, pil or edm2", b.Resize)
+	}
+	return nil
+}
+
+// A FeatureNetwork is a network that images are compared with, as an experiment
+// or the command line describes it.
+type FeatureNetwork struct {
+	features.Network
+	NetworkBlock
+	Flags   features.Flags
+	Weights sampling.File
+}
+
+// NewFeatureNetwork is a network with the defaults of its block under a protocol.
+func NewFeatureNetwork(n features.Network, p eval.Protocol) FeatureNetwork {
+	out := FeatureNetwork{Network: n, Flags: n.New()}
+	out.Resize = out.Flags.Resize()
+	if n.FollowsProtocol && p.Resize != "" {
+		out.Resize = features.Resize(p.Resize)
+	}
+	return out
+}
+
+// decodeFeatureNetwork reads the block of a network; a block that is not there
+// stands for the defaults.
+func decodeFeatureNetwork(n features.Network, b configs.Block, p eval.Protocol) (FeatureNetwork, error) {
+	out := NewFeatureNetwork(n, p)
+	if err := b.Only("checkpoint", "resize").Decode(&out.NetworkBlock); err != nil {
+		return out, err
+	}
+	out.Weights = fileAt(b, "checkpoint")
+	return out, b.Without("checkpoint", "resize").Decode(out.Flags)
+}
+
+// Set sets flags of the network by their keys to values as they are typed. An
+// unknown key or a bad value is an error, and so is an unknown resize.
+func (n *FeatureNetwork) Set(values map[string]string) error {
+	typed := map[string]any{}
+	for key, value := range values {
+		typed[key] = value
+		if _, err := strconv.ParseFloat(value, 64); err == nil && json.Valid([]byte(value)) {
+			typed[key] = json.Number(value) // without quotes
+		}
+	}
+	data, err := json.Marshal(typed)
+	if err != nil {
+		return err
+	}
+	b, err := configs.Parse("--network", data)
+	if err != nil {
+		return err
+	}
+	return configs.Join(b.Decode(n.Flags), n.NetworkBlock.Validate())
+}
+
+// networkNames lists the feature networks.
+func networkNames() []string {
+	var names []string
+	for _, n := range features.Networks {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+// Hash is the sha256 of the network's file, in hexadecimal; h keeps it. A file
+// whose name holds the start of another hash is an error.
+func (n FeatureNetwork) Hash(h store.Hashes) (string, error) {
+	sum, err := h.Of(n.Weights.Path)
+	if err == nil {
+		err = checkpoint.CheckName(n.Weights.Path, sum)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", n.Name, err)
+	}
+	return sum, nil
+}
+
+// Key tells features apart: two networks with equal keys compute the same. sha256
+// is the hash of the file.
+func (n FeatureNetwork) Key(sha256 string) string {
+	return fmt.Sprintf("%s %s %s %+v", n.Name, sha256, n.Resize, n.Flags)
+}
+
+// Settings are the resize and the flags by their names, as JSON.
+func (n FeatureNetwork) Settings() (map[string]json.RawMessage, error) {
+	all, err := Fields(n.Flags)
+	if err == nil {
+		all["resize"], err = configs.Canonical(n.Resize)
+	}
+	return all, err
+}
+
+// A Comparison is the part of an evaluation that takes one network: the metrics
+// that compare its features.
+type Comparison struct {
+	FeatureNetwork
+	metrics []configs.Named[eval.Metric]
+}
+
+// ComparisonsOf groups metrics by network, in the order in which the networks first
+// occur. A metric that names no network of its own (eval.NetworkOf) takes main.
+func ComparisonsOf(metrics []configs.Named[eval.Metric], networks map[string]FeatureNetwork, main string) []Comparison {
+	var all []Comparison
+	for _, m := range metrics {
+		name := eval.NetworkOf(m.Value)
+		if name == "" {
+			name = main
+		}
+		i := slices.IndexFunc(all, func(c Comparison) bool { return c.Name == name })
+		if i < 0 {
+			i = len(all)
+			all = append(all, Comparison{FeatureNetwork: networks[name]})
+		}
+		all[i].metrics = append(all[i].metrics, m)
+	}
+	return all
+}
+
+// CheckOutputs is an error where the opened network lacks an output that its
+// metrics compare.
+func (c Comparison) CheckOutputs(x features.Extractor) error {
+	_, classifies := x.(features.Classifying)
+	has := eval.Parts{
+		Spatial: slices.Contains(x.Outputs(), features.Spatial),
+		Logits:  classifies || slices.Contains(x.Outputs(), features.Logits),
+		Outputs: strings.Join(x.Outputs(), " "),
+	}
+	return eval.CheckOutputs(filepath.Base(c.Weights.Path), has, c.Metrics()...)
+}
+
+// Metrics are the metrics that compare the network's features.
+func (c Comparison) Metrics() []eval.Metric {
+	var all []eval.Metric
+	for _, m := range c.metrics {
+		all = append(all, m.Value)
+	}
+	return all
+}
+
+// Needs are the parts of features that the metrics compare.
+func (c Comparison) Needs() eval.Needs { return eval.NeedsOf(c.Metrics()...) }
+
+// MetricNames lists the metrics: "fid, sfid".
+func (c Comparison) MetricNames() string {
+	var all []string
+	for _, m := range c.metrics {
+		all = append(all, m.Name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// metricRegistry reads metrics whose defaults are a protocol's.
+func metricRegistry(p eval.Protocol) configs.Registry[eval.Metric] {
+	return configs.Registry[eval.Metric](p.Metrics)
+}
+
+// DescribeProtocol names a protocol with all settings of the main network n and of
+// the metrics that differ from it: "adm", or "adm with resize=torch, is.splits=10".
+func DescribeProtocol(p eval.Protocol, n FeatureNetwork, metrics []configs.Named[eval.Metric]) (string, error) {
+	var others []string
+	switch {
+	case !n.FollowsProtocol:
+		others = append(others, "network="+n.Name)
+	case string(n.Resize) != p.Resize:
+		others = append(others, fmt.Sprintf("resize=%s", n.Resize))
+	}
+	for _, m := range metrics {
+		own, err := Fields(m.Value)
+		if err != nil {
+			return "", err
+		}
+		usual, err := Fields(p.Metrics[m.Name]())
+		if err != nil {
+			return "", err
+		}
+		for _, field := range slices.Sorted(maps.Keys(own)) {
+			if !bytes.Equal(own[field], usual[field]) {
+				others = append(others, fmt.Sprintf("%s.%s=%s", m.Name, field, strings.Trim(string(own[field]), `"`)))
+			}
+		}
+	}
+	if len(others) == 0 {
+		return p.Name, nil
+	}
+	return p.Name + " with " + strings.Join(others, ", "), nil
+}
+
+// ForeignMetrics is a line about the metrics that the protocol's program does not
+// have; none where it has all. Metrics with a network of their own do not count:
+// they have a protocol of their own.
+func ForeignMetrics(p eval.Protocol, metrics []configs.Named[eval.Metric]) []string {
+	var names []string
+	for _, m := range metrics {
+		if !slices.Contains(p.Own, m.Name) && eval.NetworkOf(m.Value) == "" {
+			names = append(names, m.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: not a metric of %s; computed as docs/evaluation.md says, from the same features", strings.Join(names, ", "), p.Name)}
+}
+
+// ParseMetrics reads the list of metrics of the command line: "fid, is: {splits: 10}".
+func ParseMetrics(p eval.Protocol, list string) ([]configs.Named[eval.Metric], error) {
+	b, err := configs.Parse("--metrics", []byte("metrics: ["+list+"]"))
+	if err != nil {
+		return nil, err
+	}
+	at, _ := b.At("metrics")
+	chosen, err := metricRegistry(p).Many(at)
+	if err == nil && len(chosen) == 0 {
+		err = errors.New("--metrics names no metric")
+	}
+	return chosen, err
+}

@@ -1,0 +1,367 @@
+package plan
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sagbench/configs"
+	"sagbench/experiments/human"
+	"sagbench/models"
+	"sagbench/sampling"
+	"sagbench/sampling/tensor"
+)
+
+// A Forecast is what an experiment still has to do.
+type Forecast struct {
+	Rows      []RowForecast
+	Timed     bool   // the rows have times, from a trial
+	folder    string // that will hold the results
+	diskSpace int64  // bytes that its disk can take; -1 = unknown
+}
+
+// A RowForecast is what one row still has to do.
+type RowForecast struct {
+	Row     *Row
+	Folder  string        // of its run; "" until its checkpoint is there
+	Images  int           // still to draw
+	Passes  int           // of an image through the network, guidance included
+	calls   int           // of the network still to make, each for a batch
+	Others  []int         // passes of an image through each guidance's own network
+	perStep string        // passes and calls of a step
+	bytes   int64         // still to write: samples and features
+	Time    time.Duration // in all networks; 0 without a trial
+}
+
+// Forecast counts what is left to do. results is the folder of all results, done
+// tells how many of a row's images are there; nil means none.
+func (e *Experiment) Forecast(ctx context.Context, results string, done func(*Row) int) (*Forecast, error) {
+	f := &Forecast{folder: filepath.Join(results, e.Name)}
+	var faults []error
+	for _, r := range e.Rows {
+		p := RowForecast{Row: r, Images: r.Samples}
+		if done != nil {
+			p.Images = max(0, r.Samples-done(r))
+		}
+		costs, err := r.Costs(ctx)
+		faults = append(faults, err)
+		one := total(costs.Own)
+		p.Passes, p.perStep = one.Passes, costs.String()
+		for _, o := range costs.Others {
+			p.Others = append(p.Others, total(o).Passes)
+		}
+		p.calls = (p.Images + r.Batch - 1) / r.Batch * one.Calls
+		if p.Images > 0 {
+			p.bytes = int64(p.Images)*r.imageBytes() + r.featureBytes()
+		}
+		f.Rows = append(f.Rows, p)
+	}
+	f.diskSpace = spaceFor(f.folder)
+	return f, configs.Join(faults...)
+}
+
+// ImageSide is the height and width that the model's flags name; 0 if they name none.
+func (r *Row) ImageSide() int {
+	if f, ok := r.Model.Flags.(models.WithImageSide); ok {
+		return f.ImageSide()
+	}
+	return 0
+}
+
+// imageBytes is what an image takes on the disk.
+func (r *Row) imageBytes() int64 {
+	side := int64(r.ImageSide())
+	return 3 * side * side
+}
+
+// featureBytes is what the features of the row's images take on the disk: rows of
+// pool features in float32 and the covariance matrices in float64.
+func (r *Row) featureBytes() int64 {
+	sum := int64(0)
+	for _, c := range r.Comparisons {
+		pool, spatial := c.Flags.Features(c.Weights.Path)
+		if pool == 0 {
+			pool = 2048 // of the official Inception, until the file tells
+		}
+		want := c.Needs().Generated
+		sum += 8 * int64(pool) * int64(pool)
+		if want.Pool {
+			sum += 4 * int64(pool) * int64(r.Samples)
+		}
+		if want.Spatial {
+			sum += 8 * int64(spatial) * int64(spatial)
+		}
+	}
+	return sum
+}
+
+// Images is how many images are still to be drawn.
+func (f *Forecast) Images() int {
+	n := 0
+	for _, p := range f.Rows {
+		n += p.Images
+	}
+	return n
+}
+
+// bytes is the disk space that is needed at most: a row's samples are there
+// twice while its shards are put into one file.
+func (f *Forecast) bytes() int64 {
+	var sum, most int64
+	for _, p := range f.Rows {
+		sum += p.bytes
+		if p.Images > 0 {
+			most = max(most, int64(p.Row.Samples)*p.Row.imageBytes())
+		}
+	}
+	return sum + most
+}
+
+// Print writes a table with a line for each row, and the sums.
+func (f *Forecast) Print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "row\timages\tto do\tpasses per image\tper step\t")
+	if f.Timed {
+		fmt.Fprint(w, "time\t")
+	}
+	fmt.Fprintln(w, "folder")
+	for _, r := range f.Rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t", r.Row.Title(), human.Count(r.Row.Samples), human.Count(r.Images), r.Passes, r.perStep)
+		if f.Timed {
+			fmt.Fprintf(w, "%s\t", human.Duration(r.Time))
+		}
+		fmt.Fprintln(w, cmp.Or(r.Folder, "(known when the checkpoint is there)"))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\n%s", f)
+	return err
+}
+
+// String is the sums for people: images, passes and calls, disk space, time.
+func (f *Forecast) String() string {
+	passes, calls, others := 0, 0, 0
+	var total time.Duration
+	for _, p := range f.Rows {
+		passes, calls, total = passes+p.Images*p.Passes, calls+p.calls, total+p.Time
+		for _, n := range p.Others {
+			others += p.Images * n
+		}
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", human.Count(f.Images()), len(f.Rows), human.Count(passes), human.Count(calls))
+	if others > 0 {
+		fmt.Fprintf(&out, "       %s passes through the networks of guidances\n", human.Count(others))
+	}
+	fmt.Fprintf(&out, "disk:  %s at most in %s", human.Bytes(f.bytes()), f.folder)
+	if f.diskSpace >= 0 {
+		fmt.Fprintf(&out, ", %s free", human.Bytes(f.diskSpace))
+		if f.bytes() > f.diskSpace {
+			out.WriteString(": NOT ENOUGH; free some space or choose another disk with --results")
+		}
+	}
+	out.WriteString("\n")
+	if f.Timed {
+		fmt.Fprintf(&out, "time:  about %s, from a trial of two batches\n", human.Duration(total))
+	}
+	return out.String()
+}
+
+// spaceFor is the number of bytes that the disk of a folder, which need not be
+// there yet, can take; -1 if it cannot be told.
+func spaceFor(folder string) int64 {
+	folder, err := filepath.Abs(folder)
+	for err == nil {
+		var s unix.Statfs_t
+		if e := unix.Statfs(folder, &s); e == nil {
+			return int64(s.Bavail) * int64(s.Bsize)
+		} else if !errors.Is(e, fs.ErrNotExist) || folder == filepath.Dir(folder) {
+			return -1
+		}
+		folder = filepath.Dir(folder)
+	}
+	return -1
+}
+
+// A Cost is what is asked of a network. A call may take an image several times,
+// under several conditions.
+type Cost struct {
+	Calls  int // with a batch
+	Passes int // of an image
+}
+
+// String is the cost in words: "3 passes in 2 calls".
+func (c Cost) String() string {
+	passes, calls := "passes", "calls"
+	if c.Passes == 1 {
+		passes = "pass"
+	}
+	if c.Calls == 1 {
+		calls = "call"
+	}
+	return fmt.Sprintf("%d %s in %d %s", c.Passes, passes, c.Calls, calls)
+}
+
+// total is the sum of all steps.
+func total(steps []Cost) (sum Cost) {
+	for _, c := range steps {
+		sum.Calls, sum.Passes = sum.Calls+c.Calls, sum.Passes+c.Passes
+	}
+	return sum
+}
+
+// Costs are what each step of a row's sampler asks of the row's networks.
+type Costs struct {
+	Own    []Cost   // of the network that draws, by step
+	Others [][]Cost // of the network of each attachment, by step
+	names  []string // of the guidances that have them
+}
+
+// String describes the steps, each kind once: "1 pass in 1 call, then 2 passes
+// in 2 calls + 1 of classifier", the last through the network of that guidance.
+func (c Costs) String() string {
+	var kinds []string
+	for k, own := range c.Own {
+		kind := own.String()
+		for i, other := range c.Others {
+			if other[k].Passes > 0 {
+				kind += fmt.Sprintf(" + %d of %s", other[k].Passes, c.names[i])
+			}
+		}
+		if !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return strings.Join(kinds, ", then ")
+}
+
+// A counter stands for a network: it counts what it is asked, and answers that
+// there is no noise and that all positions are attended to, whatever the threshold.
+type counter struct{ Cost }
+
+// Denoise implements sampling.Denoiser.
+func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ sampling.Cond) (sampling.Prediction, error) {
+	c.Calls, c.Passes = c.Calls+1, c.Passes+x.Rows()
+	p := sampling.Prediction{Eps: x.Like(), Attn: tensor.New(x.Rows(), x.Shape[2]*x.Shape[3])}
+	for i := range p.Attn.Data {
+		p.Attn.Data[i] = float32(math.Inf(1))
+	}
+	return p, nil
+}
+
+// Classes implements sampling.Classifier.
+func (c *counter) Classes() int { return 2 }
+
+// Null is ∅.
+func (c *counter) Null(n int) (sampling.Cond, error) {
+	return sampling.Cond{Labels: make([]int64, n)}, nil
+}
+
+// Gradient implements sampling.Classifier.
+func (c *counter) Gradient(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ []int64) (tensor.Tensor, error) {
+	c.Calls, c.Passes = c.Calls+1, c.Passes+x.Rows()
+	return x.Like(), nil
+}
+
+// take is the cost since the last time.
+func (c *counter) take() Cost {
+	cost := c.Cost
+	c.Cost = Cost{}
+	return cost
+}
+
+// Costs counts what each step asks of the row's networks. It draws a small image
+// with counters in their place, so that samplers and guidances need not tell. An
+// error of a guidance that cannot work with the row's networks comes out here.
+func (r *Row) Costs(ctx context.Context) (costs Costs, err error) {
+	own, attached := &counter{}, []any{}
+	for _, a := range r.Attachments {
+		attached, costs.names = append(attached, &counter{}), append(costs.names, a.Name)
+	}
+	p, err := r.Predictor(own, models.Process{Schedule: r.schedule, ClipDenoised: true}, attached)
+	if err != nil {
+		return Costs{}, err
+	}
+	costs.Others = make([][]Cost, len(attached))
+	p.Trace = func(name string, _ sampling.Timestep, _ tensor.Tensor) {
+		if name != "x" {
+			return
+		}
+		costs.Own = append(costs.Own, own.take())
+		for i, a := range attached {
+			costs.Others[i] = append(costs.Others[i], a.(*counter).take())
+		}
+	}
+	p.Cond, p.Null = r.countedConditions()
+	noise := sampling.Keyed{Images: []int{0}}
+	p.Random = noise
+	x := tensor.New(1, 3, 8, 8)
+	if err := noise.Fill(-1, x); err != nil {
+		return Costs{}, err
+	}
+	if _, err := r.Sampler.Value.Sample(ctx, p, x, noise); err != nil {
+		return Costs{}, fmt.Errorf("row %q: %w", r.Title(), err)
+	}
+	return costs, nil
+}
+
+// countedConditions are conditions of one image of the kinds that the row's
+// networks take, so that a guidance finds what is missing.
+func (r *Row) countedConditions() (cond, null sampling.Cond) {
+	of := conditioning(r.Model)
+	if of.Text {
+		cond.Context = tensor.New(1, 1, 1)
+		null.Context = tensor.Of([]float32{1}, 1, 1, 1)
+	}
+	if of.Labels {
+		null.Labels = []int64{1}
+	}
+	for _, n := range r.Networks() {
+		if conditioning(n).Labels {
+			cond.Labels = []int64{0}
+		}
+	}
+	if !of.Null {
+		null = sampling.Cond{}
+	}
+	return cond, null
+}
+
+// conditioning is what a network is conditioned on; everything where its family
+// does not tell.
+func conditioning(n NetworkRef) models.Conditioning {
+	if c, ok := n.Flags.(models.Conditional); ok {
+		return c.Conditioning()
+	}
+	return models.Conditioning{Labels: true, Null: true}
+}
+
+// Predictor is the denoiser d with the given process under the row's guidances,
+// without a condition; attached are the networks of the guidances, in the order of
+// Attachments.
+func (r *Row) Predictor(d sampling.Denoiser, process models.Process, attached []any) (*sampling.Predictor, error) {
+	if err := r.attach(attached); err != nil {
+		return nil, err
+	}
+	schedule, err := r.Sampler.Value.Schedule(process.Schedule)
+	if err != nil {
+		return nil, err
+	}
+	p := &sampling.Predictor{Denoiser: d, Schedule: schedule, Predicts: process.Predicts, ClipDenoised: process.ClipDenoised}
+	for _, g := range r.Guidances {
+		p.Guidances = append(p.Guidances, g.Value)
+	}
+	return p, nil
+}

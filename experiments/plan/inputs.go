@@ -1,0 +1,244 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sagbench/eval/images"
+	"sagbench/eval/npz"
+	"sagbench/experiments/store"
+	"sagbench/models"
+	"sagbench/models/checkpoint"
+	"sagbench/sampling"
+)
+
+// An input is a file that rows of an experiment read.
+type input struct {
+	sampling.File
+	kind   inputKind
+	source Source
+	rows   []*Row // that need it
+
+	comparisons []Comparison // of the rows, where it is a feature network
+}
+
+type inputKind string
+
+const (
+	networkInput   inputKind = "checkpoint"
+	referenceInput inputKind = "reference batch"
+)
+
+// inputs lists the files that the rows read, in the order of the rows.
+func (e *Experiment) inputs() []*input {
+	var all []*input
+	for _, r := range e.Rows {
+		need := func(kind inputKind, p sampling.File) *input {
+			i := slices.IndexFunc(all, func(in *input) bool { return in.kind == kind && in.Path == p.Path })
+			if i < 0 {
+				i = len(all)
+				all = append(all, &input{File: p, kind: kind, source: r.sourceOf(p.Path)})
+			}
+			all[i].rows = append(all[i].rows, r)
+			return all[i]
+		}
+		for _, n := range r.Networks() {
+			need(networkInput, n.Checkpoint)
+			for _, p := range n.parts() {
+				need(networkInput, p)
+			}
+		}
+		if len(r.Metrics) > 0 {
+			need(referenceInput, r.Reference)
+			for _, c := range r.Comparisons {
+				in := need(inputKind(c.Title), c.Weights)
+				in.comparisons = append(in.comparisons, c)
+			}
+		}
+	}
+	return all
+}
+
+// CheckInputs opens every file that the rows read, without loading it. The
+// error tells, in one message, of each that is not there or is broken, which
+// rows need it and where its authors publish it.
+func (e *Experiment) CheckInputs() error {
+	all := e.inputs()
+	var faults []string
+	for _, in := range all {
+		if problem := in.problem(); problem != "" {
+			faults = append(faults, in.describe(problem))
+		}
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %d of %d input files are missing or cannot be read; nothing was computed\n\n%s",
+		e.Name, len(faults), len(all), strings.Join(faults, "\n"))
+}
+
+// problem says why the file cannot be used; "" if it can.
+func (in *input) problem() string {
+	if hint := unset(in.File); hint != "" {
+		return hint
+	}
+	info, err := os.Stat(in.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no such file"
+	case err != nil:
+		return err.Error()
+	case info.IsDir() && in.comparisons != nil:
+		return "is a folder, expected a file"
+	case info.IsDir(): // some checkpoints and sets of images are folders
+		return ""
+	}
+	if err := in.open(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// open opens a file of its kind without loading it: a file that is cut off or of
+// another kind is an error.
+func (in *input) open() error {
+	if in.comparisons != nil {
+		return in.openNetwork()
+	}
+	if in.kind != referenceInput {
+		f, err := checkpoint.Open(in.Path)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	if kind, err := images.KindOf(in.Path); err != nil || kind != images.NPZ {
+		return err
+	}
+	f, err := npz.Open(in.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !f.Has("arr_0") && !(f.Has("mu") && f.Has("sigma")) {
+		return fmt.Errorf("%s: holds %s; expected a reference batch with arr_0, or mu and sigma", in.Path, strings.Join(f.Names(), ", "))
+	}
+	return nil
+}
+
+// openNetwork opens a feature network as each of the rows does, and checks that it
+// computes what their metrics need.
+func (in *input) openNetwork() error {
+	seen := map[string]bool{}
+	for _, c := range in.comparisons {
+		use := c.Key("") + " " + c.MetricNames()
+		if seen[use] {
+			continue
+		}
+		seen[use] = true
+		x, err := c.Flags.Extractor(in.Path, models.Options{})
+		if err != nil {
+			return err
+		}
+		err = c.CheckOutputs(x)
+		x.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// describe is a paragraph about a file that has a problem.
+func (in *input) describe(problem string) string {
+	var out strings.Builder
+	name := in.Path[strings.LastIndexByte(in.Path, '/')+1:]
+	fmt.Fprintf(&out, "  %s  %s", name, in.kind)
+	if in.source.Size != "" {
+		fmt.Fprintf(&out, ", %s", in.source.Size)
+	}
+	fmt.Fprintf(&out, "\n    %s: %s (%s)\n", in.Path, problem, in.At)
+	fmt.Fprintf(&out, "    needed by: %s\n", in.neededBy())
+	if in.source.Page != "" {
+		fmt.Fprintf(&out, "    published: %s\n", in.source.Page)
+	}
+	return out.String()
+}
+
+// neededBy names the rows, each label once: Cat scale=0, scale=0.05; Horse scale=0.
+func (in *input) neededBy() string {
+	var groups []string
+	for i, r := range in.rows {
+		if i > 0 && r.Label != "" && r.Label == in.rows[i-1].Label {
+			groups[len(groups)-1] += ", " + store.Title("", r.Swept)
+		} else {
+			groups = append(groups, r.Title())
+		}
+	}
+	return strings.Join(groups, "; ")
+}
+
+// The pages on which authors publish files.
+const (
+	checkpointsPage = "https://github.com/openai/guided-diffusion (README.md, \"Download pre-trained models\")"
+	iddpmPage       = "https://github.com/openai/improved-diffusion (README.md, \"Models and Hyperparameters\")"
+	ditPage         = "https://github.com/facebookresearch/DiT (README.md, download.py)"
+	referencesPage  = "https://github.com/openai/guided-diffusion/tree/main/evaluations (README.md, \"Download batches\")"
+	inceptionPage   = "https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights"
+	dinov2Page      = "https://github.com/facebookresearch/dinov2 (README.md, \"Pretrained models\")"
+)
+
+// PublishedFiles are the official files by name, with the pages on which their
+// authors publish them. Sizes are those of float32 weights of the shapes that the
+// flags ask for; a file has none where its authors state none and the shapes do not
+// tell.
+var PublishedFiles = map[string]Source{
+	"64x64_classifier.pt":                  {Page: checkpointsPage},
+	"64x64_diffusion.pt":                   {Page: checkpointsPage},
+	"128x128_classifier.pt":                {Page: checkpointsPage},
+	"128x128_diffusion.pt":                 {Page: checkpointsPage},
+	"256x256_classifier.pt":                {Page: checkpointsPage},
+	"256x256_diffusion.pt":                 {Page: checkpointsPage, Size: "about 2.2 GB"},
+	"256x256_diffusion_uncond.pt":          {Page: checkpointsPage, Size: "about 2.2 GB"},
+	"512x512_classifier.pt":                {Page: checkpointsPage},
+	"512x512_diffusion.pt":                 {Page: checkpointsPage},
+	"64_256_upsampler.pt":                  {Page: checkpointsPage},
+	"128_512_upsampler.pt":                 {Page: checkpointsPage},
+	"lsun_bedroom.pt":                      {Page: checkpointsPage, Size: "about 2.2 GB"},
+	"lsun_cat.pt":                          {Page: checkpointsPage, Size: "about 2.2 GB"},
+	"lsun_horse.pt":                        {Page: checkpointsPage, Size: "about 2.2 GB"},
+	"lsun_horse_nodropout.pt":              {Page: checkpointsPage, Size: "about 2.2 GB"},
+	"cifar10_uncond_50M_500K.pt":           {Page: iddpmPage, Size: "about 210 MB"},
+	"cifar10_uncond_vlb_50M_500K.pt":       {Page: iddpmPage, Size: "about 210 MB"},
+	"imagenet64_uncond_100M_1500K.pt":      {Page: iddpmPage, Size: "about 485 MB"},
+	"imagenet64_uncond_vlb_100M_1500K.pt":  {Page: iddpmPage, Size: "about 485 MB"},
+	"imagenet64_cond_270M_250K.pt":         {Page: iddpmPage, Size: "about 1.1 GB"},
+	"lsun_uncond_100M_1200K_bs128.pt":      {Page: iddpmPage, Size: "about 455 MB"},
+	"lsun_uncond_100M_2400K_bs64.pt":       {Page: iddpmPage, Size: "about 455 MB"},
+	"DiT-XL-2-256x256.pt":                  {Page: ditPage, Size: "about 2.7 GB"},
+	"DiT-XL-2-512x512.pt":                  {Page: ditPage, Size: "about 2.7 GB"},
+	"VIRTUAL_lsun_bedroom256.npz":          {Page: referencesPage},
+	"VIRTUAL_lsun_cat256.npz":              {Page: referencesPage},
+	"VIRTUAL_lsun_horse256.npz":            {Page: referencesPage},
+	"VIRTUAL_imagenet64_labeled.npz":       {Page: referencesPage},
+	"VIRTUAL_imagenet128_labeled.npz":      {Page: referencesPage},
+	"VIRTUAL_imagenet256_labeled.npz":      {Page: referencesPage},
+	"VIRTUAL_imagenet512.npz":              {Page: referencesPage},
+	"pt_inception-2015-12-05-6726825d.pth": {Page: inceptionPage, Size: "about 96 MB"},
+	"dinov2_vitl14_pretrain.pth":           {Page: dinov2Page, Size: "about 1.2 GB"},
+}
+
+// sourceOf says where a file comes from: what the experiment's sources say, or else
+// PublishedFiles.
+func (e *Settings) sourceOf(path string) Source {
+	name := filepath.Base(path)
+	if s, ok := e.Sources[name]; ok {
+		return s
+	}
+	return PublishedFiles[name]
+}

@@ -1,0 +1,193 @@
+package plan
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"sagbench/configs"
+	"sagbench/eval"
+	"sagbench/experiments/human"
+	"sagbench/experiments/store"
+	"sagbench/models"
+	"sagbench/models/features"
+	"sagbench/sampling"
+)
+
+// Settings are an experiment file's vocabulary: one row of its table after
+// include, sweep and rows are done with. docs/configuration.md is generated from
+// them. The blocks of the feature networks stand beside them.
+type Settings struct {
+	Name           string        `yaml:"name" doc:"name of the experiment and of its folder below --results"`
+	Samples        int           `yaml:"samples" doc:"images of each row; asking for more later goes on where the run stopped"`
+	Seed           uint64        `yaml:"seed" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
+	Batch          int           `yaml:"batch" doc:"images that are drawn together and, while a row is sampled, lie in one file; a network call takes an image once for each condition that it is predicted under (with cfg twice)"`
+	ModelBlock     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them"`
+	Prompting      `yaml:",inline"`
+	SamplerBlock   configs.Block     `yaml:"sampler" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
+	GuidanceBlock  configs.Block     `yaml:"guidance" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
+	ReferencePath  string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s), or images: a folder, .zip or .npy"`
+	Network        string            `yaml:"network" doc:"whose features the metrics compare: inception, dinov2 or onnx, described by the block of that name; fd_dinov2 is of dinov2 whatever this is"`
+	ProtocolName   string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
+	Bootstrap      int               `yaml:"bootstrap" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare; 0: none"`
+	MetricsBlock   configs.Block     `yaml:"metrics" doc:"list of metrics; none: images are drawn and not evaluated"`
+	PublishedBlock Published         `yaml:"published" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
+	Sources        map[string]Source `yaml:"sources" doc:"where the authors publish the files, by file name; shown when one is missing"`
+}
+
+// Prompting is what the images of a network that is conditioned on text are
+// drawn from.
+type Prompting struct {
+	PromptList     []string `yaml:"prompts" doc:"list of texts, of a family that is conditioned on text: image i is drawn from text i mod n of the n, counted from 0"`
+	PromptsFile    string   `yaml:"prompts_file" doc:"in place of prompts: a file with one text a line; blank lines, and spaces around a text, do not count"`
+	NegativePrompt string   `yaml:"negative_prompt" doc:"what stands for ∅ in classifier-free guidance; empty = what the model's flags say, or else the empty prompt"`
+}
+
+// defaults is an experiment before its file is read.
+func defaults() Settings {
+	return Settings{Samples: 50_000, Batch: 16, ProtocolName: eval.DefaultProtocol, Network: features.Networks[0].Name}
+}
+
+// A Source says where a file comes from.
+type Source struct {
+	Page string `yaml:"page" doc:"the page on which its authors publish the file"`
+	Size string `yaml:"size" doc:"its size, for people: 2.1 GB"`
+}
+
+// maxBatch bounds a network call against a mistyped number.
+const maxBatch = 4096
+
+// Validate implements configs.Validator.
+func (e *Settings) Validate() error {
+	var faults []error
+	fault := func(is bool, format string, args ...any) {
+		if is {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	fault(!store.FolderName.MatchString(e.Name), "name is %q, expected letters, digits, '.', '_' and '-': it names the folder of the results", e.Name)
+	fault(e.Samples < 1, "samples is %d, expected at least 1", e.Samples)
+	fault(e.Bootstrap != 0 && e.Bootstrap < eval.MinReplicates, "bootstrap is %d, expected 0 or at least %d", e.Bootstrap, eval.MinReplicates)
+	fault(e.Batch < 1 || e.Batch > maxBatch, "batch is %d, expected 1 to %d", e.Batch, maxBatch)
+	_, err := eval.ProtocolOf(e.ProtocolName)
+	fault(err != nil, "%w", err)
+	fault(!slices.Contains(networkNames(), e.Network), "network is %q, expected %s", e.Network, strings.Join(networkNames(), ", "))
+	return configs.Join(faults...)
+}
+
+// Published are the authors' values by the metric's name: one value, or one for
+// each row of the sweep; nil where the authors give none.
+type Published map[string]publishedValues
+
+type publishedValues struct {
+	values []*float64
+	at     configs.Block
+}
+
+// UnmarshalBlock implements configs.Unmarshaler.
+func (p *publishedValues) UnmarshalBlock(b configs.Block) error {
+	p.at = b
+	if b.IsList() {
+		return b.Decode(&p.values)
+	}
+	p.values = make([]*float64, 1)
+	return b.Decode(&p.values[0])
+}
+
+// row is the values for row i of n. overridden tells that the command line set
+// something, so that a list of another length than n is no mistake.
+func (p Published) row(i, n int, overridden bool) (map[string]float64, error) {
+	var faults []error
+	out := map[string]float64{}
+	for name, v := range p {
+		switch {
+		case len(v.values) == n && v.values[i] != nil:
+			out[name] = *v.values[i]
+		case len(v.values) != n && !overridden:
+			faults = append(faults, v.at.Errorf("%d values for the %d rows of the sweep; give a list of %d, with null where the authors give none", len(v.values), n, n))
+		}
+	}
+	return out, configs.Join(faults...)
+}
+
+// maxPromptsFile bounds a file that is given by mistake, in bytes.
+const maxPromptsFile = 64 << 20
+
+// readPrompts checks the row's texts against its family, and reads their file.
+func (r *Row) readPrompts(b configs.Block) error {
+	list, _ := b.At("prompts")
+	file, _ := b.At("prompts_file")
+	negative, _ := b.At("negative_prompt")
+	f, ok := r.Model.Flags.(models.Captioned)
+	if !ok || !f.TakesPrompts() {
+		return r.refusePrompts(list, file, negative)
+	}
+	var errNegative error
+	if r.NegativePrompt != "" && f.Negative() != "" {
+		errNegative = negative.Errorf("the model block gives a negative_prompt as well; give one of them")
+	}
+	r.Prompts = r.PromptList
+	var err error
+	switch {
+	case len(r.PromptList) > 0 && r.PromptsFile != "":
+		err = file.Errorf("prompts are given as well, at %s; give one of the two (prompts=[] or prompts_file=null takes the other away)", list.Position())
+	case r.PromptsFile != "":
+		if r.Prompts, err = readPromptsFile(FileOf(file)); err != nil {
+			err = file.Errorf("%w", err)
+		}
+	case len(r.PromptList) == 0:
+		err = r.ModelBlock.Errorf("family %s is conditioned on text: give prompts: a list of texts, or prompts_file: a file with one a line", r.Model.Family)
+	}
+	return configs.Join(errNegative, err)
+}
+
+// refusePrompts is an error if there are texts, for a family that takes none.
+func (r *Row) refusePrompts(list, file, negative configs.Block) error {
+	refuse := func(is bool, at configs.Block) error {
+		if !is {
+			return nil
+		}
+		return at.Errorf("family %s is not conditioned on text; remove it", r.Model.Family)
+	}
+	return configs.Join(refuse(len(r.PromptList) > 0, list), refuse(r.PromptsFile != "", file), refuse(r.NegativePrompt != "", negative))
+}
+
+// readPromptsFile reads a text in UTF-8 with one prompt a line; blank lines do not
+// count.
+func readPromptsFile(f sampling.File) ([]string, error) {
+	if hint := unset(f); hint != "" {
+		return nil, errors.New(hint)
+	}
+	info, err := os.Stat(f.Path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a folder, expected a file with one prompt a line", f.Path)
+	case info.Size() > maxPromptsFile:
+		return nil, fmt.Errorf("%s has %s, expected a text of at most %s with one prompt a line", f.Path, human.Bytes(info.Size()), human.Bytes(maxPromptsFile))
+	}
+	data, err := os.ReadFile(f.Path)
+	if err != nil {
+		return nil, err
+	}
+	var prompts []string
+	line := 0
+	for text := range bytes.Lines(bytes.TrimPrefix(data, []byte("\ufeff"))) {
+		line++
+		if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+			return nil, fmt.Errorf("%s:%d: not a text in UTF-8, expected one prompt a line", f.Path, line)
+		}
+		if prompt := strings.TrimSpace(string(text)); prompt != "" {
+			prompts = append(prompts, prompt)
+		}
+	}
+	if len(prompts) == 0 {
+		return nil, fmt.Errorf("%s holds no text, expected one prompt a line", f.Path)
+	}
+	return prompts, nil
+}

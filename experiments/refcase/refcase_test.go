@@ -1,0 +1,104 @@
+package refcase
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/ort"
+)
+
+// TestReferenceCases runs every case of testdata at its tolerance.
+func TestReferenceCases(t *testing.T) {
+	dirs, err := filepath.Glob("testdata/cases/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatal("no reference cases", err)
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			var out bytes.Buffer
+			ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				t.Error(out.String())
+			}
+		})
+	}
+}
+
+// TestCheckFails spoils a case: check has to notice.
+func TestCheckFails(t *testing.T) {
+	const source = "testdata/cases/adm-legacy-attention"
+	spoil := func(t *testing.T, change func(dir string)) (string, bool, error) {
+		dir := t.TempDir()
+		for _, name := range []string{"case.yaml", "io.safetensors", "model.pt"} {
+			b, err := os.ReadFile(filepath.Join(source, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change(dir)
+		var out bytes.Buffer
+		ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, true)
+		return out.String(), ok, err
+	}
+	replace := func(old, new string) func(string) {
+		return func(dir string) {
+			path := filepath.Join(dir, "case.yaml")
+			b, err := os.ReadFile(path)
+			if err != nil || !bytes.Contains(b, []byte(old)) {
+				t.Fatalf("%s: %v", old, err)
+			}
+			os.WriteFile(path, bytes.ReplaceAll(b, []byte(old), []byte(new)), 0o644)
+		}
+	}
+	t.Run("numbers", func(t *testing.T) {
+		out, ok, err := spoil(t, func(dir string) {
+			path := filepath.Join(dir, "io.safetensors")
+			f, err := checkpoint.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			v, err := f.Tensors["out.model"].Float32()
+			if err != nil {
+				t.Fatal(err)
+			}
+			v[17] += 1e-3
+			all := checkpoint.StateDict{}
+			for k, x := range f.Tensors {
+				all[k] = x
+			}
+			all["out.model"] = checkpoint.FromFloat32(v, f.Tensors["out.model"].Shape...)
+			if err := checkpoint.WriteSafetensors(path, all, nil); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if ok || err != nil || !strings.Contains(out, "FAIL  out.model") || strings.Contains(out, "out.attention") {
+			t.Errorf("ok %v, error %v\n%s", ok, err, out)
+		}
+	})
+	for _, c := range []struct{ old, new, want string }{
+		{"kind: forward", "kind: backward", `unknown kind "backward"`},
+		{"  image_size: 16", "  image_sice: 16", `did you mean "image_size"`},
+		{"  num_channels: 32", "  num_channels: 64", "its shapes suggest num_channels: 32 (not 64)"},
+		{"layer: output_blocks.1.1", "layer: output_blocks.9.1", "is no attention layer"},
+		{"checkpoint: model.pt", "checkpoint: other.pt", "other.pt.gz is there"},
+		{"tolerance:", "tolerances:", "tolerance is missing; found kind, source, tolerances"},
+	} {
+		t.Run(c.new, func(t *testing.T) {
+			if _, ok, err := spoil(t, replace(c.old, c.new)); ok || err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("ok %v, error %v, want %s", ok, err, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,261 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sagbench/eval"
+	"sagbench/experiments/store"
+)
+
+// A tableColumn is one column.
+type tableColumn struct {
+	kind      columnKind
+	key       string // for machines: guidance.sag.scale, fid; of a published one the metric's
+	title     string // for people: s, FID, paper
+	direction string // of a metric
+	decimals  int    // of a metric: the most that a row asks for; of a published one: the most that the authors give
+	spread    bool   // a row gives a standard deviation as well
+	interval  bool   // a row gives an interval as well
+	notes     []int  // footnotes that hold for every row
+}
+
+type columnKind int
+
+const (
+	labelColumn columnKind = iota
+	settingColumn
+	metricColumn
+	publishedColumn
+	samplesColumn
+	runColumn
+)
+
+// A tableCell is one entry. A cell without a text is empty, and shown as —.
+type tableCell struct {
+	text  string  // for people
+	exact string  // for machines
+	value float64 // NaN where it is no number
+	notes []int   // footnotes
+	best  bool    // of its column in its group
+
+	margin          string // behind ±: half of the interval, or else the standard deviation; "" where there is neither
+	std             string // for machines: over splits or subsets, "" where there is none
+	lowest, highest string // for machines: the ends of the interval, "" where there is none
+}
+
+// noValue stands where a table has no value.
+const noValue = "—"
+
+// String is the cell for people, without ± and footnotes.
+func (c tableCell) String() string {
+	if c.text == "" {
+		return noValue
+	}
+	return c.text
+}
+
+// columnsOf lists the columns that the rows have something for.
+func columnsOf(rows []*store.Metrics) []tableColumn {
+	var columns []tableColumn
+	if slices.ContainsFunc(rows, func(m *store.Metrics) bool { return m.Label != "" }) {
+		columns = append(columns, tableColumn{kind: labelColumn, key: "label", title: "model"})
+	}
+	columns = append(columns, settingColumns(rows)...)
+	columns = append(columns, metricColumns(rows)...)
+	columns = append(columns, tableColumn{kind: samplesColumn, key: "samples", title: "images"})
+	seen := map[string]bool{}
+	for _, m := range rows {
+		id := fmt.Sprintf("%q %q %q", m.Experiment, m.Label, m.Settings)
+		if seen[id] { // nothing else tells these rows apart
+			return append(columns, tableColumn{kind: runColumn, key: "run", title: "run"})
+		}
+		seen[id] = true
+	}
+	return columns
+}
+
+// settingColumns are the paths that the sweeps chose from.
+func settingColumns(rows []*store.Metrics) []tableColumn {
+	var all []store.Setting
+	for _, m := range rows {
+		for _, s := range m.Settings {
+			if !slices.ContainsFunc(all, func(o store.Setting) bool { return o.Path == s.Path }) {
+				all = append(all, store.Setting{Path: s.Path})
+			}
+		}
+	}
+	names := store.SettingNames(all)
+	columns := make([]tableColumn, len(all))
+	for i, s := range all {
+		columns[i] = tableColumn{kind: settingColumn, key: s.Path, title: names[i]}
+	}
+	return columns
+}
+
+// metricColumns are the metrics in the order in which the rows name them, each
+// followed by the authors' values if there are any.
+func metricColumns(rows []*store.Metrics) []tableColumn {
+	var columns []tableColumn
+	for _, m := range rows {
+		for _, s := range m.Scores {
+			i := slices.IndexFunc(columns, func(c tableColumn) bool { return c.key == s.Name })
+			if i < 0 {
+				i = len(columns)
+				columns = append(columns, tableColumn{kind: metricColumn, key: s.Name, title: s.Title, direction: s.Direction})
+			}
+			columns[i].decimals = max(columns[i].decimals, s.Decimals)
+			columns[i].spread = columns[i].spread || s.Std > 0
+			columns[i].interval = columns[i].interval || s.Interval != nil
+		}
+	}
+	for i := len(columns) - 1; i >= 0; i-- {
+		decimals := -1
+		for _, m := range rows {
+			if v, ok := m.Published[columns[i].key]; ok {
+				_, fraction, _ := strings.Cut(strconv.FormatFloat(v, 'f', -1, 64), ".")
+				decimals = max(decimals, len(fraction))
+			}
+		}
+		if decimals >= 0 {
+			columns = slices.Insert(columns, i+1, tableColumn{kind: publishedColumn, key: columns[i].key, title: "paper", decimals: decimals})
+		}
+	}
+	return columns
+}
+
+// arrow says which way is better; "" where that has no meaning.
+func (c tableColumn) arrow() string {
+	if c.kind != metricColumn {
+		return ""
+	}
+	return arrow(c.direction)
+}
+
+// arrow is the arrow of a Score.Direction.
+func arrow(direction string) string {
+	if direction == store.HigherIsBetter {
+		return string(eval.Higher)
+	}
+	return string(eval.Lower)
+}
+
+// isNumber tells columns that are aligned to the right.
+func (c tableColumn) isNumber() bool { return c.kind != labelColumn && c.kind != runColumn }
+
+// cell is a row's entry.
+func (c tableColumn) cell(m *store.Metrics) tableCell {
+	switch c.kind {
+	case labelColumn:
+		return textCell(m.Label)
+	case settingColumn:
+		return textCell(settingOf(m, c.key))
+	case samplesColumn:
+		return textCell(strconv.Itoa(m.Samples))
+	case runColumn:
+		return textCell(m.Run)
+	case publishedColumn:
+		if v, ok := m.Published[c.key]; ok {
+			return c.number(v)
+		}
+	case metricColumn:
+		if s, ok := m.Score(c.key); ok {
+			cell := c.number(s.Value)
+			if s.Std > 0 {
+				std := c.number(s.Std)
+				cell.margin, cell.std = std.text, std.exact
+			}
+			if i := s.Interval; i != nil {
+				cell.margin = c.number(i.Half()).text
+				cell.lowest, cell.highest = c.number(i.Low).exact, c.number(i.High).exact
+			}
+			return cell
+		}
+	}
+	return tableCell{value: math.NaN()}
+}
+
+// textCell is a cell of a text, or of a number as it was written.
+func textCell(s string) tableCell {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		v = math.NaN()
+	}
+	return tableCell{text: s, exact: s, value: v}
+}
+
+// number is a cell with the decimals of the column.
+func (c tableColumn) number(v float64) tableCell {
+	text := rounded(v, c.decimals)
+	if positive := strings.TrimPrefix(text, "-"); strings.Trim(positive, "0.") == "" {
+		text = positive // no -0.00
+	}
+	return tableCell{text: text, exact: exact(v), value: v}
+}
+
+// settingOf is what a row has at a path: the sweep's choice, or where this
+// row's sweep leaves the path alone, what its configuration says.
+func settingOf(m *store.Metrics, path string) string {
+	for _, s := range m.Settings {
+		if s.Path == path {
+			return s.Value
+		}
+	}
+	var at any
+	d := json.NewDecoder(bytes.NewReader(m.Config))
+	d.UseNumber() // 0.50 stays 0.50
+	if d.Decode(&at) != nil {
+		return ""
+	}
+	for key := range strings.SplitSeq(path, ".") {
+		fields, ok := at.(map[string]any)
+		if !ok {
+			return ""
+		}
+		at = fields[key]
+	}
+	switch v := at.(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	case bool:
+		return strconv.FormatBool(v)
+	}
+	return ""
+}
+
+// remarks are what a row's score says about itself.
+func (c tableColumn) remarks(m *store.Metrics) []string {
+	s, ok := m.Score(c.key)
+	if c.kind != metricColumn || !ok {
+		return nil
+	}
+	var texts []string
+	if note := strings.TrimSpace(s.Note); note != "" {
+		texts = append(texts, note)
+	}
+	for _, w := range s.Warnings {
+		texts = append(texts, "warning: "+w)
+	}
+	return texts
+}
+
+// better reports whether a is the better value.
+func (c tableColumn) better(a, b tableCell) bool {
+	if c.direction == store.HigherIsBetter {
+		return a.value > b.value
+	}
+	return a.value < b.value
+}
+
+// rounded writes a number with so many decimals.
+func rounded(v float64, decimals int) string { return strconv.FormatFloat(v, 'f', decimals, 64) }
+
+// exact writes a number with every digit that it takes to read the same one.
+func exact(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }

@@ -1,0 +1,157 @@
+package report
+
+import (
+	"cmp"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sagbench/eval"
+	"sagbench/experiments/store"
+)
+
+// Differences compares the rows of the runs below the folders and prints to w how
+// they differ from a baseline, with intervals of 95 %. format is terminal or csv.
+// baseline is a row's title or its number from 1; "" stands for the first row of
+// each label. metrics are the names of those to compare; nil for all. It is an
+// error where rows have no draws or were evaluated in different ways.
+func Differences(w io.Writer, folders []string, format, baseline string, metrics []string) error {
+	render, ok := map[string]func(io.Writer, []difference) error{"terminal": printDifferences, "csv": differencesCSV}[format]
+	if !ok {
+		return fmt.Errorf("compare: --format is %q, expected terminal or csv", format)
+	}
+	rows, err := store.FindMetrics(folders...)
+	if err != nil {
+		return err
+	}
+	found, err := compareRows(rows, baseline, metrics)
+	if err != nil {
+		return fmt.Errorf("compare: %w", err)
+	}
+	return render(w, found)
+}
+
+// A difference is a row's score less the baseline's.
+type difference struct {
+	row, baseline *store.Metrics
+	score         store.Score // the row's
+	value         float64
+	interval      eval.Interval
+}
+
+// verdict says what the interval allows to say.
+func (d difference) verdict() string {
+	low, high := d.interval.Low, d.interval.High
+	switch {
+	case low <= 0 && high >= 0:
+		return "no difference seen"
+	case high < 0 == (d.score.Direction == store.LowerIsBetter):
+		return "better"
+	}
+	return "worse"
+}
+
+// compareRows compares every row with the baseline of its experiment: the first
+// row of its label, or the one that is called baseline where that is not "".
+func compareRows(rows []*store.Metrics, baseline string, metrics []string) ([]difference, error) {
+	var out []difference
+	var faults []error
+	for _, own := range byExperiment(rows) {
+		var named *store.Metrics
+		var titles []string
+		firstOf := map[string]*store.Metrics{} // by label
+		for _, m := range own {
+			titles = append(titles, fmt.Sprintf("%d: %q", m.Row+1, m.Title()))
+			if strings.EqualFold(m.Title(), baseline) || baseline == strconv.Itoa(m.Row+1) {
+				named = m
+			}
+			if firstOf[m.Label] == nil {
+				firstOf[m.Label] = m
+			}
+		}
+		if baseline != "" && named == nil {
+			faults = append(faults, fmt.Errorf("%s has no row %q; it has %s", own[0].Experiment, baseline, strings.Join(titles, "; ")))
+			break
+		}
+		for _, m := range own {
+			if base := cmp.Or(named, firstOf[m.Label]); base != m {
+				found, err := differencesFrom(base, m, metrics)
+				out, faults = append(out, found...), append(faults, err)
+			}
+		}
+	}
+	err := errors.Join(faults...)
+	if len(out) == 0 && err == nil {
+		err = errors.New("one row alone; there is nothing to compare it with")
+	}
+	return out, err
+}
+
+// differencesFrom compares a row's scores with the baseline's, draw by draw.
+func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, error) {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%s: rows %q and %q: %w", m.Experiment, m.Title(), base.Title(), fmt.Errorf(format, args...))
+	}
+	switch {
+	case m.Bootstrap == 0 || base.Bootstrap == 0:
+		return nil, fail("there are no draws; `sagbench run EXPERIMENT.yaml bootstrap=200` makes them, and the images are not drawn again")
+	case m.Bootstrap != base.Bootstrap || m.Samples != base.Samples:
+		return nil, fail("%d draws of %d images, %d of %d: these are no pairs", m.Bootstrap, m.Samples, base.Bootstrap, base.Samples)
+	case m.Evaluation != base.Evaluation:
+		return nil, fail("they were evaluated in different ways (reference, network, protocol, metrics or versions); run the experiment again")
+	}
+	own, err := store.ReadReplicates(m.Folder, m.Bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	others, err := store.ReadReplicates(base.Folder, base.Bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range metrics {
+		if own.Values[name] == nil {
+			return nil, fail("there is no metric %q; known: %s", name, strings.Join(own.Names, ", "))
+		}
+	}
+	var out []difference
+	for _, s := range m.Scores {
+		b, ok := base.Score(s.Name)
+		mine, theirs := own.Values[s.Name], others.Values[s.Name]
+		if !ok || mine == nil || theirs == nil || len(metrics) > 0 && !slices.Contains(metrics, s.Name) {
+			continue
+		}
+		pairs := make([]float64, len(mine))
+		for i := range pairs {
+			pairs[i] = mine[i] - theirs[i]
+		}
+		d := difference{row: m, baseline: base, score: s, value: s.Value - b.Value}
+		d.interval = eval.NewInterval(d.value, pairs)
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// printDifferences draws the table for people at a terminal.
+func printDifferences(w io.Writer, all []difference) error {
+	var lines [][]string
+	for _, d := range all {
+		number := func(v float64) string { return rounded(v, d.score.Decimals+1) }
+		lines = append(lines, []string{d.row.Title(), d.baseline.Title(), d.score.Title + " " + arrow(d.score.Direction),
+			number(d.score.Value), fmt.Sprintf("%+.*f", d.score.Decimals+1, d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict()})
+	}
+	return writeTable(w, "lllrrrl", []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, lines)
+}
+
+// differencesCSV writes the table for programs, with every digit.
+func differencesCSV(w io.Writer, all []difference) error {
+	lines := [][]string{{"experiment", "row", "baseline", "metric", "value", "difference", "low", "high", "verdict"}}
+	for _, d := range all {
+		lines = append(lines, []string{d.row.Experiment, d.row.Title(), d.baseline.Title(), d.score.Name,
+			exact(d.score.Value), exact(d.value), exact(d.interval.Low), exact(d.interval.High), d.verdict()})
+	}
+	return csv.NewWriter(w).WriteAll(lines)
+}

@@ -1,0 +1,144 @@
+package report
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sagbench/eval"
+	"sagbench/experiments/store"
+)
+
+// drawnRow writes a row of an experiment with one metric and its draws.
+func drawnRow(t *testing.T, folder string, row int, scale string, value float64, draws []float64) *store.Metrics {
+	t.Helper()
+	m := &store.Metrics{
+		Format: store.MetricsFormat, Experiment: "e", Run: fmt.Sprint(row), Row: row, Label: "ADM", Settings: []store.Setting{{Path: "guidance.sag.scale", Value: scale}},
+		Samples: 100, Bootstrap: len(draws), Evaluation: "same",
+		Scores: []store.Score{{Name: "fid", Title: "FID", Value: value, Direction: store.LowerIsBetter, Decimals: 2}},
+		Config: []byte("{}"),
+	}
+	m.Folder = filepath.Join(folder, m.Run)
+	r := &store.Replicates{Names: []string{"fid"}, Values: map[string][]float64{"fid": draws}}
+	if err := r.Write(m.Folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Write(m.Folder); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Three rows with the same large noise: one is 1 better in every draw, one
+// differs by noise of its own.
+func TestCompare(t *testing.T) {
+	folder := t.TempDir()
+	base, better, alike := make([]float64, 100), make([]float64, 100), make([]float64, 100)
+	for b := range base {
+		base[b] = 20 + float64(b*37%100)/10
+		better[b] = base[b] - 1 + float64(b%3-1)/100
+		alike[b] = base[b] + float64(b*53%100-50)/100
+	}
+	drawnRow(t, folder, 0, "0", 25, base)
+	drawnRow(t, folder, 1, "0.5", 24, better)
+	drawnRow(t, folder, 2, "0.8", 25.1, alike)
+	rows, err := store.FindMetrics(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := compareRows(rows, "", nil)
+	if err != nil || len(found) != 2 {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	if d := found[0]; d.verdict() != "better" || d.value != -1 || d.interval.Half() > 0.02 {
+		t.Errorf("%+v: %s", d, d.verdict())
+	}
+	if d := found[1]; d.verdict() != "no difference seen" {
+		t.Errorf("%+v: %s", d, d.verdict())
+	}
+	for _, name := range []string{"ADM s=0.5", "2"} {
+		found, err = compareRows(rows, name, []string{"fid"})
+		if err != nil || len(found) != 2 || found[0].verdict() != "worse" || found[0].value != 1 {
+			t.Errorf("baseline %q: %+v, %v", name, found, err)
+		}
+	}
+	var out strings.Builder
+	if err := printDifferences(&out, found); err != nil || !strings.Contains(out.String(), "+1.000") || !strings.Contains(out.String(), "worse") {
+		t.Errorf("%v:\n%s", err, out.String())
+	}
+	out.Reset()
+	if err := differencesCSV(&out, found); err != nil || !strings.Contains(out.String(), "\ne,ADM s=0,ADM s=0.5,fid,25,1,") {
+		t.Errorf("%v:\n%s", err, out.String())
+	}
+}
+
+func TestCompareRefuses(t *testing.T) {
+	folder := t.TempDir()
+	draws := make([]float64, eval.MinReplicates)
+	a, b := drawnRow(t, folder, 0, "0", 25, draws), drawnRow(t, folder, 1, "1", 25, draws)
+	other := *b
+	for what, change := range map[string]func(*store.Metrics){
+		"bootstrap=200":      func(m *store.Metrics) { m.Bootstrap = 0 },
+		"no pairs":           func(m *store.Metrics) { m.Samples = 50 },
+		"in different ways":  func(m *store.Metrics) { m.Evaluation = "another" },
+		"expected the names": func(m *store.Metrics) { m.Bootstrap, a.Bootstrap = 41, 41 },
+	} {
+		change(&other)
+		if _, err := compareRows([]*store.Metrics{a, &other}, "", nil); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
+		other, a.Bootstrap = *b, eval.MinReplicates
+	}
+	if _, err := compareRows([]*store.Metrics{a, b}, "s=7", nil); err == nil || !strings.Contains(err.Error(), `1: "ADM s=0"`) {
+		t.Errorf("unknown baseline: %v", err)
+	}
+	if _, err := compareRows([]*store.Metrics{a, b}, "", []string{"kid"}); err == nil || !strings.Contains(err.Error(), "known: fid") {
+		t.Errorf("unknown metric: %v", err)
+	}
+	if _, err := compareRows([]*store.Metrics{a}, "", nil); err == nil {
+		t.Error("one row alone")
+	}
+	two := &store.Replicates{Names: []string{"fid", "fid"}, Values: map[string][]float64{"fid": draws}}
+	if err := two.Write(b.Folder); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := compareRows([]*store.Metrics{a, b}, "", nil); err == nil || !strings.Contains(err.Error(), "two columns") {
+		t.Errorf("a column twice: %v", err)
+	}
+	b = drawnRow(t, folder, 1, "1", 25, draws)
+	path := filepath.Join(b.Folder, store.BootstrapFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append([]byte("fid\nNaN\n"), data[6:]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := compareRows([]*store.Metrics{a, b}, "", nil); err == nil || !strings.Contains(err.Error(), "is no number") {
+		t.Errorf("a damaged file: %v", err)
+	}
+}
+
+// A table shows half of the interval behind ±, and both ends to programs.
+func TestTableOfIntervals(t *testing.T) {
+	m := drawnRow(t, t.TempDir(), 0, "0", 25, make([]float64, 40))
+	m.Scores[0].Interval = &eval.Interval{Low: 24, High: 25.5}
+	m.Protocol = "torch-fidelity with is.splits=5"
+	for format, want := range map[string][]string{
+		"markdown": {"25.00 ± 0.75", "from 40 draws", "protocol: torch-fidelity with is.splits=5"},
+		"latex":    {`25.00 $\pm$ 0.75`, `$\pm$: half the width of the 95 \% interval`},
+		"csv":      {"fid,fid_low,fid_high", "25,24,25.5"},
+	} {
+		var out strings.Builder
+		if err := tableFormats[format](&out, []*store.Metrics{m}, ""); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range want {
+			if !strings.Contains(out.String(), w) {
+				t.Errorf("%s lacks %q:\n%s", format, w, out.String())
+			}
+		}
+	}
+}

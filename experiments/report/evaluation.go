@@ -1,0 +1,60 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"sagbench/experiments/store"
+)
+
+// PrintEvaluation draws the scores of an evaluation to w as a table for people.
+// Columns that no score has anything for are left out.
+func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
+	fmt.Fprintf(w, "protocol: %s\n", e.Protocol)
+	var lines [][]string
+	for _, s := range e.Scores {
+		number := func(v float64) string { return rounded(v, s.Decimals+2) }
+		line := []string{s.Title + " " + arrow(s.Direction), number(s.Value), "", "", s.Note}
+		if s.Std > 0 {
+			line[2] = "± " + number(s.Std)
+		}
+		if s.Interval != nil {
+			line[3] = number(s.Interval.Low) + " … " + number(s.Interval.High)
+		}
+		lines = append(lines, line)
+	}
+	head, align := []string{"metric", "value", "std", "95 %", "how"}, "lrrrl"
+	for _, j := range []int{3, 2} {
+		if slices.ContainsFunc(lines, func(line []string) bool { return line[j] != "" }) {
+			continue
+		}
+		head, align = slices.Delete(head, j, j+1), align[:j]+align[j+1:]
+		for i := range lines {
+			lines[i] = slices.Delete(lines[i], j, j+1)
+		}
+	}
+	return writeTable(w, align, head, lines)
+}
+
+// EvaluationCSV are the scores of an evaluation as CSV, a line each, with every
+// digit.
+func EvaluationCSV(e *store.Evaluation) ([]byte, error) {
+	var out bytes.Buffer
+	lines := [][]string{{"metric", "value", "std", "low", "high", "direction", "protocol", "samples"}}
+	for _, s := range e.Scores {
+		line := []string{s.Name, exact(s.Value), "", "", "", s.Direction, e.Protocol, strconv.Itoa(e.Samples)}
+		if s.Std > 0 {
+			line[2] = exact(s.Std)
+		}
+		if i := s.Interval; i != nil {
+			line[3], line[4] = exact(i.Low), exact(i.High)
+		}
+		lines = append(lines, line)
+	}
+	err := csv.NewWriter(&out).WriteAll(lines)
+	return out.Bytes(), err
+}

@@ -1,0 +1,240 @@
+package report
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/png"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/image/font"
+	"golang.org/x/image/font/basicfont"
+	"golang.org/x/image/math/fixed"
+
+	"sagbench/experiments/store"
+)
+
+// A Grid is a picture of samples: a row for each run or file, its label at the
+// left, the same image numbers under each other.
+type Grid struct {
+	Images  int // of each row, at least 1
+	First   int // number of the first image, from 0
+	Columns int // images on a line; 0: all, up to 16
+	Scale   int // pixels that a pixel is enlarged to, up to 64; 0: so many that images are at least 64 wide
+	rows    []gridRow
+}
+
+// A gridRow holds the images of one run.
+type gridRow struct {
+	text          []string // lines of the label
+	height, width int
+	images        [][]uint8 // [H,W,3] each
+}
+
+// Write draws a PNG to path, whole or not at all. args are folders of runs or above
+// them, and .npz files of images arr_0 [N,H,W,3]. It is an error where one of them
+// has too few images.
+func (g *Grid) Write(ctx context.Context, args []string, path string) error {
+	if err := g.validate(); err != nil {
+		return err
+	}
+	if err := g.read(ctx, args); err != nil {
+		return err
+	}
+	picture, err := g.draw()
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	e := png.Encoder{CompressionLevel: png.BestCompression}
+	if err := e.Encode(&out, picture); err != nil {
+		return fmt.Errorf("grid: %w", err)
+	}
+	return store.WriteFile(path, out.Bytes())
+}
+
+func (g *Grid) validate() error {
+	switch {
+	case g.Images < 1:
+		return fmt.Errorf("grid: --images is %d, expected at least 1", g.Images)
+	case g.First < 0:
+		return fmt.Errorf("grid: --first is %d, expected 0 or more", g.First)
+	case g.Columns < 0:
+		return fmt.Errorf("grid: --columns is %d, expected 0 or more", g.Columns)
+	case g.Scale < 0 || g.Scale > 64:
+		return fmt.Errorf("grid: --scale is %d, expected 0 to 64", g.Scale)
+	}
+	return nil
+}
+
+// read gets the images of all arguments.
+func (g *Grid) read(ctx context.Context, args []string) error {
+	for _, arg := range args {
+		if strings.EqualFold(filepath.Ext(arg), ".npz") {
+			s, err := store.OpenImages(arg)
+			if err != nil {
+				return err
+			}
+			if err := g.add(ctx, s, []string{strings.TrimSuffix(filepath.Base(arg), filepath.Ext(arg))}); err != nil {
+				return err
+			}
+			continue
+		}
+		found, err := store.FindMetrics(arg)
+		if err != nil {
+			return err
+		}
+		for _, m := range found {
+			s := &store.Images{Folder: filepath.Join(m.Folder, "samples"), Classes: -1}
+			var damaged []string
+			if err := s.Scan(g.First+g.Images, false, func(note string) { damaged = append(damaged, note) }); err != nil {
+				return err
+			}
+			if len(damaged) > 0 {
+				return fmt.Errorf("grid: %s", strings.Join(damaged, "; "))
+			}
+			if err := g.add(ctx, s, gridLabel(m)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// add appends the images of a store.
+func (g *Grid) add(ctx context.Context, s *store.Images, text []string) error {
+	r := gridRow{text: text}
+	end := g.First + g.Images
+	for _, m := range s.Missing(end) {
+		if m.To > g.First {
+			return fmt.Errorf("grid: %s: has no image %d; choose fewer with --images", s.Folder, max(m.From, g.First))
+		}
+	}
+	err := s.Each(ctx, store.Span{From: g.First, To: end}, func(pixels []uint8) error {
+		r.images = append(r.images, slices.Clone(pixels))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	r.height, r.width = s.Height, s.Width
+	g.rows = append(g.rows, r)
+	return nil
+}
+
+// gridLabel is the label of the run and what its sweep chose.
+func gridLabel(m *store.Metrics) []string {
+	var lines []string
+	if m.Label != "" {
+		lines = wrap(m.Label, 24)
+	}
+	for _, c := range settingColumns([]*store.Metrics{m}) {
+		lines = append(lines, c.title+" = "+settingOf(m, c.key))
+	}
+	if len(lines) == 0 {
+		lines = wrap(m.Experiment, 24)
+	}
+	return lines
+}
+
+// wrap breaks a text between words into lines of about n characters.
+func wrap(text string, n int) []string {
+	var lines []string
+	for _, word := range strings.Fields(text) {
+		if i := len(lines) - 1; i >= 0 && len(lines[i])+1+len(word) <= n {
+			lines[i] += " " + word
+		} else {
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}
+
+// Sizes in the picture, in its pixels.
+const (
+	gridGap       = 2       // between images
+	gridRowGap    = 8       // between rows
+	gridMargin    = 6       // around the labels
+	maxGridPixels = 1 << 27 // of the whole picture
+)
+
+// A gridLayout holds the sizes that follow from the images and labels.
+type gridLayout struct {
+	scale, columns       int
+	lines                int // of images in a row
+	cellHeight, cellWide int
+	labelWide, rowHeight int
+}
+
+func (g *Grid) layout() gridLayout {
+	l := gridLayout{scale: g.Scale, columns: g.Columns}
+	height, width, textLines, characters := 0, 0, 0, 0
+	for _, r := range g.rows {
+		height, width, textLines = max(height, r.height), max(width, r.width), max(textLines, len(r.text))
+		for _, line := range r.text {
+			characters = max(characters, len(printable(line)))
+		}
+	}
+	if l.scale == 0 {
+		l.scale = max(1, (64+width-1)/width)
+	}
+	if l.columns == 0 {
+		l.columns = min(g.Images, 16)
+	}
+	l.columns = min(l.columns, g.Images)
+	l.lines = (g.Images + l.columns - 1) / l.columns
+	l.cellHeight, l.cellWide = height*l.scale+gridGap, width*l.scale+gridGap
+	l.labelWide = characters*basicfont.Face7x13.Advance + 2*gridMargin
+	l.rowHeight = max(l.lines*l.cellHeight, textLines*basicfont.Face7x13.Height+gridMargin) + gridRowGap
+	return l
+}
+
+// draw lays the rows under each other, their labels at the left, on white.
+func (g *Grid) draw() (*image.RGBA, error) {
+	l := g.layout()
+	width, height := l.labelWide+l.columns*l.cellWide, len(g.rows)*l.rowHeight
+	if int64(width)*int64(height) > maxGridPixels {
+		return nil, fmt.Errorf("grid: the picture would have %d×%d pixels; choose fewer images, or a smaller --scale", width, height)
+	}
+	picture := image.NewRGBA(image.Rect(0, 0, width, height))
+	draw.Draw(picture, picture.Bounds(), image.White, image.Point{}, draw.Src)
+	for i, r := range g.rows {
+		top := i*l.rowHeight + gridRowGap/2
+		text := font.Drawer{Dst: picture, Src: image.Black, Face: basicfont.Face7x13}
+		for j, line := range r.text {
+			text.Dot = fixed.P(gridMargin, top+j*basicfont.Face7x13.Height+basicfont.Face7x13.Ascent)
+			text.DrawString(printable(line))
+		}
+		for j, pixels := range r.images {
+			at := image.Pt(l.labelWide+j%l.columns*l.cellWide, top+j/l.columns*l.cellHeight)
+			r.enlarge(picture, at, pixels, l.scale)
+		}
+	}
+	return picture, nil
+}
+
+// enlarge draws an image at a place, every pixel as a square.
+func (r *gridRow) enlarge(picture *image.RGBA, at image.Point, pixels []uint8, scale int) {
+	for y := range r.height * scale {
+		for x := range r.width * scale {
+			p := pixels[(y/scale*r.width+x/scale)*3:]
+			picture.SetRGBA(at.X+x, at.Y+y, color.RGBA{p[0], p[1], p[2], 255})
+		}
+	}
+}
+
+// printable spells what the font has no glyph for: it knows ASCII.
+func printable(s string) string {
+	s = strings.NewReplacer("×", "x", "—", "-", "–", "-", "σ", "sigma", "η", "eta", "≤", "<=", "≥", ">=").Replace(s)
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,265 @@
+package report
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sagbench/experiments/human"
+	"sagbench/experiments/store"
+)
+
+// plotFormats are the forms that a line plot can be written in.
+var plotFormats = map[string]func(*figure) ([]byte, error){
+	"svg": (*figure).svg,
+	"png": (*figure).png,
+}
+
+// Plots draws the metrics of each experiment below the results' folders against
+// the number that it sweeps, into folder/<experiment>/<metric>.<format>; formats are
+// svg and png. It prints to out the paths of the files, and why other experiments
+// have no plot. Nothing to draw at all is an error.
+func Plots(out io.Writer, folder string, results, formats []string) error {
+	known := strings.Join(slices.Sorted(maps.Keys(plotFormats)), ", ")
+	for _, f := range formats {
+		if plotFormats[f] == nil {
+			return fmt.Errorf("plot: --format is %q, expected one of %s, or several with commas", f, known)
+		}
+	}
+	if len(formats) == 0 {
+		return fmt.Errorf("plot: --format names no format, expected one of %s", known)
+	}
+	rows, err := store.FindMetrics(results...)
+	if err != nil {
+		return err
+	}
+	return plotRows(out, folder, rows, formats)
+}
+
+func plotRows(out io.Writer, folder string, rows []*store.Metrics, formats []string) error {
+	var reasons []error
+	written := 0
+	for _, own := range byExperiment(rows) {
+		name := own[0].Experiment
+		figures, err := figuresOf(own)
+		if err != nil {
+			reasons = append(reasons, fmt.Errorf("plot: %s: %w", name, err))
+			continue
+		}
+		paths, err := writeFigures(filepath.Join(folder, name), figures, formats)
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			fmt.Fprintln(out, path)
+		}
+		written += len(paths)
+	}
+	if written == 0 {
+		return errors.Join(reasons...)
+	}
+	for _, err := range reasons {
+		fmt.Fprintln(out, err)
+	}
+	return nil
+}
+
+// writePlots draws an experiment's plots into its folder, in every format. Rows
+// that make no line plot have none.
+func writePlots(folder string, rows []*store.Metrics) error {
+	figures, err := figuresOf(rows)
+	if err != nil {
+		return nil // a table says all that there is to say
+	}
+	_, err = writeFigures(folder, figures, slices.Sorted(maps.Keys(plotFormats)))
+	return err
+}
+
+// writeFigures writes <metric>.<format> for each figure, each whole or not at
+// all, and lists the paths.
+func writeFigures(folder string, figures []*figure, formats []string) ([]string, error) {
+	var paths []string
+	for _, f := range figures {
+		for _, format := range formats {
+			data, err := plotFormats[format](f)
+			if err != nil {
+				return paths, fmt.Errorf("plot: %s: %w", f.metric, err)
+			}
+			path := filepath.Join(folder, f.metric+"."+format)
+			if err := store.WriteFile(path, data); err != nil {
+				return paths, err
+			}
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+// A figure is a line plot before it has a form: one metric against the one
+// number that the rows of an experiment sweep.
+type figure struct {
+	metric string // its name, and the file's: fid
+	title  string // above the plot
+	xLabel string // guidance.sag.scale
+	yLabel string // FID ↓ (lower is better)
+	ticks  []tick // the swept values, ascending
+	curves []curve
+}
+
+// A tick is a value of the swept setting as the experiment writes it.
+type tick struct {
+	value float64
+	text  string
+}
+
+// A curve is the line of one label.
+type curve struct {
+	label  string
+	style  int     // place among the experiment's labels, so that it looks the same in every figure
+	points []point // by ascending x
+}
+
+type point struct{ x, y float64 }
+
+// plottable bounds what is drawn: beyond it sums of float64 overflow.
+const plottable = 1e100
+
+// figuresOf lays out the figures of one experiment's rows, in the order of its
+// metrics. The error says why the rows make no line plot.
+func figuresOf(rows []*store.Metrics) ([]*figure, error) {
+	path, err := sweptPath(rows)
+	if err != nil {
+		return nil, err
+	}
+	ticks, err := sweptTicks(rows, path)
+	if err != nil {
+		return nil, err
+	}
+	if name := rows[0].Experiment; !store.FolderName.MatchString(name) {
+		return nil, fmt.Errorf("its name is no folder's: %q", name)
+	}
+	type place struct {
+		label string
+		x     float64
+	}
+	runs := map[place]string{}
+	var faults []error
+	for i, m := range rows {
+		p := place{m.Label, ticks[i].value} // NaN is never the same place
+		if other, taken := runs[p]; taken {
+			faults = append(faults, fmt.Errorf("runs %s and %s are both %q at %s=%g; give their rows labels, or name the folders of one set of runs", other, m.Run, m.Label, path, p.x))
+		}
+		runs[p] = m.Run
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	var figures []*figure
+	for _, c := range metricColumns(rows) {
+		if c.kind != metricColumn || !store.FolderName.MatchString(c.key) {
+			continue
+		}
+		f := &figure{metric: c.key, title: figureTitle(rows), xLabel: path, yLabel: fmt.Sprintf("%s %s (%s is better)", oneLine(c.title), c.arrow(), c.direction)}
+		f.fill(rows, ticks)
+		if len(f.ticks) >= 2 {
+			figures = append(figures, f)
+		}
+	}
+	if len(figures) == 0 {
+		return nil, fmt.Errorf("no metric has values at two values of %s", path)
+	}
+	return figures, nil
+}
+
+// sweptPath is the one path at which the rows' sweeps chose different values.
+func sweptPath(rows []*store.Metrics) (string, error) {
+	var swept []string
+	for _, c := range settingColumns(rows) {
+		values := map[string]bool{}
+		for _, m := range rows {
+			if v := settingOf(m, c.key); v != "" {
+				values[v] = true
+			}
+		}
+		if len(values) > 1 {
+			swept = append(swept, c.key)
+		}
+	}
+	switch len(swept) {
+	case 0:
+		return "", errors.New("no setting is swept over two values or more; a line plot needs one")
+	case 1:
+		return swept[0], nil
+	}
+	return "", fmt.Errorf("several settings are swept: %s; a line plot has one", strings.Join(swept, ", "))
+}
+
+// sweptTicks are the numbers that the rows have at a path; NaN where one has none.
+func sweptTicks(rows []*store.Metrics, path string) ([]tick, error) {
+	ticks := make([]tick, len(rows))
+	values := map[float64]bool{}
+	for i, m := range rows {
+		text := settingOf(m, path)
+		if ticks[i] = (tick{math.NaN(), text}); text == "" {
+			continue
+		}
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(math.Abs(x) < plottable) { // NaN is not below
+			return nil, fmt.Errorf("%s is swept over %q, which is no number to plot against", path, text)
+		}
+		ticks[i].value = x + 0 // no -0
+		values[ticks[i].value] = true
+	}
+	if len(values) < 2 { // 0.5 and 0.50
+		return nil, fmt.Errorf("%s is swept over one value; a line plot needs two", path)
+	}
+	return ticks, nil
+}
+
+// fill takes the figure's ticks and curves from the rows that have the metric,
+// whose places on the x axis are at.
+func (f *figure) fill(rows []*store.Metrics, at []tick) {
+	var labels []string
+	for i, m := range rows {
+		style := slices.Index(labels, m.Label)
+		if style < 0 {
+			style = len(labels)
+			labels = append(labels, m.Label)
+		}
+		s, scored := m.Score(f.metric)
+		if math.IsNaN(at[i].value) || !scored || !(math.Abs(s.Value) < plottable) {
+			continue
+		}
+		k := slices.IndexFunc(f.curves, func(c curve) bool { return c.style == style })
+		if k < 0 {
+			k = len(f.curves)
+			f.curves = append(f.curves, curve{label: oneLine(m.Label), style: style})
+		}
+		f.curves[k].points = append(f.curves[k].points, point{at[i].value, s.Value})
+		if !slices.ContainsFunc(f.ticks, func(t tick) bool { return t.value == at[i].value }) {
+			f.ticks = append(f.ticks, at[i])
+		}
+	}
+	for _, c := range f.curves {
+		slices.SortFunc(c.points, func(a, b point) int { return cmp.Compare(a.x, b.x) })
+	}
+	slices.SortFunc(f.ticks, func(a, b tick) int { return cmp.Compare(a.value, b.value) })
+}
+
+// figureTitle is the experiment's name, with the number of images of each point
+// where all have the same: scores of different numbers do not compare.
+func figureTitle(rows []*store.Metrics) string {
+	for _, m := range rows {
+		if m.Samples != rows[0].Samples {
+			return rows[0].Experiment
+		}
+	}
+	return fmt.Sprintf("%s, %s images a point", rows[0].Experiment, human.Count(rows[0].Samples))
+}

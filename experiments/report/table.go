@@ -1,0 +1,274 @@
+// Package report shows what was found: files of package store go in; tables,
+// plots and pictures come out. It computes no score.
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sagbench/eval"
+	"sagbench/experiments/store"
+)
+
+// tableFormats are the forms that a table can be printed in.
+var tableFormats = map[string]func(io.Writer, []*store.Metrics, string) error{
+	"terminal": perExperiment(renderTerminal),
+	"markdown": perExperiment(renderMarkdown),
+	"latex":    perExperiment(renderLaTeX),
+	"csv":      renderCSV,
+}
+
+// Tables prints to w a table for each experiment whose metrics.json files lie
+// below the folders. format is terminal, markdown, latex or csv; order is the
+// title or key of the column that sorts the rows of a label, with a minus before
+// it the other way round, or "" for the order of the experiment. Unknown formats
+// and columns are errors, and so are folders without results.
+func Tables(w io.Writer, folders []string, format, order string) error {
+	render, ok := tableFormats[format]
+	if !ok {
+		return fmt.Errorf("table: --format is %q, expected one of %s", format, strings.Join(slices.Sorted(maps.Keys(tableFormats)), ", "))
+	}
+	rows, err := store.FindMetrics(folders...)
+	if err != nil {
+		return err
+	}
+	return render(w, rows, order)
+}
+
+// Experiment writes the tables and plots of an experiment's scored rows into its
+// folder, and prints the table to w. Without rows it does nothing.
+func Experiment(w io.Writer, folder string, rows []*store.Metrics) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := writeTables(folder, rows); err != nil {
+		return err
+	}
+	if err := writePlots(folder, rows); err != nil {
+		return err
+	}
+	return tableFormats["terminal"](w, rows, "")
+}
+
+// writeTables writes table.md, table.csv and table.tex into an experiment's
+// folder, each whole or not at all.
+func writeTables(folder string, rows []*store.Metrics) error {
+	for _, file := range []struct{ name, format string }{{"table.md", "markdown"}, {"table.csv", "csv"}, {"table.tex", "latex"}} {
+		var out strings.Builder
+		if err := tableFormats[file.format](&out, rows, ""); err != nil {
+			return err
+		}
+		if err := store.WriteFile(filepath.Join(folder, file.name), []byte(out.String())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// perExperiment renders a table for each experiment, with a line between them.
+func perExperiment(render func(io.Writer, *resultTable) error) func(io.Writer, []*store.Metrics, string) error {
+	return func(w io.Writer, rows []*store.Metrics, order string) error {
+		for i, own := range byExperiment(rows) {
+			t := newTable(own)
+			if err := t.sort(order); err != nil {
+				return err
+			}
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			if err := render(w, t); err != nil {
+				return fmt.Errorf("table: %w", err)
+			}
+		}
+		return nil
+	}
+}
+
+// byExperiment cuts rows, which come sorted by experiment, into those of each.
+func byExperiment(rows []*store.Metrics) (parts [][]*store.Metrics) {
+	for i, m := range rows {
+		if i == 0 || m.Experiment != rows[i-1].Experiment {
+			parts = append(parts, nil)
+		}
+		parts[len(parts)-1] = append(parts[len(parts)-1], m)
+	}
+	return parts
+}
+
+// A resultTable is a table before it has a form.
+type resultTable struct {
+	columns []tableColumn
+	groups  []tableGroup // in the order of the experiment
+	notes   []string     // footnote i+1
+	legend  []string     // what holds for the whole table
+}
+
+// A tableGroup holds the rows of one experiment and label.
+type tableGroup struct {
+	experiment, label string
+	rows              [][]tableCell // parallel to columns
+}
+
+// newTable lays out the rows of one experiment, or of several for a form that
+// names the experiment in each row.
+func newTable(rows []*store.Metrics) *resultTable {
+	t := &resultTable{columns: columnsOf(rows)}
+	for _, m := range rows {
+		i := slices.IndexFunc(t.groups, func(g tableGroup) bool { return g.experiment == m.Experiment && g.label == m.Label })
+		if i < 0 {
+			i = len(t.groups)
+			t.groups = append(t.groups, tableGroup{experiment: m.Experiment, label: m.Label})
+		}
+		cells := make([]tableCell, len(t.columns))
+		for j, c := range t.columns {
+			cells[j] = c.cell(m)
+			for _, text := range c.remarks(m) {
+				cells[j].notes = append(cells[j].notes, t.noteNumber(text))
+			}
+		}
+		t.groups[i].rows = append(t.groups[i].rows, cells)
+	}
+	for j := range t.columns {
+		t.liftNotes(j)
+		t.markBest(j)
+	}
+	t.legend = legendOf(rows, t.columns)
+	return t
+}
+
+// legendOf are the lines below a table: its protocol unless that is ADM's, and
+// what ± and the columns "paper" are.
+func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
+	var protocols, draws []string
+	for _, m := range rows {
+		if m.Protocol != "" && m.Protocol != eval.DefaultProtocol {
+			protocols = append(protocols, "protocol: "+m.Protocol)
+		}
+		if m.Bootstrap > 0 {
+			draws = append(draws, fmt.Sprintf("±: half the width of the 95 %% interval from %d draws of the images", m.Bootstrap))
+		}
+	}
+	var lines []string
+	for _, line := range slices.Concat(protocols, draws) {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	if slices.ContainsFunc(columns, func(c tableColumn) bool { return c.kind == publishedColumn }) {
+		lines = append(lines, "paper: the value that the authors published; "+noValue+" where they give none")
+	}
+	return lines
+}
+
+// noteNumber is the footnote's number; equal ones share one.
+func (t *resultTable) noteNumber(text string) int {
+	i := slices.Index(t.notes, text)
+	if i < 0 {
+		i = len(t.notes)
+		t.notes = append(t.notes, text)
+	}
+	return i + 1
+}
+
+// liftNotes moves footnotes that every value of column j has to its head.
+func (t *resultTable) liftNotes(j int) {
+	var common []int
+	found := false
+	for row := range t.rows() {
+		if row[j].text == "" {
+			continue
+		}
+		if found && !slices.Equal(row[j].notes, common) {
+			return
+		}
+		common, found = row[j].notes, true
+	}
+	t.columns[j].notes = common
+	for row := range t.rows() {
+		row[j].notes = nil
+	}
+}
+
+// rows are the rows of all groups.
+func (t *resultTable) rows() iter.Seq[[]tableCell] {
+	return func(yield func([]tableCell) bool) {
+		for _, g := range t.groups {
+			for _, row := range g.rows {
+				if !yield(row) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// markBest marks the best values of column j in each group of two rows or more.
+func (t *resultTable) markBest(j int) {
+	c := t.columns[j]
+	if c.kind != metricColumn {
+		return
+	}
+	for _, g := range t.groups {
+		best, count := -1, 0
+		for i, row := range g.rows {
+			if math.IsNaN(row[j].value) {
+				continue
+			}
+			if count++; best < 0 || c.better(row[j], g.rows[best][j]) {
+				best = i
+			}
+		}
+		for _, row := range g.rows {
+			row[j].best = count > 1 && row[j].text == g.rows[best][j].text
+		}
+	}
+}
+
+// sort orders the rows of each group by a column, named as people or machines
+// name it; "" leaves them as they are. What is no number comes last.
+func (t *resultTable) sort(by string) error {
+	name, reverse := strings.CutPrefix(by, "-")
+	if by == "" {
+		return nil
+	}
+	var known []string
+	j := -1
+	for i, c := range t.columns {
+		if c.kind == labelColumn || c.kind == publishedColumn {
+			continue
+		}
+		known = append(known, c.title)
+		if j < 0 && (strings.EqualFold(c.title, name) || c.key == name) {
+			j = i
+		}
+	}
+	if j < 0 {
+		return fmt.Errorf("table: --sort is %q, which is no column; known: %s", by, strings.Join(known, ", "))
+	}
+	sign := 1
+	if reverse != (t.columns[j].direction == store.HigherIsBetter) {
+		sign = -1
+	}
+	for _, g := range t.groups {
+		slices.SortStableFunc(g.rows, func(a, b []tableCell) int {
+			x, y := a[j], b[j]
+			switch xText, yText := math.IsNaN(x.value), math.IsNaN(y.value); {
+			case xText && yText:
+				return sign * cmp.Compare(x.text, y.text)
+			case xText:
+				return 1
+			case yText:
+				return -1
+			}
+			return sign * cmp.Compare(x.value, y.value)
+		})
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/models"
+	"sagbench/models/ort"
+	"sagbench/sampling"
+	"sagbench/sampling/tensor"
+)
+
+// jobs cuts what is missing into batches, none of which crosses a multiple of
+// batch. An image's batch is thus a function of (samples, batch) alone, whatever
+// was interrupted: a batch is written whole or not at all.
+func jobs(missing []store.Span, batch int) []store.Span {
+	var out []store.Span
+	for _, m := range missing {
+		for at := m.From; at < m.To; {
+			to := min((at/batch+1)*batch, m.To)
+			out = append(out, store.Span{From: at, To: to})
+			at = to
+		}
+	}
+	return out
+}
+
+// A Network is a row's generator, ready to run, with the networks of its
+// guidances.
+type Network struct {
+	models.Generator
+	Attached []any          // the networks of the guidances, in the order of plan.Row.Attachments
+	opened   []models.Model // all of them
+	classes  int
+	encoded  map[string]tensor.Tensor // [1,L,D] by prompt
+}
+
+// Classes is the number of classes that images are drawn with, those of a
+// guidance's network where the generator knows none; 0 = images have no labels.
+func (n *Network) Classes() int { return n.classes }
+
+// Close closes the generator and the networks of the guidances.
+func (n *Network) Close() {
+	for _, m := range n.opened {
+		m.Close()
+	}
+}
+
+// networkKeys tell the row's networks from those of other rows: networks with equal
+// keys can be shared. contents are the hashes of their checkpoints.
+func networkKeys(r *plan.Row, contents []string) ([]string, error) {
+	var keys []string
+	for i, n := range r.Networks() {
+		key, err := n.Key(contents[i], NetworkOptions(r, i, ort.Options{}))
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// NetworkOptions say how network i of the row's Networks is prepared: the layers
+// that guidances read and perturb are those of network 0, which draws.
+func NetworkOptions(r *plan.Row, i int, opt ort.Options) models.Options {
+	o := models.Options{Options: opt}
+	if i == 0 {
+		o.Taps, o.Perturbations = r.Taps, r.Perturbations
+	}
+	return o
+}
+
+// OpenNetwork opens network i of the row's Networks.
+func OpenNetwork(r *plan.Row, i int, opt ort.Options) (models.Model, error) {
+	m, err := models.Open(&r.Networks()[i].Ref, NetworkOptions(r, i, opt))
+	if err != nil {
+		return nil, fmt.Errorf("row %q: %w", r.Title(), err)
+	}
+	return m, nil
+}
+
+// OpenRow opens all networks of a row.
+func OpenRow(r *plan.Row, opt ort.Options) (*Network, error) {
+	n := &Network{}
+	for i := range r.Networks() {
+		m, err := OpenNetwork(r, i, opt)
+		if err != nil {
+			n.Close()
+			return nil, err
+		}
+		n.opened = append(n.opened, m)
+	}
+	assembled, err := Assemble(r, n.opened)
+	if err != nil {
+		n.Close()
+	}
+	return assembled, err
+}
+
+// Assemble checks that the opened Networks of a row fit each other, and hands the
+// guidances theirs.
+func Assemble(r *plan.Row, opened []models.Model) (*Network, error) {
+	g, ok := opened[0].(models.Generator)
+	if !ok {
+		return nil, r.ModelBlock.Errorf("family %s draws no images; it can be used for evaluation only", r.Model.Family)
+	}
+	n := &Network{Generator: g, opened: opened}
+	for _, m := range opened[1:] {
+		n.Attached = append(n.Attached, m)
+	}
+	var err error
+	n.classes, err = r.Fit(g, n.Attached)
+	return n, err
+}
+
+// Condition sets the predictor's conditions: the labels [images], nil where there
+// are none, and what stands for ∅.
+func Condition(p *sampling.Predictor, g models.Generator, labels []int64, images int) (err error) {
+	p.Cond.Labels = labels
+	if u, ok := g.(models.Unconditional); ok {
+		p.Null, err = u.Null(images)
+	}
+	return err
+}
+
+// drawImages draws the images of a span: a function of the row's run id and their
+// numbers alone. step is called with the number of steps that are done.
+func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, step func(done, of int)) (models.Images, error) {
+	p, err := r.Predictor(n, n.Process(), n.Attached)
+	if err != nil {
+		return models.Images{}, err
+	}
+	done, last := 0, -1
+	p.Trace = func(name string, t sampling.Timestep, _ tensor.Tensor) {
+		if name == "x" && t.Index != last {
+			done, last = done+1, t.Index
+			step(done, p.Schedule.Len())
+		}
+	}
+	x, noise, labels, err := start(n, r.Seed, at)
+	if err != nil {
+		return models.Images{}, err
+	}
+	if err := Condition(p, n.Generator, labels, at.Len()); err != nil {
+		return models.Images{}, err
+	}
+	if err := n.Prompt(ctx, r, p, at); err != nil {
+		return models.Images{}, err
+	}
+	p.Random = noise
+	if x, err = r.Sampler.Value.Sample(ctx, p, x, noise); err != nil {
+		return models.Images{}, fmt.Errorf("row %q, images %d to %d: %w", r.Title(), at.From, at.To-1, err)
+	}
+	return n.Pixels(ctx, x)
+}
+
+// start is what the images of a span begin with, a function of the seed and their
+// numbers: x_T [N,C,H,W], the noise of the steps, and labels [N], nil where the
+// generator knows no classes.
+func start(g models.Generator, seed uint64, at store.Span) (x tensor.Tensor, noise sampling.Keyed, labels []int64, err error) {
+	noise.Seed = seed
+	for i := at.From; i < at.To; i++ {
+		noise.Images = append(noise.Images, i)
+		if g.Classes() > 0 {
+			labels = append(labels, sampling.Label(seed, i, g.Classes()))
+		}
+	}
+	x = tensor.New(append([]int{at.Len()}, g.SampleShape()...)...)
+	return x, noise, labels, noise.Fill(-1, x)
+}
+
+// NoiseInput is x_T, [n,C,H,W], and labels for n images of seed 0.
+func NoiseInput(g models.Generator, n int) (tensor.Tensor, sampling.Cond, error) {
+	x, _, labels, err := start(g, 0, store.Span{To: n})
+	return x, sampling.Cond{Labels: labels}, err
+}
+
+// keptPrompts bounds the memory of embeddings: one of SD 2 takes 0.3 MB.
+const keptPrompts = 1000
+
+// Prompt sets the predictor's conditions to the embedded prompts of the images of a
+// span, and ∅ to the negative prompt where there is one. For a row without prompts
+// it does nothing.
+func (n *Network) Prompt(ctx context.Context, r *plan.Row, p *sampling.Predictor, at store.Span) error {
+	if len(r.Prompts) == 0 {
+		return nil
+	}
+	e, ok := n.Generator.(models.Prompted)
+	if !ok {
+		return r.ModelBlock.Errorf("family %s encodes no prompts", r.Model.Family)
+	}
+	texts, negative := make([]string, at.Len()), make([]string, at.Len())
+	for i := range texts {
+		texts[i], negative[i] = r.Prompts[(at.From+i)%len(r.Prompts)], r.NegativePrompt
+	}
+	var err, errNull error
+	p.Cond.Context, err = n.encode(ctx, r, e, texts)
+	if r.NegativePrompt != "" {
+		p.Null.Context, errNull = n.encode(ctx, r, e, negative)
+	}
+	return errors.Join(err, errNull)
+}
+
+// encode embeds a text for each image, [N,L,D]. Each text goes through the encoder
+// alone, so that no other text of a batch can change a bit, and only once.
+func (n *Network) encode(ctx context.Context, r *plan.Row, e models.Prompted, texts []string) (tensor.Tensor, error) {
+	if n.encoded == nil {
+		n.encoded = map[string]tensor.Tensor{}
+	}
+	var out tensor.Tensor
+	for i, text := range texts {
+		one, known := n.encoded[text]
+		if !known {
+			c, err := e.Encode(ctx, []string{text})
+			if err != nil {
+				return out, fmt.Errorf("row %q, prompt %q: %w", r.Title(), text, err)
+			}
+			one = c.Context
+			if len(n.encoded) < keptPrompts {
+				n.encoded[text] = one
+			}
+		}
+		if out.IsZero() {
+			out = tensor.New(append([]int{len(texts)}, one.Shape[1:]...)...)
+		}
+		copy(out.Row(i), one.Data)
+	}
+	return out, nil
+}

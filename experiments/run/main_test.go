@@ -1,0 +1,10 @@
+package run
+
+import (
+	"os"
+	"testing"
+
+	"sagbench/internal/tiny"
+)
+
+func TestMain(m *testing.M) { os.Exit(tiny.Main(m)) }

@@ -1,0 +1,252 @@
+package score
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"sagbench/eval"
+	"sagbench/eval/images"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/models"
+	"sagbench/models/features"
+	"sagbench/models/ort"
+	"sagbench/sampling/tensor"
+)
+
+// FeatureBatch is how many images a feature network takes in one call. It is fixed,
+// so that features do not depend on the batch of the experiment, and small: the
+// official Inception is no faster in larger ones and takes 2.3 GB in one of 64.
+const FeatureBatch = 16
+
+// A Source is a set of images.
+type Source struct {
+	Name   string // what messages call it
+	N      int    // broken images included
+	Images iter.Seq2[images.Pending, error]
+}
+
+// An Extractor turns images into features with one network.
+type Extractor struct {
+	plan.FeatureNetwork
+	Net         features.Extractor
+	Products    *ort.Products // that statistics are computed with
+	sha256      string        // of the network's file
+	classWeight []float32     // [classes,width], where the network classifies
+}
+
+// newExtractor opens a network.
+func newExtractor(n plan.FeatureNetwork, h store.Hashes, opt ort.Options) (*Extractor, error) {
+	x := &Extractor{FeatureNetwork: n}
+	var err error
+	if x.sha256, err = n.Hash(h); err != nil {
+		return nil, err
+	}
+	if x.Net, err = n.Flags.Extractor(n.Weights.Path, models.Options{Options: opt}); err != nil {
+		return nil, err
+	}
+	if c, ok := x.Net.(features.Classifying); ok {
+		x.classWeight, err = c.ClassWeight()
+	}
+	if err == nil {
+		x.Products, err = ort.NewProducts(opt.Threads)
+	}
+	if err != nil {
+		x.Net.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// Close frees the network.
+func (x *Extractor) Close() {
+	x.Net.Close()
+	x.Products.Close()
+}
+
+// side is the height and width that images are resized to.
+func (x *Extractor) side() int {
+	shape := x.Net.InputShape()
+	return shape[len(shape)-1]
+}
+
+// key tells which features the extractor computes.
+func (x *Extractor) key() string { return x.FeatureNetwork.Key(x.sha256) }
+
+// computed are the parts that the network has to compute for those that are
+// wanted: where it ends in a linear layer, logits follow from pool features.
+func (x *Extractor) computed(want eval.Parts) eval.Parts {
+	want.Logits = want.Logits && x.classWeight == nil
+	return want
+}
+
+// Features streams the images through the network: the next ones are decoded and
+// resized while it computes. Rows of pool features are kept only where they are
+// wanted; of everything else statistics are accumulated. tick is told how many
+// images more are done. The report tells of broken images, which are an error
+// unless opt skips them, and of those that were converted to RGB.
+func (x *Extractor) Features(ctx context.Context, from Source, opt images.Options, want eval.Parts, tick func(int)) (*eval.Features, images.Report, error) {
+	c := newCollector(x, want, from.N)
+	g, ctx := errgroup.WithContext(ctx)
+	full, empty := make(chan tensor.Tensor), make(chan tensor.Tensor, 2)
+	for range cap(empty) {
+		empty <- tensor.New(append([]int{FeatureBatch}, x.Net.InputShape()...)...)
+	}
+	g.Go(func() error {
+		for batch := range full {
+			out, err := x.Net.Run(ctx, batch, c.outputs...)
+			if err != nil {
+				return err
+			}
+			empty <- batch
+			tick(batch.Rows())
+			if err := c.add(out); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var report images.Report
+	g.Go(func() (err error) {
+		defer close(full)
+		report, err = x.batches(ctx, from, opt, empty, full)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, report, images.WithPath(err, from.Name)
+	}
+	f, err := c.features()
+	if err != nil {
+		err = fmt.Errorf("%s: %w", from.Name, err)
+	}
+	return f, report, err
+}
+
+// batches fills the empty batches with images and hands them on.
+func (x *Extractor) batches(ctx context.Context, from Source, opt images.Options, empty <-chan tensor.Tensor, full chan<- tensor.Tensor) (images.Report, error) {
+	var batch tensor.Tensor
+	filled := 0
+	flush := func() error {
+		n := filled
+		filled = 0
+		select {
+		case full <- batch.Slice(0, n):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	load := images.Loader[[]float32]{Ahead: FeatureBatch, SkipBroken: opt.SkipBroken, Prepare: x.Input}
+	report, err := load.Run(ctx, from.Images, func(in []float32) error {
+		if filled == 0 {
+			select {
+			case batch = <-empty:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		copy(batch.Row(filled), in)
+		if filled++; filled < FeatureBatch {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil && filled > 0 {
+		err = flush()
+	}
+	return report, err
+}
+
+// Input is an image as the network takes it: resized, [C,H,W].
+func (x *Extractor) Input(im images.Image) ([]float32, error) {
+	in, err := x.Net.Input(x.Resize, models.Images{N: 1, Height: im.Height, Width: im.Width, Pixels: im.Pixels})
+	return in.Data, err
+}
+
+// A collector keeps those parts of features that are wanted.
+type collector struct {
+	want     eval.Parts
+	outputs  []string
+	pool     []float32
+	logits   []float32
+	rows     []float32 // spatial
+	others   map[string][]float32
+	n, width int
+	stats    *eval.Accumulator // of pool
+	spatial  *eval.Accumulator // made when the first ones tell how many there are
+	products *ort.Products
+}
+
+func newCollector(x *Extractor, want eval.Parts, n int) *collector {
+	c := &collector{want: want, outputs: []string{features.Pool}, width: x.Net.Width(), products: x.Products}
+	c.stats = eval.NewAccumulator(c.width, x.Products)
+	if want.Pool {
+		c.pool = make([]float32, 0, n*c.width)
+	}
+	if want.Spatial {
+		c.outputs = append(c.outputs, features.Spatial)
+	}
+	if want.Logits {
+		c.outputs = append(c.outputs, features.Logits)
+	}
+	if others := strings.Fields(want.Outputs); len(others) > 0 {
+		c.outputs, c.others = append(c.outputs, others...), map[string][]float32{}
+	}
+	return c
+}
+
+func (c *collector) add(out map[string]ort.Array) error {
+	t := out[features.Pool].Tensor()
+	c.n += t.Rows()
+	if c.want.Pool {
+		c.pool = append(c.pool, t.Data...)
+	}
+	if c.want.Stats {
+		if err := c.stats.Add(t.Data); err != nil {
+			return err
+		}
+	}
+	if l, ok := out[features.Logits]; ok {
+		c.logits = append(c.logits, l.Tensor().Data...)
+	}
+	for _, name := range strings.Fields(c.want.Outputs) {
+		c.others[name] = append(c.others[name], out[name].Tensor().Data...)
+	}
+	if !c.want.Spatial {
+		return nil
+	}
+	t = out[features.Spatial].Tensor()
+	if c.spatial == nil {
+		c.spatial = eval.NewAccumulator(t.RowLen(), c.products)
+	}
+	if c.want.SpatialRows {
+		c.rows = append(c.rows, t.Data...)
+	}
+	return c.spatial.Add(t.Data)
+}
+
+func (c *collector) features() (f *eval.Features, err error) {
+	f = &eval.Features{N: c.n, D: c.width, Pool: c.pool, Logits: c.logits, SpatialRows: c.rows, Outputs: c.others}
+	if c.want.Stats {
+		f.Stats, err = c.stats.Stats()
+	}
+	if c.want.Spatial && err == nil {
+		f.Spatial, err = c.spatial.Stats()
+	}
+	return f, err
+}
+
+// complete adds to features, computed or read, what the metrics need beside
+// them; source is what messages call them.
+func (x *Extractor) complete(f *eval.Features, source string) {
+	f.Source, f.Network, f.ClassWeight, f.Products = source, x.Name, x.classWeight, x.Products
+	for _, s := range []*eval.Stats{f.Stats, f.Spatial} {
+		if s != nil {
+			s.Source = source
+		}
+	}
+}

@@ -1,0 +1,264 @@
+package score
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sagbench/eval"
+	"sagbench/eval/images"
+	"sagbench/eval/npz"
+	"sagbench/experiments/human"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/models/features"
+	"sagbench/models/ort"
+)
+
+// reference is what the metrics need of a reference batch or of samples:
+// statistics that the file holds are taken from it, as ADM's evaluator does;
+// everything else is computed from its images, and goes to the user's cache folder
+// under the hash of all that it depends on.
+func (x *Extractor) reference(ctx context.Context, path, contentSHA256 string, opt images.Options, want eval.Parts, p *human.Progress) (*eval.Features, images.Report, error) {
+	var report images.Report
+	ref, err := eval.ReadReference(ctx, path, opt)
+	if err != nil {
+		return nil, report, err
+	}
+	defer ref.Close()
+	notes, err := x.agree(ref)
+	if err != nil {
+		return nil, report, err
+	}
+	compute := x.computed(want)
+	compute.Stats = want.Stats && ref.Pool == nil
+	compute.Spatial = want.Spatial && ref.Spatial == nil
+	f := &eval.Features{D: x.Net.Width()}
+	if compute != (eval.Parts{}) && ref.Images != nil {
+		if f, report, err = x.referenceImages(ctx, ref, contentSHA256, opt, compute, p); err != nil {
+			return nil, report, err
+		}
+	}
+	if !ref.Features.IsZero() {
+		f.Pool, f.N = ref.Features.Data, ref.Features.Rows()
+		if f.Stats, err = eval.StatsOf(f.Pool, f.D, x.Products); err != nil {
+			return nil, report, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if ref.Pool != nil {
+		f.Stats = ref.Pool
+	}
+	if ref.Spatial != nil {
+		f.Spatial = ref.Spatial
+	}
+	x.complete(f, path)
+	f.Notes = slices.Concat(ref.Warnings, notes)
+	for _, line := range report.Notes() {
+		f.Notes = append(f.Notes, path+": "+line)
+	}
+	for i, n := range f.Notes {
+		p.Note("note: " + n)
+		f.Notes[i] = strings.ReplaceAll(n, path, filepath.Base(path))
+	}
+	return f, report, nil
+}
+
+// agree checks that the statistics of a reference were made with this network.
+// A file that does not say with which holds Inception's. Another network uses the
+// images of a file of Inception's.
+func (x *Extractor) agree(ref *eval.Reference) (notes []string, err error) {
+	inception, file := features.Networks[0].Name, filepath.Base(x.Weights.Path)
+	of := inception
+	if ref.Provenance != nil {
+		of = ref.Provenance.Network
+	}
+	statistics := ref.Pool != nil || ref.Spatial != nil
+	switch foreign := statistics && of == inception && x.Name != of; {
+	case !ref.Features.IsZero() && x.Name != inception:
+		return nil, fmt.Errorf("%s: its features feats are clean-fid's, of Inception and not of %s", ref.Path, file)
+	case !ref.Features.IsZero() && ref.Features.RowLen() != x.Net.Width():
+		return nil, fmt.Errorf("%s: its features have %d dimensions, those of %s %d: they were made with another network", ref.Path, ref.Features.RowLen(), file, x.Net.Width())
+	case foreign && ref.Images == nil:
+		return nil, fmt.Errorf("%s: its statistics are not of %s, or do not say so; give the images themselves, or make a reference of them with `sagbench reference`", ref.Path, file)
+	case foreign:
+		ref.Pool, ref.Spatial = nil, nil
+		return []string{fmt.Sprintf("%s: its statistics are not of %s, its %d images are used", ref.Path, file, ref.Images.N)}, nil
+	}
+	if notes, err = ref.Agree(x.Name, x.sha256, string(x.Resize), x.side()); err == nil && ref.Pool != nil && ref.Pool.D() != x.Net.Width() {
+		err = fmt.Errorf("%s: its statistics are of %d features, %s has %d: they were made with another network", ref.Path, ref.Pool.D(), file, x.Net.Width())
+	}
+	return notes, err
+}
+
+// referenceImages are the features of the images, from the cache if they are
+// there.
+func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, contentSHA256 string, opt images.Options, want eval.Parts, p *human.Progress) (*eval.Features, images.Report, error) {
+	var report images.Report
+	key, err := x.featuresKey(contentSHA256)
+	if err != nil {
+		return nil, report, err
+	}
+	cached := cachePath(key, want)
+	if f, read, ok := cachedFeatures(cached, key, want); ok {
+		return f, read, nil
+	}
+	p.Stage("features of "+filepath.Base(ref.Path), "images", 0, ref.Images.N)
+	defer p.End()
+	f, report, err := x.Features(ctx, Source{ref.Path, ref.Images.N, ref.Images.Images()}, opt, want, p.Add)
+	if err != nil {
+		return nil, report, err
+	}
+	if cached == "" || len(report.Broken) > 0 {
+		return f, report, nil
+	}
+	if now, err := images.Hash(ref.Path); err != nil || now != contentSHA256 {
+		return nil, report, errors.Join(err, fmt.Errorf("%s: changed while it was read", ref.Path))
+	}
+	if err := keepFeatures(cached, key, f, report); err != nil {
+		p.Note(fmt.Sprintf("the features of %s are not kept for the next time: %v", ref.Path, err))
+	}
+	return f, report, nil
+}
+
+// A ReferenceBatch is a reference file to be made of a set of images, as the command
+// reference asks for it.
+type ReferenceBatch struct {
+	Protocol eval.Protocol
+	Network  plan.FeatureNetwork
+	Data     string // path of the images
+	Out      string // path of the file
+	Count    int    // images to put beside the statistics; 0: none
+	Read     images.Options
+}
+
+// Make computes the statistics and writes the file, whole or not at all.
+func (b *ReferenceBatch) Make(ctx context.Context, opt ort.Options, p *human.Progress) error {
+	defer p.End()
+	e := NewEngine(opt, store.Hashes{}, p)
+	defer e.Close()
+	opened, err := e.network(b.Network)
+	if err != nil {
+		return err
+	}
+	x := opened.Extractor
+	content, err := e.hashes.Of(b.Data)
+	if err != nil {
+		return err
+	}
+	set, err := eval.ReadReference(ctx, b.Data, b.Read)
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	if set.Images == nil {
+		return fmt.Errorf("%s: holds no images to make statistics of", b.Data)
+	}
+	f, report, err := x.referenceImages(ctx, set, content, b.Read, eval.Parts{Stats: true, Spatial: slices.Contains(x.Net.Outputs(), features.Spatial)}, p)
+	if err != nil {
+		return err
+	}
+	x.complete(f, b.Data)
+	origin := &eval.Provenance{
+		Program: "sagbench " + store.Version, Protocol: b.Protocol.Name, Network: x.Name, SHA256: x.sha256, Resize: string(x.Resize),
+		InputSize: x.side(), Images: f.N, Source: filepath.Base(b.Data), Content: content,
+	}
+	if origin.Versions, err = Versions(); err != nil {
+		return err
+	}
+	return store.ExplainWrite(b.Out, b.write(ctx, f, report, origin))
+}
+
+// write writes the statistics f, images and origin.
+func (b *ReferenceBatch) write(ctx context.Context, f *eval.Features, report images.Report, origin *eval.Provenance) error {
+	w, err := npz.Create(b.Out)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	single := b.Protocol.Mean() == eval.MeanFloat32
+	if err := errors.Join(statistics(w, "", f.Stats, single), statistics(w, "_s", f.Spatial, single)); err != nil {
+		return err
+	}
+	if n := min(b.Count, f.N); n > 0 {
+		if err := b.writeImages(ctx, w, eval.Choice(f.N, n), report); err != nil {
+			return err
+		}
+	}
+	if now, err := images.Hash(b.Data); err != nil || now != origin.Content {
+		return errors.Join(err, fmt.Errorf("%s: changed while it was read; nothing is written", b.Data))
+	}
+	if err := origin.Write(w); err != nil {
+		return err
+	}
+	return w.Commit()
+}
+
+// statistics writes a mean, in the protocol's arithmetic, and a covariance.
+func statistics(w *npz.Writer, suffix string, s *eval.Stats, single bool) error {
+	if s == nil {
+		return nil
+	}
+	var err error
+	if single {
+		err = npz.WriteArray(w, "mu"+suffix, s.Mean32, s.D())
+	} else {
+		err = npz.WriteArray(w, "mu"+suffix, s.Mean, s.D())
+	}
+	if err != nil {
+		return err
+	}
+	return npz.WriteArray(w, "sigma"+suffix, s.Cov, s.D(), s.D())
+}
+
+// writeImages writes the chosen ones of the images that are not broken, which
+// are counted in the order of the set.
+func (b *ReferenceBatch) writeImages(ctx context.Context, w *npz.Writer, chosen []int, report images.Report) error {
+	ref, err := eval.ReadReference(ctx, b.Data, b.Read)
+	if err != nil {
+		return err
+	}
+	defer ref.Close()
+	broken := map[string]bool{}
+	for _, one := range report.Broken {
+		broken[one.Name] = true
+	}
+	var out *npz.ArrayWriter
+	var height, width int
+	at, n := 0, len(chosen)
+	for pending, err := range ref.Images.Images() {
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return images.WithPath(err, b.Data)
+		}
+		if broken[pending.Name] {
+			continue
+		}
+		if len(chosen) == 0 {
+			break
+		}
+		if at++; at-1 != chosen[0] {
+			continue
+		}
+		chosen = chosen[1:]
+		im, err := pending.Decode()
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", b.Data, pending.Name, err)
+		}
+		if out == nil {
+			height, width = im.Height, im.Width
+			if out, err = w.Array("arr_0", npz.Uint8, n, height, width, 3); err != nil {
+				return err
+			}
+		}
+		if im.Height != height || im.Width != width {
+			return fmt.Errorf("%s: %s has %d×%d pixels, others have %d×%d: an array holds images of one size; --images 0 writes the statistics alone",
+				b.Data, pending.Name, im.Height, im.Width, height, width)
+		}
+		if err := npz.WriteRows(out, im.Pixels); err != nil {
+			return err
+		}
+	}
+	return nil
+}

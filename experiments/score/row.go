@@ -1,0 +1,182 @@
+package score
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"slices"
+
+	"sagbench/eval"
+	"sagbench/eval/images"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/models/features"
+)
+
+// PrepareRow is what a run's metrics.json holds before its images are looked at;
+// scored tells that it holds the scores as well, from an earlier evaluation of the
+// same images under the same settings. It is nil where the run has no metrics.
+func (e *Engine) PrepareRow(r *plan.Run) (m *store.Metrics, scored bool, err error) {
+	if len(r.Metrics) == 0 {
+		return nil, true, nil
+	}
+	if m, err = e.unscored(r); err != nil {
+		return nil, false, err
+	}
+	old, err := store.ReadMetrics(filepath.Join(r.Folder, store.MetricsFile))
+	if err != nil || old.Run != m.Run || old.Samples != m.Samples || old.Evaluation != m.Evaluation {
+		return m, false, nil
+	}
+	if r.Bootstrap > 0 {
+		if _, err := store.ReadReplicates(r.Folder, r.Bootstrap); err != nil {
+			return m, false, nil
+		}
+	}
+	m.Scores, m.Inputs.Samples = old.Scores, old.Inputs.Samples
+	return m, true, nil
+}
+
+// EvaluateRow scores a run whose images are all there, and completes m, which
+// PrepareRow made. It writes the scores of each draw and the features of the images
+// into the run's folder.
+func (e *Engine) EvaluateRow(ctx context.Context, r *plan.Run, m *store.Metrics) error {
+	images, err := r.Images.Content(r.Samples)
+	if err != nil {
+		return err
+	}
+	found, err := e.evaluate(ctx, job{comparisons: r.Comparisons, reference: fileSet{path: r.Reference.Path}, samples: runSet{r, images}, bootstrap: r.Bootstrap})
+	if err != nil {
+		return fmt.Errorf("row %q: %w", r.Title(), err)
+	}
+	if found.replicates != nil {
+		if err := found.replicates.Write(r.Folder); err != nil {
+			return err
+		}
+	}
+	m.Scores, m.Inputs.Samples = found.scores, images
+	return nil
+}
+
+// A runSet holds the images of a run, whose features are kept beside them.
+type runSet struct {
+	*plan.Run
+	content store.InputFile
+}
+
+// features implements imageSet.
+func (s runSet) features(ctx context.Context, e *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error) {
+	path, want := filepath.Join(s.Folder, store.FeaturesFile(x.Name)), x.computed(want)
+	var report images.Report
+	key, err := x.featuresKey(fmt.Sprintf("%s, the first %d", s.content.SHA256, s.Samples))
+	if err != nil {
+		return nil, report, err
+	}
+	f, _, ok := store.ReadFeatures(path, key, want)
+	if !ok {
+		e.progress.Stage(s.NumberedTitle()+": features", "images", 0, s.Samples)
+		defer e.progress.End()
+		if f, report, err = x.Features(ctx, Source{s.Folder, s.Samples, s.images(ctx)}, images.Options{}, want, e.progress.Add); err != nil {
+			return nil, report, err
+		}
+		if err := store.ExplainWrite(path, store.WriteFeatures(path, key, f, nil)); err != nil {
+			return nil, report, err
+		}
+	}
+	x.complete(f, s.Folder)
+	return f, report, nil
+}
+
+// images are a run's images for a feature network.
+func (s runSet) images(ctx context.Context) iter.Seq2[images.Pending, error] {
+	return func(yield func(images.Pending, error) bool) {
+		at := 0
+		err := s.Images.Each(ctx, store.Span{To: s.Samples}, func(pixels []uint8) error {
+			one := images.Image{Height: s.Images.Height, Width: s.Images.Width, Pixels: slices.Clone(pixels)}
+			decode := func() (images.Image, error) { return one, nil }
+			if !yield(images.Pending{Name: fmt.Sprintf("image %d", at), Decode: decode}, nil) {
+				return errEnough
+			}
+			at++
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(images.Pending{}, err)
+		}
+	}
+}
+
+var errEnough = errors.New("no more images are wanted")
+
+// unscored is a run's metrics.json before there are scores.
+func (e *Engine) unscored(r *plan.Run) (*store.Metrics, error) {
+	m := &store.Metrics{
+		Format: store.MetricsFormat, Experiment: r.Name, Run: r.ID, Row: r.Index, Label: r.Label, Settings: append([]store.Setting{}, r.Swept...),
+		Samples: r.Samples, Bootstrap: r.Bootstrap, Published: r.Published,
+	}
+	paths := map[string]string{"reference": r.Reference.Path}
+	for _, c := range r.Comparisons {
+		paths[c.Name] = c.Weights.Path
+	}
+	files, err := e.hashes.Files(paths)
+	if err != nil {
+		return nil, err
+	}
+	m.Inputs = store.Inputs{Reference: files["reference"], Networks: files}
+	delete(files, "reference")
+	for i, s := range r.Networks() {
+		file := store.InputFile{Name: filepath.Base(s.Checkpoint.Path), SHA256: r.Contents[i]}
+		if i == 0 {
+			m.Inputs.Checkpoint = file
+			continue
+		}
+		if m.Inputs.Guidance == nil {
+			m.Inputs.Guidance = map[string]store.InputFile{}
+		}
+		m.Inputs.Guidance[r.Attachments[i-1].Name] = file
+	}
+	if m.Versions, err = Versions(); err != nil {
+		return nil, err
+	}
+	if m.Config, err = r.Config(); err != nil {
+		return nil, err
+	}
+	if m.Protocol, err = plan.DescribeProtocol(r.Protocol, r.FeatureNetworks[r.Network], r.Metrics); err != nil {
+		return nil, err
+	}
+	m.Evaluation, err = evaluationID(r, m, e.hashes)
+	return m, err
+}
+
+// evaluationID is a hash of what the scores depend on beside the images.
+func evaluationID(r *plan.Run, m *store.Metrics, h store.Hashes) (string, error) {
+	metrics := []map[string]any{}
+	for _, metric := range r.Metrics {
+		metrics = append(metrics, map[string]any{metric.Name: metric.Value})
+	}
+	inception := r.FeatureNetworks[features.Networks[0].Name]
+	settings, err := inception.Settings()
+	if err != nil {
+		return "", err
+	}
+	all := map[string]any{
+		"reference": m.Inputs.Reference.SHA256, inception.Name: m.Inputs.Networks[inception.Name].SHA256, "metrics": metrics,
+		"resize": settings["resize"], "input_size": settings["input_size"],
+		"versions": m.Versions,
+	}
+	if r.Bootstrap > 0 {
+		all["bootstrap"] = []int{r.Bootstrap, store.BootstrapSeed}
+	}
+	for _, c := range r.Comparisons {
+		if c.Name == inception.Name {
+			continue // its file, resize and size are there
+		}
+		sum, err := c.Hash(h)
+		if err != nil {
+			return "", err
+		}
+		all[c.Name] = c.Key(sum)
+	}
+	return plan.ID(all)
+}

@@ -1,0 +1,295 @@
+// Package score evaluates images: sets of images or of their features go in,
+// scores with all that led to them come out. One engine serves run, eval and
+// reference.
+package score
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sagbench/eval"
+	"sagbench/eval/images"
+	"sagbench/experiments/human"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/models/ort"
+)
+
+// An Engine scores sets of images against references. It keeps the feature
+// networks, and the features of the last reference, for the sets that follow. It
+// is used by one goroutine at a time.
+type Engine struct {
+	options  ort.Options
+	hashes   store.Hashes
+	progress *human.Progress
+	open     map[string]*openNetwork // by the network's name
+}
+
+// An openNetwork is a feature network with the features of the reference.
+type openNetwork struct {
+	*Extractor
+	reference    *eval.Features
+	referenceKey string        // what these are of
+	read         images.Report // in computing them
+}
+
+// NewEngine is an engine whose networks run as opt says and which tells p what is
+// going on. h may hold the hashes of files that were read before.
+func NewEngine(opt ort.Options, h store.Hashes, p *human.Progress) *Engine {
+	return &Engine{options: opt, hashes: h, progress: p, open: map[string]*openNetwork{}}
+}
+
+// Close frees all networks.
+func (e *Engine) Close() {
+	for name, c := range e.open {
+		c.Close()
+		delete(e.open, name)
+	}
+}
+
+// A job is one evaluation.
+type job struct {
+	comparisons []plan.Comparison // the feature networks, each with its metrics
+	reference   fileSet
+	samples     imageSet
+	bootstrap   int  // draws of the samples; 0: none
+	published   bool // say where the samples are not of the number that published scores are of
+}
+
+// An imageSet is where the features of images come from.
+type imageSet interface {
+	features(ctx context.Context, e *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error)
+}
+
+// A fileSet is an .npz, an .npy, a folder or an archive, with images or their
+// statistics.
+type fileSet struct {
+	path string
+	read images.Options
+}
+
+// features implements imageSet.
+func (s fileSet) features(ctx context.Context, e *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error) {
+	sum, err := e.hashes.Of(s.path)
+	if err != nil {
+		return nil, images.Report{}, err
+	}
+	return x.reference(ctx, s.path, sum, s.read, want, e.progress)
+}
+
+// An outcome is what an evaluation found.
+type outcome struct {
+	scores             []store.Score
+	replicates         *store.Replicates // nil without a bootstrap
+	count              int               // of the samples
+	notes              []string          // what was assumed, converted or left out
+	reference, samples store.SetRead
+}
+
+// evaluate scores the samples of a job, network by network. The outcome holds
+// what could be computed even where the error tells of metrics that failed.
+func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
+	var out outcome
+	if j.bootstrap > 0 {
+		out.replicates = &store.Replicates{Values: map[string][]float64{}}
+	}
+	networks := make([]*openNetwork, len(j.comparisons))
+	var faults []error
+	for i, c := range j.comparisons {
+		x, err := e.network(c.FeatureNetwork)
+		if err == nil {
+			err = c.CheckOutputs(x.Net)
+		}
+		networks[i], faults = x, append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return out, err
+	}
+	for i, c := range j.comparisons {
+		faults = append(faults, e.compare(ctx, j, c, networks[i], &out))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return out, errors.Join(faults...)
+}
+
+// network opens a feature network, unless it is open.
+func (e *Engine) network(n plan.FeatureNetwork) (*openNetwork, error) {
+	sum, err := n.Hash(e.hashes)
+	if err != nil {
+		return nil, err
+	}
+	if x := e.open[n.Name]; x != nil {
+		if x.key() == n.Key(sum) {
+			return x, nil
+		}
+		x.Close()
+		delete(e.open, n.Name)
+	}
+	x, err := newExtractor(n, e.hashes, e.options)
+	if err != nil {
+		return nil, err
+	}
+	e.open[n.Name] = &openNetwork{Extractor: x}
+	return e.open[n.Name], nil
+}
+
+// compare adds the scores of one network's metrics to the outcome.
+func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openNetwork, out *outcome) error {
+	needs := c.Needs()
+	ref, err := e.referenceOf(ctx, j.reference, x, needs.Reference)
+	if err != nil {
+		return err
+	}
+	out.reference.Add(ref, x.read)
+	out.note(ref.Notes...)
+	want := needs.Generated
+	if j.bootstrap > 0 {
+		want = want.Resampled()
+	}
+	gen, read, err := j.samples.features(ctx, e, x.Extractor, want)
+	if err != nil {
+		return err
+	}
+	out.samples.Add(gen, read)
+	out.note(gen.Notes...)
+	e.progress.End()
+	x.Net.Rest()
+	if out.count == 0 {
+		out.count = gen.N
+		if n := unusualNumber(gen); n != "" && j.published {
+			e.progress.Note("note: " + n)
+			out.note(n)
+		}
+	}
+	scores, err := e.score(ctx, ref, gen, c.Metrics())
+	if err == nil && j.bootstrap > 0 {
+		err = e.redraw(ctx, ref, gen, c.Metrics(), scores, j.bootstrap, out.replicates)
+	}
+	out.scores = append(out.scores, scores...)
+	return err
+}
+
+// note adds lines that are not there.
+func (o *outcome) note(lines ...string) {
+	for _, n := range lines {
+		if !slices.Contains(o.notes, n) {
+			o.notes = append(o.notes, n)
+		}
+	}
+}
+
+// referenceOf are the features of a reference, which are kept until another one
+// is asked for: rows of a table are compared with the same.
+func (e *Engine) referenceOf(ctx context.Context, s fileSet, x *openNetwork, want eval.Parts) (*eval.Features, error) {
+	sum, err := e.hashes.Of(s.path)
+	if err != nil {
+		return nil, fmt.Errorf("reference: %w", err)
+	}
+	key := fmt.Sprintf("%s %v", sum, want)
+	if x.reference != nil && x.referenceKey == key {
+		return x.reference, nil
+	}
+	if x.reference, x.read, err = s.features(ctx, e, x.Extractor, want); err != nil {
+		return nil, err
+	}
+	x.referenceKey = key
+	return x.reference, nil
+}
+
+// score computes the metrics: those that can be computed, and an error about the
+// others.
+func (e *Engine) score(ctx context.Context, ref, gen *eval.Features, metrics []eval.Metric) ([]store.Score, error) {
+	report, err := eval.Evaluate(ctx, ref, gen, metrics...)
+	for _, w := range report.Warnings {
+		e.progress.Warn(relative(w, ref, gen))
+	}
+	faults := []error{err}
+	var out []store.Score
+	for _, s := range report.Scores {
+		if math.IsNaN(s.Value) || math.IsInf(s.Value, 0) {
+			faults = append(faults, fmt.Errorf("%s of %s is %g; look at the images and at the statistics of %s", s.Title, gen.Source, s.Value, ref.Source))
+			continue
+		}
+		direction := store.LowerIsBetter
+		if s.Direction == eval.Higher {
+			direction = store.HigherIsBetter
+		}
+		own := store.Score{Name: s.Name, Title: s.Title, Value: s.Value, Direction: direction, Decimals: s.Decimals, Std: s.Std, Note: s.Note}
+		for _, w := range s.Warnings {
+			own.Warnings = append(own.Warnings, relative(w, ref, gen))
+		}
+		out = append(out, own)
+	}
+	return out, errors.Join(faults...)
+}
+
+// redraw draws the generated images again, keeps the scores of each draw, and
+// gives scores their intervals.
+func (e *Engine) redraw(ctx context.Context, ref, gen *eval.Features, metrics []eval.Metric, scores []store.Score, count int, keep *store.Replicates) error {
+	draws, err := eval.NewDraws(gen.N, count, store.BootstrapSeed)
+	if err != nil {
+		return err
+	}
+	e.progress.Stage("bootstrap", "metrics", 0, len(metrics))
+	defer e.progress.End()
+	draws.Progress = func(done int) { e.progress.Working(float64(done) / float64(count)) }
+	for _, m := range metrics {
+		name := m.Column().Name
+		values, err := eval.Replicates(ctx, m, ref, gen, draws)
+		if err != nil {
+			return err
+		}
+		keep.Names = append(keep.Names, name)
+		keep.Values[name] = values
+		for i := range scores {
+			if scores[i].Name == name {
+				interval := eval.NewInterval(scores[i].Value, values)
+				scores[i].Interval = &interval
+			}
+		}
+		e.progress.Add(1)
+	}
+	return nil
+}
+
+// relative is a warning without the folders of this machine.
+func relative(warning string, ref, gen *eval.Features) string {
+	warning = strings.TrimPrefix(warning, gen.Source+": ")
+	return strings.ReplaceAll(warning, ref.Source, filepath.Base(ref.Source))
+}
+
+// Published numbers are of so many images: evaluators of diffusion models ask
+// for 50,000 samples, and published reference batches hold 10,000 images.
+const usualSamples = 50_000
+
+// unusualNumber tells of a number of samples that published numbers are not of; ""
+// where it is the usual one or not known.
+func unusualNumber(gen *eval.Features) string {
+	n := gen.N
+	if n == 0 && gen.Stats != nil {
+		n = gen.Stats.N
+	}
+	if n == 0 || n == usualSamples {
+		return ""
+	}
+	return fmt.Sprintf("%d samples: published numbers are of %d as a rule, and FID, sFID, IS, recall and coverage change with it", n, usualSamples)
+}
+
+// Versions are those of everything that computes, by its name: sagbench, sampling,
+// onnxruntime and, where they run on this processor, kernels. The error tells that
+// ONNX Runtime is not there.
+func Versions() (map[string]string, error) {
+	runtime, err := ort.RuntimeVersion()
+	v := map[string]string{"sagbench": store.Version, "sampling": fmt.Sprint(plan.SamplingVersion), "onnxruntime": runtime}
+	if k := ort.Kernels(); k != "" {
+		v["kernels"] = k
+	}
+	return v, err
+}

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"sagbench/eval"
+	"sagbench/eval/images"
+	"sagbench/eval/npz"
+)
+
+// FeaturesFile names the file, in a run's folder, of the features that a network
+// computed of the run's images: an evaluation that was stopped goes on from
+// there, and a metric that is added later finds them.
+func FeaturesFile(network string) string {
+	if network == inception {
+		return "features.npz"
+	}
+	return "features-" + network + ".npz"
+}
+
+const (
+	convertedPrefix = "converted_"
+	outputPrefix    = "output_"
+)
+
+// WriteFeatures writes features of images to an .npz file: pool [N,D], logits [N,K]
+// and spatial [N,S], where f holds rows of them, and the statistics mu, sigma,
+// mu_s, sigma_s under the names that ADM's evaluator reads. Beside them lie
+// count [1], the number of images; key, a hash of all that the features depend on;
+// the means in float32, mu32 and mu32_s; where there are fewer images than
+// dimensions, the rows that the statistics are of; output_NAME [N,…], further
+// outputs of the network; and converted_KIND [1], how many images were converted to
+// RGB in that way.
+func WriteFeatures(path string, key []byte, f *eval.Features, converted map[images.Conversion]int) error {
+	file, err := npz.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Abort()
+	w := &arrayWriter{Writer: file}
+	write(w, "key", key, len(key))
+	write(w, "count", []int64{int64(f.N)}, 1)
+	writeRows(w, "pool", f.Pool, f.N)
+	writeRows(w, "logits", f.Logits, f.N)
+	writeRows(w, "spatial", f.SpatialRows, f.N)
+	for _, name := range slices.Sorted(maps.Keys(f.Outputs)) {
+		writeRows(w, outputPrefix+name, f.Outputs[name], f.N)
+	}
+	w.stats("", f.Stats)
+	w.stats("_s", f.Spatial)
+	for _, c := range slices.Sorted(maps.Keys(converted)) {
+		write(w, convertedPrefix+string(c), []int64{int64(converted[c])}, 1)
+	}
+	if w.err != nil {
+		return w.err
+	}
+	return file.Commit()
+}
+
+// An arrayWriter writes arrays up to the first error, which it keeps.
+type arrayWriter struct {
+	*npz.Writer
+	err error
+}
+
+func write[T npz.Number](w *arrayWriter, name string, values []T, shape ...int) {
+	if w.err == nil {
+		w.err = npz.WriteArray(w.Writer, name, values, shape...)
+	}
+}
+
+// writeRows writes values as n rows, where there are any.
+func writeRows(w *arrayWriter, name string, values []float32, n int) {
+	if values != nil {
+		write(w, name, values, n, len(values)/n)
+	}
+}
+
+// stats writes statistics, where there are any.
+func (w *arrayWriter) stats(suffix string, s *eval.Stats) {
+	if s == nil {
+		return
+	}
+	d := s.D()
+	write(w, "mu"+suffix, s.Mean, d)
+	write(w, "mu32"+suffix, s.Mean32, d)
+	write(w, "sigma"+suffix, s.Cov, d, d)
+	writeRows(w, "rows"+suffix, s.Rows, s.N)
+}
+
+// ReadFeatures reads what WriteFeatures wrote: the wanted parts, and how many
+// images were converted. It is false, and the features have to be computed, where
+// there is no such file, or it is damaged, has another key or lacks a part.
+func ReadFeatures(path string, key []byte, want eval.Parts) (*eval.Features, map[images.Conversion]int, bool) {
+	file, err := npz.Open(path)
+	if err != nil {
+		return nil, nil, false
+	}
+	defer file.Close()
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, false
+	}
+	r := &arrayReader{File: file, size: info.Size()}
+	f := &eval.Features{N: r.number("count")}
+	if found := read[uint8](r, "key"); r.failed || !bytes.Equal(found, key) || f.N < 1 {
+		return nil, nil, false
+	}
+	if want.Pool {
+		f.Pool = read[float32](r, "pool")
+		f.D = len(f.Pool) / f.N
+	}
+	if want.Stats {
+		f.Stats = r.stats("", f.N)
+		f.D = f.Stats.D()
+	}
+	if want.Spatial {
+		f.Spatial = r.stats("_s", f.N)
+	}
+	if want.Logits {
+		f.Logits = read[float32](r, "logits")
+	}
+	if want.SpatialRows {
+		f.SpatialRows = read[float32](r, "spatial")
+	}
+	for _, name := range strings.Fields(want.Outputs) {
+		if f.Outputs == nil {
+			f.Outputs = map[string][]float32{}
+		}
+		f.Outputs[name] = read[float32](r, outputPrefix+name)
+	}
+	var converted map[images.Conversion]int
+	for _, name := range file.Names() {
+		if kind, ok := strings.CutPrefix(name, convertedPrefix); ok {
+			if converted == nil {
+				converted = map[images.Conversion]int{}
+			}
+			converted[images.Conversion(kind)] = r.number(name)
+		}
+	}
+	return f, converted, !r.failed && f.Validate() == nil
+}
+
+// An arrayReader reads arrays that an arrayWriter wrote, up to the first failure.
+type arrayReader struct {
+	*npz.File
+	size   int64 // of the file, in bytes
+	failed bool
+}
+
+// read reads an array into memory of its size: the largest ones would not fit
+// twice. They are stored as they are, so none is larger than the file.
+func read[T npz.Number](r *arrayReader, name string) []T {
+	if r.failed {
+		return nil
+	}
+	r.failed = true
+	a, err := r.Array(name)
+	if err != nil {
+		return nil
+	}
+	defer a.Close()
+	if float64(a.Rows())*float64(a.RowLen())*float64(a.Dtype.Size) > float64(r.size) {
+		return nil
+	}
+	out := make([]T, a.Rows()*a.RowLen())
+	n, err := npz.ReadRows(a, out)
+	r.failed = err != nil || n != a.Rows()
+	return out
+}
+
+// number reads an array of one whole number.
+func (r *arrayReader) number(name string) int {
+	values := read[int64](r, name)
+	if len(values) != 1 {
+		r.failed = true
+		return 0
+	}
+	return int(values[0])
+}
+
+// stats reads statistics of n images.
+func (r *arrayReader) stats(suffix string, n int) *eval.Stats {
+	s := &eval.Stats{
+		N: n, Mean: read[float64](r, "mu"+suffix), Mean32: read[float32](r, "mu32"+suffix), Cov: read[float64](r, "sigma"+suffix),
+	}
+	if r.Has("rows" + suffix) {
+		s.Rows = read[float32](r, "rows"+suffix)
+	}
+	return s
+}

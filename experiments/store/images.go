@@ -1,0 +1,402 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"sagbench/eval/images"
+	"sagbench/eval/npz"
+	"sagbench/sampling"
+)
+
+// Images are the samples folder of a run. While images are being drawn they lie
+// in shards, 000016-000031.npz; once all are there, in one file,
+// samples_512x32x32x3.npz, which is a shard from image 0 as well. Both hold
+// arr_0 [N,H,W,3] uint8 and, for a conditional network, arr_1 [N] int64, as
+// guided-diffusion's image_sample.py writes them. A file appears by rename, so
+// it is whole; what a file system damaged nevertheless is found and left out.
+type Images struct {
+	Folder        string
+	Height, Width int     // of the images; 0 = not known yet
+	Classes       int     // 0 = no labels, -1 = not known
+	Seed          uint64  // of the labels
+	shards        []shard // sorted by the first image, then the longest first
+}
+
+// OpenImages are the images of a single .npz file, whatever its name.
+func OpenImages(path string) (*Images, error) {
+	f, err := npz.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	a, err := f.Array("arr_0")
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	return &Images{Folder: path, Classes: -1, shards: []shard{{Span{0, a.Rows()}, path, true}}}, nil
+}
+
+// A shard is a file with the images of a span.
+type shard struct {
+	Span
+	path  string
+	whole bool // it is the file that is left in the end
+}
+
+// A Span is the images From ≤ i < To of a run.
+type Span struct{ From, To int }
+
+// Len is the number of images.
+func (s Span) Len() int { return s.To - s.From }
+
+var (
+	shardName  = regexp.MustCompile(`^(\d{6,})-(\d{6,})\.npz$`)
+	mergedName = regexp.MustCompile(`^samples_(\d+)x(\d+)x(\d+)x3\.npz$`)
+)
+
+// parseShard tells from a file's name which images it holds; false for other
+// files.
+func parseShard(folder, name string) (shard, bool) {
+	s := shard{path: filepath.Join(folder, name)}
+	var err1, err2 error
+	if m := shardName.FindStringSubmatch(name); m != nil {
+		s.From, err1 = strconv.Atoi(m[1])
+		s.To, err2 = strconv.Atoi(m[2])
+		s.To++
+	} else if m := mergedName.FindStringSubmatch(name); m != nil {
+		s.To, err1 = strconv.Atoi(m[1])
+		s.whole = true
+	} else {
+		return s, false
+	}
+	return s, err1 == nil && err2 == nil && s.From < s.To
+}
+
+// Scan finds the files with images of [0, samples). Damaged ones are left out, and
+// note is called with a line about each; with deep set every byte is read and its
+// checksum compared.
+func (s *Images) Scan(samples int, deep bool, note func(string)) error {
+	s.shards = nil
+	entries, err := os.ReadDir(s.Folder)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		found, ok := parseShard(s.Folder, e.Name())
+		if !ok || found.From >= samples {
+			continue
+		}
+		if err := s.verify(found, deep); err != nil {
+			if errors.Is(err, os.ErrPermission) {
+				return err
+			}
+			note(damaged(found, err))
+			continue
+		}
+		s.add(found)
+	}
+	return nil
+}
+
+// add adds a shard in its place.
+func (s *Images) add(sh shard) {
+	s.shards = append(s.shards, sh)
+	slices.SortFunc(s.shards, func(a, b shard) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(b.To, a.To))
+	})
+}
+
+// Missing are the images of [0, samples) that no shard holds.
+func (s *Images) Missing(samples int) []Span {
+	var out []Span
+	at := 0
+	for _, sh := range s.shards {
+		if sh.From > at && at < samples {
+			out = append(out, Span{at, min(sh.From, samples)})
+		}
+		at = max(at, sh.To)
+	}
+	if at < samples {
+		out = append(out, Span{at, samples})
+	}
+	return out
+}
+
+// Done counts the images of [0, samples) that are there.
+func (s *Images) Done(samples int) int {
+	n := samples
+	for _, m := range s.Missing(samples) {
+		n -= m.Len()
+	}
+	return n
+}
+
+// Put writes the images of a span, [N,H,W,3], as a shard.
+func (s *Images) Put(at Span, pixels []uint8) error {
+	sh := shard{Span: at, path: filepath.Join(s.Folder, fmt.Sprintf("%06d-%06d.npz", at.From, at.To-1))}
+	if err := os.MkdirAll(s.Folder, 0o755); err != nil {
+		return ExplainWrite(s.Folder, err)
+	}
+	err := s.create(sh, func(w *npz.ArrayWriter) error { return npz.WriteRows(w, pixels) })
+	if err != nil {
+		return ExplainWrite(sh.path, err)
+	}
+	s.add(sh)
+	return nil
+}
+
+// create writes a shard's file; fill writes the pixels.
+func (s *Images) create(sh shard, fill func(*npz.ArrayWriter) error) error {
+	w, err := npz.Create(sh.path)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	images, err := w.Array("arr_0", npz.Uint8, sh.Len(), s.Height, s.Width, 3)
+	if err != nil {
+		return err
+	}
+	if err := fill(images); err != nil {
+		return err
+	}
+	if s.Classes > 0 {
+		if err := npz.WriteArray(w, "arr_1", s.labels(sh.Span), sh.Len()); err != nil {
+			return err
+		}
+	}
+	return w.Commit()
+}
+
+// labels are the classes of the images of a span.
+func (s *Images) labels(at Span) []int64 {
+	out := make([]int64, at.Len())
+	for i := range out {
+		out[i] = sampling.Label(s.Seed, at.From+i, s.Classes)
+	}
+	return out
+}
+
+// merged is the file that holds all of [0, samples), if there is one.
+func (s *Images) merged(samples int) (shard, bool) {
+	i := slices.IndexFunc(s.shards, func(sh shard) bool { return sh.whole && sh.To >= samples })
+	if i < 0 {
+		return shard{}, false
+	}
+	return s.shards[i], true
+}
+
+// Merged reports whether one file holds all of [0, samples).
+func (s *Images) Merged(samples int) bool {
+	_, ok := s.merged(samples)
+	return ok
+}
+
+// Complete looks into the folder and reports whether all of [0, samples) lie in
+// one file and there is no other.
+func (s *Images) Complete(samples int) bool {
+	err := s.Scan(samples, false, func(string) {})
+	return err == nil && s.Merged(samples) && len(s.shards) == 1
+}
+
+// Content is the file that holds all of [0, samples), by name and hash.
+func (s *Images) Content(samples int) (InputFile, error) {
+	whole, ok := s.merged(samples)
+	if !ok {
+		return InputFile{}, fmt.Errorf("%s: there is no file with all of %d images", s.Folder, samples)
+	}
+	sum, err := images.Hash(whole.path)
+	return InputFile{filepath.Base(whole.path), sum}, err
+}
+
+// Merge puts the images [0, samples), all of which are there, into one file and
+// removes the files whose images lie in it, damaged ones included.
+func (s *Images) Merge(ctx context.Context, samples int) error {
+	whole, ok := s.merged(samples)
+	if !ok {
+		name := fmt.Sprintf("samples_%dx%dx%dx3.npz", samples, s.Height, s.Width)
+		whole = shard{Span{0, samples}, filepath.Join(s.Folder, name), true}
+		err := s.create(whole, func(w *npz.ArrayWriter) error {
+			return s.Each(ctx, whole.Span, func(pixels []uint8) error { return npz.WriteRows(w, pixels) })
+		})
+		if err != nil {
+			return ExplainWrite(whole.path, err)
+		}
+	}
+	entries, err := os.ReadDir(s.Folder)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		sh, ok := parseShard(s.Folder, e.Name())
+		if ok && sh.path != whole.path && sh.To <= whole.To {
+			if err := os.Remove(sh.path); err != nil {
+				return err
+			}
+		}
+	}
+	s.shards = slices.DeleteFunc(s.shards, func(sh shard) bool { return sh.path == whole.path || sh.To <= whole.To })
+	s.add(whole)
+	return nil
+}
+
+// A shardReader streams the images of a shard.
+type shardReader struct {
+	span   Span
+	file   *npz.File
+	images *npz.Array // [N,H,W,3] uint8
+}
+
+func (r *shardReader) close() {
+	r.images.Close()
+	r.file.Close()
+}
+
+// open opens a shard and compares shape and labels with what its name, the network
+// and the seed say.
+func (s *Images) open(sh shard) (*shardReader, error) {
+	f, err := npz.Open(sh.path)
+	if err != nil {
+		return nil, err
+	}
+	a, err := f.Array("arr_0")
+	if err == nil {
+		err = errors.Join(s.checkImages(sh, a), s.checkLabels(sh, f))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &shardReader{sh.Span, f, a}, nil
+}
+
+func (s *Images) checkImages(sh shard, a *npz.Array) error {
+	if a.Dtype != npz.Uint8 || len(a.Shape) != 4 || a.Shape[0] != sh.Len() || a.Shape[1] < 1 || a.Shape[2] < 1 || a.Shape[3] != 3 {
+		return fmt.Errorf("%s: arr_0 is %s %v, expected uint8 [%d,H,W,3]", sh.path, a.Dtype, a.Shape, sh.Len())
+	}
+	if s.Height == 0 {
+		s.Height, s.Width = a.Shape[1], a.Shape[2]
+	}
+	if a.Shape[1] != s.Height || a.Shape[2] != s.Width {
+		return fmt.Errorf("%s: images of %d×%d pixels, expected %d×%d", sh.path, a.Shape[1], a.Shape[2], s.Height, s.Width)
+	}
+	return nil
+}
+
+func (s *Images) checkLabels(sh shard, f *npz.File) error {
+	if s.Classes < 0 {
+		return nil
+	}
+	if labelled := f.Has("arr_1"); labelled != (s.Classes > 0) {
+		return fmt.Errorf("%s: labels in arr_1: %v, expected: %v", sh.path, labelled, s.Classes > 0)
+	}
+	if s.Classes == 0 {
+		return nil
+	}
+	a, err := f.Array("arr_1")
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	labels, err := npz.ReadAll[int64](a, sh.Len())
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(labels, s.labels(sh.Span)) {
+		return fmt.Errorf("%s: its labels are not those that the seed gives", sh.path)
+	}
+	return nil
+}
+
+// verify opens a shard; with deep set it reads all rows, which compares the
+// checksum.
+func (s *Images) verify(sh shard, deep bool) error {
+	r, err := s.open(sh)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	if deep {
+		return r.each(sh.Span, func([]uint8) error { return nil })
+	}
+	return nil
+}
+
+// Recheck leaves out files that do not fit the size and the labels that are known
+// by now, and calls note with a line about each.
+func (s *Images) Recheck(note func(string)) {
+	s.shards = slices.DeleteFunc(s.shards, func(sh shard) bool {
+		err := s.verify(sh, false)
+		if err != nil {
+			note(damaged(sh, err))
+		}
+		return err != nil
+	})
+}
+
+// damaged is the line about a shard that is left out.
+func damaged(sh shard, err error) string {
+	return fmt.Sprintf("%v; its %d images are computed again", err, sh.Len())
+}
+
+// Each calls visit with the pixels [H,W,3] of each image of a span, in order,
+// whatever the files are. The pixels are valid during the call only.
+func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8) error) error {
+	for at := want.From; at < want.To; {
+		var from shard // that with the image which reaches furthest
+		for _, sh := range s.shards {
+			if sh.From <= at && at < sh.To && sh.To > from.To {
+				from = sh
+			}
+		}
+		if from.To == 0 {
+			return fmt.Errorf("%s: image %d is missing", s.Folder, at)
+		}
+		r, err := s.open(from)
+		if err != nil {
+			return err
+		}
+		to := min(from.To, want.To)
+		err = r.each(Span{at, to}, func(pixels []uint8) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return visit(pixels)
+		})
+		r.close()
+		if err != nil {
+			return err
+		}
+		at = to
+	}
+	return nil
+}
+
+// each calls visit with each image of a span, all of which the shard holds.
+func (r *shardReader) each(want Span, visit func([]uint8) error) error {
+	rowLen := r.images.RowLen()
+	buffer := make([]uint8, max(1, min(r.span.Len(), 1<<20/rowLen))*rowLen)
+	for at := r.span.From; at < want.To; {
+		n, err := npz.ReadRows(r.images, buffer)
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			if at+i >= want.From && at+i < want.To {
+				if err := visit(buffer[i*rowLen : (i+1)*rowLen]); err != nil {
+					return err
+				}
+			}
+		}
+		at += n
+	}
+	return nil
+}
