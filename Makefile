@@ -27,7 +27,7 @@ help:
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
 
 build: onnxruntime
-	@go build -trimpath -o bin/sagbench ./experiments
+	@go build -trimpath -buildvcs=auto -o bin/sagbench ./experiments
 
 onnxruntime:
 	@sh models/ort/install.sh $(runtime)
