@@ -132,6 +132,22 @@ func NewInterval(value float64, replicates []float64) Interval {
 	return Interval{value - (quantile(sorted, 0.975) - mean), value - (quantile(sorted, 0.025) - mean)}
 }
 
+// A Bounded is a metric whose values cannot lie outside of some bounds.
+type Bounded interface {
+	Bounds() (low, high float64)
+}
+
+// IntervalOf is NewInterval for a metric's value, cut off at what the metric can be:
+// a recall near 0 would else reach below 0.
+func IntervalOf(m Metric, value float64, replicates []float64) Interval {
+	i := NewInterval(value, replicates)
+	if b, ok := m.(Bounded); ok {
+		low, high := b.Bounds()
+		i.Low, i.High = max(i.Low, low), min(i.High, high)
+	}
+	return i
+}
+
 // quantile interpolates sorted values at rank (B+1)·p, counted from 1.
 func quantile(sorted []float64, p float64) float64 {
 	rank := min(max(float64(len(sorted)+1)*p, 1), float64(len(sorted)))

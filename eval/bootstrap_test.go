@@ -282,3 +282,28 @@ func TestDrawsRefused(t *testing.T) {
 		t.Error("draws of 51 images of a set of 50")
 	}
 }
+
+// No interval reaches beyond what its metric can be.
+func TestIntervalWithinBounds(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 2))
+	values := make([]float64, 100)
+	for i := range values {
+		values[i] = r.Float64() / 100
+	}
+	for m, want := range map[Metric][2]float64{
+		&Recall{}: {0, 1}, &Precision{}: {0, 1}, &PRDCRecall{}: {0, 1}, &PRDCPrecision{}: {0, 1}, &Coverage{}: {0, 1},
+		&Density{}: {0, math.Inf(1)}, &FID{}: {0, math.Inf(1)}, &FDDINOv2{}: {0, math.Inf(1)}, &SpatialFID{}: {0, math.Inf(1)}, &InceptionScore{}: {1, math.Inf(1)},
+		&KID{}: {math.Inf(-1), math.Inf(1)}, // an unbiased estimate of 0 is negative half of the time
+	} {
+		plain := NewInterval(want[0], values)
+		if i := IntervalOf(m, want[0], values); i.Low != max(plain.Low, want[0]) || i.High != plain.High {
+			t.Errorf("%s: %v, without bounds %v", m.Column().Name, i, plain)
+		}
+		if i := IntervalOf(m, want[1], values); i.High != min(NewInterval(want[1], values).High, want[1]) {
+			t.Errorf("%s: %v", m.Column().Name, i)
+		}
+	}
+	if i := IntervalOf(&Recall{}, 0.0005, values); i.Low != 0 || !(i.High > 0.0005) {
+		t.Errorf("recall: %v", i)
+	}
+}

@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"math"
 
 	"sagbench/eval/neighbours"
 )
@@ -23,19 +24,19 @@ type Density struct {
 // Coverage is the share of reference balls that hold a generated image; see
 // Density.
 type Coverage struct {
-	rowsOfPool
+	shareOfPool
 	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
 }
 
 // PRDCPrecision is Precision as prdc defines it: strict <, exact distances.
 type PRDCPrecision struct {
-	rowsOfPool
+	shareOfPool
 	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
 }
 
 // PRDCRecall is Recall as prdc defines it: strict <, exact distances.
 type PRDCRecall struct {
-	rowsOfPool
+	shareOfPool
 	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
 }
 
@@ -60,6 +61,9 @@ func (m *PRDCPrecision) Validate() error { return prdc(m.K).validate() }
 
 // Validate implements the check after decoding.
 func (m *PRDCRecall) Validate() error { return prdc(m.K).validate() }
+
+// Bounds implements Bounded.
+func (*Density) Bounds() (low, high float64) { return 0, math.Inf(1) }
 
 // MinImages implements Metric: an image and its neighbours.
 func (m *Density) MinImages() int { return m.K + 1 }

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -192,16 +193,32 @@ func (statisticsOfPool) Needs() Needs { return Needs{Parts{Stats: true}, Parts{S
 // MinImages implements Metric: a covariance takes two images.
 func (statisticsOfPool) MinImages() int { return 2 }
 
+// Bounds implements Bounded: it is a distance.
+func (statisticsOfPool) Bounds() (low, high float64) { return 0, math.Inf(1) }
+
 // rowsOfPool is embedded by metrics of the pool features of single images.
 type rowsOfPool struct{}
 
 // Needs implements Metric.
 func (rowsOfPool) Needs() Needs { return Needs{Parts{Pool: true}, Parts{Pool: true}} }
 
+// shareOfPool is embedded by those that are shares of images.
+type shareOfPool struct{ rowsOfPool }
+
+// Bounds implements Bounded.
+func (shareOfPool) Bounds() (low, high float64) { return 0, 1 }
+
 // A Report is the outcome of an evaluation.
 type Report struct {
 	Scores   []Score
 	Warnings []string // of all scores, each once
+	Failed   []Failure
+}
+
+// A Failure is a metric that could not be computed, and why.
+type Failure struct {
+	Metric string // its column's name
+	Err    error
 }
 
 // Evaluate scores gen against ref with each metric in turn. The report holds
@@ -215,6 +232,7 @@ func Evaluate(ctx context.Context, ref, gen *Features, metrics ...Metric) (Repor
 	for _, m := range metrics {
 		scores, err := scoreOn(ctx, m, ref, gen)
 		if err != nil {
+			report.Failed = append(report.Failed, Failure{m.Column().Name, err})
 			faults = append(faults, fmt.Errorf("eval: %s: %w", m.Column().Name, err))
 			if ctx.Err() != nil {
 				break
@@ -290,6 +308,8 @@ func (f *Features) Validate() error {
 	for what, values := range rows {
 		if f.N < 1 || len(values)%f.N != 0 {
 			fail("%d %s for %d images", len(values), what, f.N)
+		} else if what == "logits" { // −∞ is the probability 0; the Inception Score refuses others
+			continue
 		} else if err := checkFinite(values, len(values)/f.N, 0); err != nil {
 			fail("%s: %w", what, err)
 		}

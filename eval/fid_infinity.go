@@ -49,7 +49,12 @@ func (m *FIDInfinity) Score(ctx context.Context, ref, gen *Features) ([]Score, e
 	if err != nil {
 		return nil, err
 	}
-	return []Score{m.Column().score(fit.Intercept, fmt.Sprintf("%d subsets of %d to %d images", m.Points, len(subsets[0]), gen.N))}, nil
+	s := m.Column().score(fit.Intercept, fmt.Sprintf("%d subsets of %d to %d images", m.Points, len(subsets[0]), gen.N))
+	if smallest := len(subsets[0]); smallest <= gen.D {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: FID∞ is extrapolated from subsets of %d images on, in %d dimensions: up to %d images a covariance is singular and FID does not follow a line in 1/N; it takes %d images or more, and fid_infinity: {smallest: %d}, to mean something",
+			gen.name(), smallest, gen.D, gen.D, 10*(gen.D+1), max(m.Smallest, gen.D+1)))
+	}
+	return []Score{s}, nil
 }
 
 // subsets are the images that each point of the line is computed from.

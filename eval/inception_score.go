@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"sagbench/eval/linalg"
 )
@@ -43,6 +44,9 @@ func (*InceptionScore) Needs() Needs { return Needs{Generated: Parts{Pool: true,
 
 // MinImages implements Metric.
 func (*InceptionScore) MinImages() int { return 2 }
+
+// Bounds implements Bounded.
+func (*InceptionScore) Bounds() (low, high float64) { return 1, math.Inf(1) }
 
 // Score implements Metric. The reference plays no part. Where images are
 // sorted by class, a split holds few of the classes: then a second score, over
@@ -198,10 +202,19 @@ func (f *Features) classify(from, n int, order []int) (p, negative []float64, be
 			negative[i], best[i] = softmax(p[i*k:(i+1)*k], row), largest(row)
 		}
 	})
+	if i := slices.IndexFunc(negative, math.IsNaN); i >= 0 {
+		image := from + i
+		if order != nil {
+			image = order[image]
+		}
+		return nil, nil, nil, fmt.Errorf("%s: no probabilities follow from the class logits of image %d (counted from 0), the largest of which is %v; the network or the image is damaged",
+			f.name(), image, logits[i*k+best[i]])
+	}
 	return p, negative, best, nil
 }
 
-// softmax sets p to the softmax of logits and returns Σ p·log p.
+// softmax sets p to the softmax of logits and returns Σ p·log p, where 0·log 0 is
+// 0; NaN where a logit is NaN or +∞, or all are −∞.
 func softmax(p []float64, logits []float32) (negativeEntropy float64) {
 	most := float64(logits[largest(logits)])
 	sum := 0.0
@@ -212,7 +225,9 @@ func softmax(p []float64, logits []float32) (negativeEntropy float64) {
 	logSum := math.Log(sum)
 	for c, v := range logits {
 		p[c] /= sum
-		negativeEntropy += p[c] * (float64(v) - most - logSum)
+		if p[c] != 0 {
+			negativeEntropy += p[c] * (float64(v) - most - logSum)
+		}
 	}
 	return negativeEntropy
 }

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -66,6 +67,34 @@ func TestSortedImages(t *testing.T) {
 		}
 		if scores, err = m.Score(t.Context(), nil, f); err != nil || len(scores) != 1 || slices.ContainsFunc(scores[0].Warnings, func(w string) bool { return strings.Contains(w, "sorted") }) {
 			t.Errorf("%s: %+v, %v", what, scores, err)
+		}
+	}
+}
+
+// A probability of exactly 0, the softmax of −∞, adds 0·log 0 = 0; logits without
+// probabilities are an error that names the image.
+func TestProbabilityOfZero(t *testing.T) {
+	none := float32(math.Inf(-1))
+	f := &Features{Source: "samples.npz", N: 4, Logits: []float32{
+		1, 2, none,
+		2, 1, none,
+		none, none, 5,
+		0, 0, 0,
+	}}
+	rest := &Features{N: 4, Logits: slices.Clone(f.Logits)}
+	for i, v := range rest.Logits { // e^−500 is as good as 0
+		rest.Logits[i] = max(v, -500)
+	}
+	m := &InceptionScore{SplitSize: 5000}
+	report, err := Evaluate(t.Context(), &Features{}, f, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "IS", report.Scores[0].Value, value(t, m, nil, rest).Value, 1e-12)
+	for _, bad := range [][]float32{{none, none, none}, {0, float32(math.NaN()), 0}, {0, float32(math.Inf(1)), 0}} {
+		damaged := &Features{Source: "samples.npz", N: 4, Logits: slices.Concat(f.Logits[:3], bad, f.Logits[6:])}
+		if _, err := Evaluate(t.Context(), &Features{}, damaged, m); err == nil || !strings.Contains(err.Error(), "samples.npz: no probabilities follow from the class logits of image 1 ") {
+			t.Errorf("%v: %v", bad, err)
 		}
 	}
 }

@@ -243,6 +243,13 @@ func TestFIDInfinity(t *testing.T) {
 	if fid := value(t, &FID{Mean: MeanFloat64}, ref, gen).Value; math.Abs(s.Value) > fid/2 {
 		t.Errorf("FID∞ %v, FID of all images %v: expected at most half", s.Value, fid)
 	}
+	if len(s.Warnings) > 0 {
+		t.Errorf("subsets of 300 images and more in 8 dimensions: %q", s.Warnings)
+	}
+	few := value(t, &FIDInfinity{Points: 15, Smallest: 5000, Seed: 1}, ref, &Features{N: 80, D: d, Pool: gen.Pool[:80*d]})
+	if len(few.Warnings) != 1 || !strings.Contains(few.Warnings[0], "subsets of 8 images on, in 8 dimensions") {
+		t.Errorf("subsets of 8 images in 8 dimensions: %q", few.Warnings)
+	}
 	a, b, err := line([]float64{1, 2, 4}, []float64{3, 5, 9})
 	near(t, "intercept", a, 1, 1e-14)
 	near(t, "slope", b, 2, 1e-14)

@@ -17,7 +17,7 @@ import (
 //
 // evaluator.py: k = 3, squared distances in float16, see neighbours.Distance.
 type Precision struct {
-	rowsOfPool
+	shareOfPool
 	K        int                 `yaml:"k" doc:"neighbour whose distance is the radius"`
 	Distance neighbours.Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
 }
@@ -27,7 +27,7 @@ type Precision struct {
 //
 //	recall = 1/N Σᵢ [∃j: |rᵢ−gⱼ|² ≤ ρₖ(gⱼ)²]
 type Recall struct {
-	rowsOfPool
+	shareOfPool
 	K        int                 `yaml:"k" doc:"neighbour whose distance is the radius"`
 	Distance neighbours.Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
 }

@@ -16,6 +16,7 @@ type Protocol struct {
 	Name   string
 	Source string // the program whose numbers these are
 	Resize string // how images come to the network's size: tf, torch or clean
+	Flat   bool   // the program does not look into the subfolders of a folder of images
 	// Own lists the metrics that the program has. The others are computed as by
 	// the ADM evaluator or, where it has no such metric, by the metric's authors.
 	Own     []string
@@ -38,7 +39,7 @@ var Protocols = map[string]Protocol{
 		Metrics: Metrics,
 	},
 	"pytorch-fid": {
-		Source: "mseitzer/pytorch-fid", Resize: "torch",
+		Source: "mseitzer/pytorch-fid", Resize: "torch", Flat: true,
 		Own: []string{"fid"},
 		Metrics: defaults(map[string]func() Metric{
 			"fid":  func() Metric { return &FID{Mean: MeanFloat64} },
@@ -46,7 +47,7 @@ var Protocols = map[string]Protocol{
 		}),
 	},
 	"torch-fidelity": {
-		Source: "toshas/torch-fidelity, Inception features", Resize: "tf",
+		Source: "toshas/torch-fidelity, Inception features", Resize: "tf", Flat: true,
 		Own: []string{"fid", "is", "kid", "precision", "recall"},
 		Metrics: defaults(map[string]func() Metric{
 			"is":        func() Metric { return &InceptionScore{Splits: 10, Shuffle: true} },

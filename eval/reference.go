@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"sagbench/eval/images"
+	"sagbench/eval/linalg"
 	"sagbench/eval/npz"
 	"sagbench/sampling/tensor"
 )
@@ -32,7 +33,7 @@ type Reference struct {
 // mu_s, sigma_s of spatial features, float32 or float64. A file of mu and sigma
 // alone (pytorch-fid, clean-fid, EDM), feats [N,D] alone (clean-fid's KID) and
 // one of arr_0 alone (samples) are read as well. Statistics are checked: finite,
-// symmetric, no negative variance, shapes that fit. Images are opened, not decoded; Close closes them.
+// symmetric, no negative variance or eigenvalue, shapes that fit. Images are opened, not decoded; Close closes them.
 func ReadReference(ctx context.Context, path string, opt images.Options) (*Reference, error) {
 	kind, err := images.KindOf(path)
 	if err != nil {
@@ -78,14 +79,14 @@ func (r *Reference) read(f *npz.File) error {
 		return err
 	}
 	if has("mu", "sigma") {
-		r.Pool, err = readStats(f, "mu", "sigma")
+		r.Pool, err = r.readStats(f, "mu", "sigma")
 		faults = append(faults, err)
 		if !has("mu_s", "sigma_s") {
 			r.Warnings = append(r.Warnings, fmt.Sprintf("%s: mu and sigma without mu_s and sigma_s: sFID needs them or its images", r.Path))
 		}
 	}
 	if has("mu_s", "sigma_s") {
-		r.Spatial, err = readStats(f, "mu_s", "sigma_s")
+		r.Spatial, err = r.readStats(f, "mu_s", "sigma_s")
 		faults = append(faults, err)
 	}
 	if r.Provenance, err = readProvenance(f); err != nil {
@@ -118,8 +119,12 @@ func (r *Reference) Close() error {
 // maxDims bounds statistics: the widest features in use have 4096 dimensions.
 const maxDims = 8192
 
+// A sum of negative eigenvalues counts as rounding up to roundedShare of the trace,
+// and is not worth a word up to silentShare; FID is wrong by as much as it.
+const roundedShare, silentShare = 1e-3, 1e-6
+
 // readStats reads a mean [D] and a covariance [D,D].
-func readStats(f *npz.File, mean, cov string) (*Stats, error) {
+func (r *Reference) readStats(f *npz.File, mean, cov string) (*Stats, error) {
 	mu, shape, single, err := readFloats(f, mean, maxDims)
 	if err != nil {
 		return nil, err
@@ -139,6 +144,15 @@ func readStats(f *npz.File, mean, cov string) (*Stats, error) {
 		return nil, fmt.Errorf("%s: %s %w", f.Path(), cov, err)
 	}
 	s := &Stats{Mean: mu, Cov: sigma, Source: f.Path()}
+	smallest, negative, err := linalg.NegativePart(sigma, d, nil)
+	switch share := -negative / s.trace(); {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %s: %w", f.Path(), cov, err)
+	case share > roundedShare:
+		return nil, fmt.Errorf("%s: %s has the eigenvalue %.3g (trace %.3g): a covariance has none below 0; make the statistics anew, `sagbench reference` does it from the images", f.Path(), cov, smallest, s.trace())
+	case share > silentShare:
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%s: %s has eigenvalues down to %.2g, as rounding leaves them; they count as 0 under the root, and scores are up to %.2g too low", f.Path(), cov, smallest, -negative))
+	}
 	if single {
 		s.Mean32 = make([]float32, d)
 		for i, v := range mu {

@@ -154,6 +154,11 @@ func TestReferenceStatistics(t *testing.T) {
 
 // writeStatistics writes a file of two-dimensional statistics.
 func writeStatistics(t *testing.T, spatial bool, p *Provenance) string {
+	return writeCovariance(t, spatial, p, 1, 0, 0, 1)
+}
+
+// writeCovariance writes statistics with a covariance [2,2].
+func writeCovariance(t *testing.T, spatial bool, p *Provenance, sigma ...float64) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ref.npz")
 	w, err := npz.Create(path)
@@ -172,7 +177,7 @@ func writeStatistics(t *testing.T, spatial bool, p *Provenance) string {
 	for _, suffix := range []string{"", "_s"} {
 		if suffix == "" || spatial {
 			put("mu"+suffix, []float64{1, 2}, 2)
-			put("sigma"+suffix, []float64{1, 0, 0, 1}, 2, 2)
+			put("sigma"+suffix, sigma, 2, 2)
 		}
 	}
 	if p != nil {
@@ -225,5 +230,24 @@ func TestAgree(t *testing.T) {
 	}
 	if _, err := ReadReference(t.Context(), writeStatistics(t, true, &Provenance{}), images.Options{}); err == nil {
 		t.Error("provenance of no images")
+	}
+}
+
+// A covariance with a negative eigenvalue is refused; where rounding explains it, a
+// note says by how much scores are wrong. A singular one is a covariance.
+func TestIndefiniteReference(t *testing.T) {
+	for _, c := range []struct {
+		covariance  float64 // of two features of variance 1: the eigenvalues are 1 ± it
+		note, fault string
+	}{
+		{0.5, "", ""}, {1, "", ""}, {1.0001, "eigenvalues down to -0.0001", ""}, {1.41, "", "sigma has the eigenvalue -0.41"},
+	} {
+		r, err := ReadReference(t.Context(), writeCovariance(t, true, nil, 1, c.covariance, c.covariance, 1), images.Options{})
+		if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault) || !strings.Contains(err.Error(), "sigma_s has")) {
+			t.Errorf("%v: error %v, expected %q", c.covariance, err, c.fault)
+		}
+		if err == nil && (!strings.Contains(strings.Join(r.Warnings, ""), c.note) || c.note == "" && len(r.Warnings) > 0) {
+			t.Errorf("%v: notes %q, expected %q", c.covariance, r.Warnings, c.note)
+		}
 	}
 }

@@ -84,7 +84,14 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f := cmd.Flags()
 	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
 	networks.register(f)
-	f.StringVar(&metrics, "metrics", metrics, "metrics, separated by commas; the protocol's own if absent; known: "+strings.Join(plan.MetricRegistry.Names(), ", "))
+	f.Func("metrics", "metrics, separated by commas; the protocol's own if absent; known: "+strings.Join(plan.MetricRegistry.Names(), ", "), func(list string) error {
+		if metrics != "" {
+			return errors.New("is given twice; separate metrics by commas")
+		}
+		metrics = list
+		return nil
+	})
+	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	f.IntVar(&task.Bootstrap, "bootstrap", 0, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them; - for standard output")
@@ -119,7 +126,7 @@ func (o outputs) write(w io.Writer, e *store.Evaluation) error {
 	json, errJSON := e.Encode()
 	csv, errCSV := report.EvaluationCSV(e)
 	err := errors.Join(put(o.json, json, errJSON), put(o.csv, csv, errCSV))
-	if o.json != "-" && o.csv != "-" {
+	if o.json != "-" && o.csv != "-" && len(e.Scores) > 0 {
 		err = errors.Join(err, report.PrintEvaluation(w, e))
 	}
 	return err

@@ -128,7 +128,11 @@ func checkFile(n plan.FeatureNetwork) error {
 	if n.Weights.Path != "" {
 		return nil
 	}
-	return fmt.Errorf("--%s is missing: the weights of the %s, published as %s at %s", n.Name, n.Title, n.File, plan.PublishedFiles[n.File].Page)
+	own := ""
+	if n.Name == features.Networks[0].Name {
+		own = "; or models/pretrained/inception.pt of the repository, a network of an eighth of the width whose scores compare with each other only; or another network: --network dinov2 --dinov2 FILE, --network FILE.onnx --output pool=NAME --range RANGE"
+	}
+	return fmt.Errorf("--%s is missing: the weights of the %s, published as %s at %s%s", n.Name, n.Title, n.File, plan.PublishedFiles[n.File].Page, own)
 }
 
 // networks are the feature networks as the flags describe them, and the name of

@@ -53,25 +53,25 @@ func formatOf(head string) *format {
 var errUnknown = errors.New("is no PNG, JPEG, WebP or BMP image")
 
 // check looks at the format and the size that a file claims.
-func check(head string, rest io.Reader, maxPixels int) (*format, int, error) {
-	f := formatOf(head)
+func check(head string, rest io.Reader, maxPixels int) (f *format, height, width int, err error) {
+	f = formatOf(head)
 	switch {
 	case head == "":
-		return nil, 0, errors.New("is empty")
+		return nil, 0, 0, errors.New("is empty")
 	case f == nil:
-		return nil, 0, errUnknown
+		return nil, 0, 0, errUnknown
 	}
 	c, err := f.config(rest)
 	if err != nil {
-		return nil, 0, f.explain(err)
+		return nil, 0, 0, f.explain(err)
 	}
 	if c.Width < 1 || c.Height < 1 {
-		return nil, 0, fmt.Errorf("%s of %d×%d pixels", f.name, c.Width, c.Height)
+		return nil, 0, 0, fmt.Errorf("%s of %d×%d pixels", f.name, c.Width, c.Height)
 	}
 	if c.Width > maxPixels/c.Height {
-		return nil, 0, fmt.Errorf("%s of %d×%d pixels, more than the %d that are read", f.name, c.Width, c.Height, maxPixels)
+		return nil, 0, 0, fmt.Errorf("%s of %d×%d pixels, more than the %d that are read", f.name, c.Width, c.Height, maxPixels)
 	}
-	return f, c.Width * c.Height, nil
+	return f, c.Height, c.Width, nil
 }
 
 // explain says what an error of a decoder means.
@@ -82,23 +82,25 @@ func (f *format) explain(err error) error {
 	return fmt.Errorf("%s that cannot be decoded: %w", f.name, err)
 }
 
-// checkHeader reads as much of a file as tells its format and size.
-func checkHeader(r io.Reader, maxPixels int) error {
+// header reads as much of a file as tells its format and size: an image without
+// pixels.
+func header(r io.Reader, maxPixels int) (im Image, err error) {
 	b := bufio.NewReader(r)
 	head, err := b.Peek(16)
 	if err != nil && err != io.EOF {
-		return err
+		return im, err
 	}
-	_, _, err = check(string(head), b, maxPixels)
-	return err
+	_, im.Height, im.Width, err = check(string(head), b, maxPixels)
+	return im, err
 }
 
 // Decode decodes the file of one image of at most maxPixels pixels.
 func Decode(data []byte, maxPixels int) (Image, error) {
-	f, pixels, err := check(string(data[:min(16, len(data))]), bytes.NewReader(data), maxPixels)
+	f, height, width, err := check(string(data[:min(16, len(data))]), bytes.NewReader(data), maxPixels)
 	if err != nil {
 		return Image{}, err
 	}
+	pixels := height * width
 	if f.least != nil && len(data) < f.least(data, pixels) {
 		return Image{}, fmt.Errorf("%s that is truncated: %d bytes cannot hold %d pixels", f.name, len(data), pixels)
 	}

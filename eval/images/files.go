@@ -24,9 +24,18 @@ func isImageFile(name string) bool {
 	return slices.Contains(suffixes, strings.ToLower(path.Ext(name)))
 }
 
-// hidden files are not images: ".DS_Store", and the "._a.png" that macOS puts
-// beside a.png.
-func isHidden(name string) bool { return strings.HasPrefix(path.Base(name), ".") }
+// isHidden tells names that are not images of the set, whatever lies there: those
+// with a dot in front, such as ".DS_Store", ".ipynb_checkpoints" and the "._a.png"
+// that macOS puts beside a.png; the folder where its archives keep these; and the
+// previews that a Synology makes. What lies in a hidden folder is hidden.
+func isHidden(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if strings.HasPrefix(part, ".") && part != "." && part != ".." || part == "__MACOSX" || part == "@eaDir" {
+			return true
+		}
+	}
+	return false
+}
 
 // maxFile bounds the file of one image.
 const maxFile = 1 << 29
@@ -42,12 +51,18 @@ type file struct {
 type listing struct {
 	files  []file
 	others map[string]int // files that are not taken for images, by suffix
+	flat   bool           // images in subfolders are left out
+	below  int            // how many these are
 }
 
 // add lists a file as an image, or counts it among the others.
 func (l *listing) add(f file) {
 	switch {
 	case isHidden(f.name):
+	case l.flat && strings.Contains(strings.TrimPrefix(f.name, "./"), "/"):
+		if isImageFile(f.name) {
+			l.below++
+		}
 	case isImageFile(f.name):
 		l.files = append(l.files, f)
 	default:
@@ -77,22 +92,29 @@ func (l *listing) newSet(ctx context.Context, path string, opt Options, closer i
 	known := strings.Join(suffixes, ", ")
 	unread := l.unread()
 	if len(l.files) == 0 {
+		if l.below > 0 {
+			return nil, fmt.Errorf("%s: holds no images but those of its subfolders, %d, which the program of the chosen protocol does not read; name the folder that holds them, or choose the protocol adm or clean-fid", path, l.below)
+		}
 		if unread == "" {
 			return nil, fmt.Errorf("%s: is empty, expected images (%s)", path, known)
 		}
 		return nil, fmt.Errorf("%s: holds no images: %s; images are read from %s", path, unread, known)
 	}
-	s := &Set{Path: path, N: len(l.files), closer: closer}
+	s := &Set{Path: path, N: len(l.files), Below: l.below, closer: closer}
+	if l.below > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %s in subfolders left out, as by the program of the chosen protocol", path, plural(l.below, "image")))
+	}
 	if unread != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: files that are not read: %s; images are read from %s", path, unread, known))
 	}
 	s.pending = l.images(func(f file) (Image, error) { return f.decode(opt.maxPixels()) })
+	s.headers = l.images(func(f file) (Image, error) { return f.header(opt.maxPixels()) })
 	if opt.SkipBroken {
 		return s, nil
 	}
 	headers := Loader[struct{}]{Ahead: 256, Prepare: func(Image) (struct{}, error) { return struct{}{}, nil }}
 	visit := func(struct{}) error { return nil }
-	_, err := headers.Run(ctx, l.images(func(f file) (Image, error) { return Image{}, f.checkHeader(opt.maxPixels()) }), visit)
+	_, err := headers.Run(ctx, s.headers, visit)
 	if broken := (*BrokenError)(nil); errors.As(err, &broken) { // list all, those with a good header as well
 		_, err = headers.Run(ctx, s.pending, visit)
 	}
@@ -140,20 +162,20 @@ func (f file) decode(maxPixels int) (im Image, err error) {
 	return Decode(data, maxPixels)
 }
 
-// checkHeader reads the size of the image.
-func (f file) checkHeader(maxPixels int) (err error) {
+// header reads the size of the image.
+func (f file) header(maxPixels int) (im Image, err error) {
 	r, err := f.open()
 	if err != nil {
-		return err
+		return im, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	return checkHeader(r, maxPixels)
+	return header(r, maxPixels)
 }
 
 // listFolder lists a folder and those below it. Links are followed, but not
 // back to a folder that they lie in.
-func listFolder(root string) (*listing, error) {
-	l := &listing{}
+func listFolder(root string, flat bool) (*listing, error) {
+	l := &listing{flat: flat}
 	if err := l.walk(root, "", nil); err != nil {
 		return nil, err
 	}
@@ -206,7 +228,7 @@ func openZip(ctx context.Context, path string, opt Options) (*Set, error) {
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // names are names here, nothing is extracted
 		return nil, fmt.Errorf("%s: is no zip archive, or not all of one (%w)", path, err)
 	}
-	l, err := listZip(&z.Reader)
+	l, err := listZip(&z.Reader, opt.Flat)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), z.Close())
 	}
@@ -218,8 +240,8 @@ func openZip(ctx context.Context, path string, opt Options) (*Set, error) {
 }
 
 // listZip lists the images of an archive, stored or deflated.
-func listZip(z *zip.Reader) (*listing, error) {
-	l := &listing{}
+func listZip(z *zip.Reader, flat bool) (*listing, error) {
+	l := &listing{flat: flat}
 	seen := map[string]bool{}
 	for _, e := range z.File {
 		if strings.HasSuffix(e.Name, "/") {

@@ -34,7 +34,7 @@ func Hash(path string) (string, error) {
 		}
 		return sum, err
 	}
-	l, err := listFolder(path)
+	l, err := listFolder(path, false)
 	if err != nil {
 		return "", err
 	}

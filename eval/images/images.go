@@ -39,6 +39,7 @@ type Pending struct {
 // Options say how a set is read. The zero value refuses sets with broken images.
 type Options struct {
 	SkipBroken bool // leave broken images out, count and list them
+	Flat       bool // leave images in subfolders out
 	MaxPixels  int  // of one image; 0 = DefaultMaxPixels
 }
 
@@ -57,10 +58,62 @@ func (o Options) maxPixels() int {
 type Set struct {
 	Path     string
 	N        int      // images, those that turn out to be broken included
+	Below    int      // images in subfolders that were left out
 	Warnings []string // what is suspicious about the set
 
 	pending iter.Seq2[Pending, error]
+	headers iter.Seq2[Pending, error] // images without pixels; nil where all have one size
 	closer  io.Closer
+}
+
+// Mixed looks for two of the chosen images that differ in size, and names them; ""
+// where there are none. choose lists those that count among n images, which are the
+// ones whose headers can be read. No pixels are read.
+func (s *Set) Mixed(ctx context.Context, choose func(n int) []int) (string, error) {
+	if s.headers == nil {
+		return "", nil
+	}
+	all := make([]Image, s.N)
+	names := make([]string, s.N)
+	numbered := func(yield func(Pending, error) bool) {
+		at := 0
+		for p, err := range s.headers {
+			i := at
+			at++
+			names[i] = p.Name
+			decode := func() (im Image, err error) {
+				im, err = p.Decode()
+				if err == nil {
+					all[i] = im
+				}
+				return im, err
+			}
+			if !yield(Pending{p.Name, decode}, err) {
+				return
+			}
+		}
+	}
+	load := Loader[struct{}]{Ahead: 256, SkipBroken: true, Prepare: func(Image) (struct{}, error) { return struct{}{}, nil }}
+	if _, err := load.Run(ctx, numbered, func(struct{}) error { return nil }); err != nil {
+		return "", WithPath(err, s.Path)
+	}
+	var whole []int
+	for i, im := range all {
+		if im.Height > 0 {
+			whole = append(whole, i)
+		}
+	}
+	first := -1
+	for _, c := range choose(len(whole)) {
+		i := whole[c]
+		if first < 0 {
+			first = i
+		}
+		if a, b := all[first], all[i]; a.Height != b.Height || a.Width != b.Width {
+			return fmt.Sprintf("%s has %d×%d pixels, %s has %d×%d", names[first], a.Height, a.Width, names[i], b.Height, b.Width), nil
+		}
+	}
+	return "", nil
 }
 
 // Open opens a folder, a .zip of images or a .npy array, whichever lies at the
@@ -74,7 +127,7 @@ func Open(ctx context.Context, path string, opt Options) (*Set, error) {
 	}
 	switch kind {
 	case Folder:
-		l, err := listFolder(path)
+		l, err := listFolder(path, opt.Flat)
 		if err != nil {
 			return nil, err
 		}

@@ -164,6 +164,9 @@ var sentences = map[Conversion]string{
 	ClippedGrey: "grey of 16 bits is clipped at 255, which is nearly all white, as Pillow does: save these with 8 bits",
 }
 
+// Known reports whether there is such a conversion.
+func (c Conversion) Known() bool { return sentences[c] != "" }
+
 // A Broken image is one that cannot be decoded.
 type Broken struct {
 	Name string

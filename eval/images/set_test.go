@@ -71,7 +71,14 @@ func levels(path string, opt Options) ([]uint8, Report, error) {
 // Folders and archives are read in the byte order of the paths.
 func TestOrder(t *testing.T) {
 	names := []string{"10.png", "2.PNG", "a/1.png", "a/b/1.png", "a0.png", "b.png"}
-	files := map[string][]byte{"notes.txt": nil, ".hidden.png": nil, "a/.DS_Store": nil, "__MACOSX/._b.png": nil}
+	files := map[string][]byte{"notes.txt": nil, ".hidden.png": nil, "a/.DS_Store": nil, "__MACOSX/._b.png": nil,
+		".ipynb_checkpoints/c.png": nil, "a/@eaDir/1.png/preview.jpg": nil, "__MACOSX/b.png": nil}
+	var hidden []string
+	for name := range files {
+		if name != "notes.txt" {
+			hidden = append(hidden, name)
+		}
+	}
 	var want []uint8
 	for i, name := range names {
 		files[name] = greyLevel(byte(i))
@@ -79,7 +86,7 @@ func TestOrder(t *testing.T) {
 	}
 	backwards := slices.Clone(names)
 	slices.Reverse(backwards)
-	for _, path := range []string{folderOf(t, files), zipOf(t, files, append(backwards, "notes.txt", "a/")...)} {
+	for _, path := range []string{folderOf(t, files), zipOf(t, files, append(slices.Concat(backwards, hidden), "notes.txt", "a/")...)} {
 		got, report, err := levels(path, Options{})
 		if err != nil || !slices.Equal(got, want) || report.Converted[Grey] != len(names) {
 			t.Errorf("%s: %v %v %v, want %v", path, got, report, err, want)
@@ -90,6 +97,48 @@ func TestOrder(t *testing.T) {
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// A flat set leaves out what lies in subfolders, and says so; its hash is that of
+// everything, and where nothing is left the error tells what to do.
+func TestFlat(t *testing.T) {
+	files := map[string][]byte{"a.png": greyLevel(1), "b.png": greyLevel(2), "below/c.png": greyLevel(3), "below/.d.png": nil, "below/e.txt": nil}
+	for _, path := range []string{folderOf(t, files), zipOf(t, files, "a.png", "b.png", "below/c.png", "below/.d.png", "below/e.txt")} {
+		if got, _, err := levels(path, Options{Flat: true}); err != nil || !slices.Equal(got, []uint8{1, 2}) {
+			t.Errorf("%s: %v %v", path, got, err)
+		}
+		s, err := Open(t.Context(), path, Options{Flat: true})
+		if err != nil || s.Below != 1 || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "1 image in subfolders left out") {
+			t.Fatalf("%s: %+v %v", path, s, err)
+		}
+		s.Close()
+	}
+	for _, path := range []string{folderOf(t, map[string][]byte{"x/c.png": greyLevel(3)}), zipOf(t, map[string][]byte{"x/c.png": greyLevel(3)}, "x/c.png")} {
+		if _, err := Open(t.Context(), path, Options{Flat: true}); err == nil || !strings.Contains(err.Error(), "choose the protocol adm or clean-fid") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// Mixed looks at the sizes of the chosen images alone, broken ones left out.
+func TestMixed(t *testing.T) {
+	wide := pngFile(2, 1, 8, 0, deflated([]byte{0, 1, 2}))
+	path := folderOf(t, map[string][]byte{"a.png": []byte("broken"), "b.png": greyLevel(1), "c.png": greyLevel(2), "d.png": wide})
+	s, err := Open(t.Context(), path, Options{SkipBroken: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, chosen := range map[string][]int{"": {0, 1}, "b.png has 1×1 pixels, d.png has 1×2": {0, 1, 2}} {
+		found, err := s.Mixed(t.Context(), func(n int) []int {
+			if n != 3 {
+				t.Errorf("%d images with headers, want 3", n)
+			}
+			return chosen
+		})
+		if err != nil || found != want {
+			t.Errorf("%v: %q, %v, want %q", chosen, found, err, want)
 		}
 	}
 }
@@ -270,14 +319,14 @@ func FuzzZip(f *testing.F) {
 		fuzzing.Bounded(t, len(data), 64, func() {
 			z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 			if err == nil || errors.Is(err, zip.ErrInsecurePath) {
-				l, err = listZip(z)
+				l, err = listZip(z, false)
 			}
 			if err != nil {
 				l = &listing{}
 			}
 		})
 		for _, one := range l.files {
-			one.checkHeader(1 << 16)
+			one.header(1 << 16)
 			one.decode(1 << 16)
 		}
 	})

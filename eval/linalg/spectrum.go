@@ -3,6 +3,7 @@ package linalg
 import (
 	"errors"
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas64"
@@ -43,6 +44,23 @@ func symmetricEigenvalues(a []float64, n int, products Products) ([]float64, err
 		return nil, errors.New("eval: the eigenvalues of a symmetric matrix did not converge: it is not finite")
 	}
 	return t.d, nil
+}
+
+// NegativePart tells how far a symmetric matrix a [n,n] is from a covariance: its
+// smallest eigenvalue and the sum of those below zero, both 0 where it is positive
+// definite. Nil products are Gonum.
+func NegativePart(a []float64, n int, products Products) (smallest, sum float64, err error) {
+	if products == nil {
+		products = Gonum{}
+	}
+	if _, definite, err := cholesky(a, n, products); definite || err != nil {
+		return 0, 0, err
+	}
+	values, err := symmetricEigenvalues(slices.Clone(a), n, products)
+	for _, v := range values {
+		smallest, sum = min(smallest, v), sum+min(v, 0)
+	}
+	return smallest, sum, err
 }
 
 // normalise divides a by the power of two of its largest element, so that no

@@ -61,11 +61,21 @@ func decodeFeatureNetwork(n features.Network, b configs.Block, p eval.Protocol) 
 		return out, err
 	}
 	out.Weights = fileAt(b, "checkpoint")
-	return out, b.Without("checkpoint", "resize").Decode(out.Flags)
+	err := b.Without("checkpoint", "resize").Decode(out.Flags)
+	out.adopt()
+	return out, err
+}
+
+// adopt takes from the network's file what the flags leave to it.
+func (n *FeatureNetwork) adopt() {
+	if s, ok := n.Flags.(features.Sized); ok {
+		s.Adopt(n.Weights.Path)
+	}
 }
 
 // Set sets flags of the network by their keys to values as they are typed. An
-// unknown key or a bad value is an error, and so is an unknown resize.
+// unknown key or a bad value is an error, and so is an unknown resize. What is not
+// set and lies in the network's file is taken from there.
 func (n *FeatureNetwork) Set(values map[string]string) error {
 	typed := map[string]any{}
 	for key, value := range values {
@@ -82,7 +92,9 @@ func (n *FeatureNetwork) Set(values map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return configs.Join(b.Decode(n.Flags), n.NetworkBlock.Validate())
+	err = configs.Join(b.Decode(n.Flags), n.NetworkBlock.Validate())
+	n.adopt()
+	return err
 }
 
 // networkNames lists the feature networks.

@@ -29,7 +29,12 @@ func metricOutputs(ctx context.Context, in map[string]ort.Array, want []string, 
 	if c.gen, err = c.features("in.generated"); err != nil {
 		return nil, err
 	}
-	c.gen.Logits, _ = in["in.logits"].Data.([]float32)
+	if logits, ok := in["in.logits"]; ok {
+		if c.gen.Logits, ok = logits.Data.([]float32); !ok || len(logits.Shape) != 2 || logits.Shape[0] < 1 || c.gen.N > 0 && c.gen.N != logits.Shape[0] {
+			return nil, fmt.Errorf("eval: in.logits: expected floating point logits [N,K] of the images of in.generated, found shape %v", logits.Shape)
+		}
+		c.gen.N = logits.Shape[0]
+	}
 	if err := errors.Join(c.ref.Validate(), c.gen.Validate()); err != nil {
 		return nil, err
 	}
@@ -58,8 +63,13 @@ type metricCase struct {
 	infinity func() (eval.InfinityFit, error)
 }
 
+// features are those of a set; a case of logits alone, or of one set, lacks the
+// others, and the metrics that need them tell.
 func (c *metricCase) features(name string) (*eval.Features, error) {
-	a := c.in[name]
+	a, ok := c.in[name]
+	if !ok {
+		return &eval.Features{Source: name, Products: c.products}, nil
+	}
 	pool, _ := a.Data.([]float32)
 	if len(a.Shape) != 2 || len(pool) != a.Shape[0]*a.Shape[1] || len(pool) == 0 {
 		return nil, fmt.Errorf("eval: %s: expected floating point features [N,D], found shape %v", name, a.Shape)
@@ -79,6 +89,9 @@ func (c *metricCase) output(name string) ([]float64, error) {
 			return nil, err
 		}
 		name, number = base, n
+	}
+	if err := c.require(name); err != nil {
+		return nil, err
 	}
 	_, program, _ := strings.Cut(name, ".")
 	distance := neighbours.Distance(program)
@@ -145,6 +158,22 @@ func (c *metricCase) output(name string) ([]float64, error) {
 		return fit.FIDs, err
 	}
 	return nil, nil
+}
+
+// require reports the inputs that an output needs and the case lacks.
+func (c *metricCase) require(name string) error {
+	if strings.HasPrefix(name, "is.") {
+		if c.gen.N == 0 {
+			return errors.New("in.logits is missing")
+		}
+		return nil
+	}
+	for _, set := range []*eval.Features{c.ref, c.gen} {
+		if set.Pool == nil {
+			return fmt.Errorf("%s is missing", set.Source)
+		}
+	}
+	return nil
 }
 
 func (c *metricCase) frechet(mean eval.MeanType) (eval.Frechet, error) {

@@ -140,6 +140,28 @@ func TestNPZCase(t *testing.T) {
 	}
 }
 
+// A case of logits alone is one of the Inception Score.
+func TestLogitsAlone(t *testing.T) {
+	const dir = "../../eval/testdata/metrics-small"
+	c, in, want := readCase(t, dir)
+	alone := map[string]ort.Array{"in.logits": in["in.logits"], "in.permutation": in["in.permutation"]}
+	n := 0
+	for name := range want {
+		if !strings.HasPrefix(name, "out.is.") {
+			continue
+		}
+		n++
+		got, err := metricOutputs(t.Context(), alone, []string{name}, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		c.compare(t, name, got[name], want[name])
+	}
+	if n < 3 {
+		t.Errorf("%d outputs of the Inception Score", n)
+	}
+}
+
 // Faults of a case are errors that name the array.
 func TestCaseFaults(t *testing.T) {
 	rows := ort.Array{Shape: []int{4, 1}, Data: []float32{0, 1, 2, 3}}
@@ -152,8 +174,11 @@ func TestCaseFaults(t *testing.T) {
 		in   map[string]ort.Array
 		name string
 	}{
-		"in.reference: expected":          {map[string]ort.Array{}, "out.fid.exact"},
-		"in.generated: expected":          {map[string]ort.Array{"in.reference": rows}, "out.fid.exact"},
+		"in.reference is missing":         {map[string]ort.Array{"in.generated": rows}, "out.fid.exact"},
+		"in.generated is missing":         {map[string]ort.Array{"in.reference": rows}, "out.fid.exact"},
+		"in.reference: expected":          {map[string]ort.Array{"in.reference": {Shape: []int{4}, Data: []float32{0, 1, 2, 3}}}, "out.fid.exact"},
+		"in.logits is missing":            {map[string]ort.Array{}, "out.is.torch_fidelity"},
+		"in.logits: expected":             {in(map[string]ort.Array{"in.logits": {Shape: []int{3, 1}, Data: []float32{0, 1, 2}}}), "out.is.adm"},
 		"in.kid.generated: expected":      {in(nil), "out.kid.subsets"},
 		"index 4 of 4 images":             {in(map[string]ort.Array{"in.kid.generated": {Shape: []int{1, 2}, Data: []int64{0, 4}}}), "out.kid.subsets"},
 		"0 subsets of":                    {in(map[string]ort.Array{"in.kid.generated": {Shape: []int{0, 2}}, "in.kid.reference": {Shape: []int{0, 2}}}), "out.kid.subsets"},

@@ -145,7 +145,11 @@ func openCase(dir string) (*referenceCase, *checkpoint.File, error) {
 	}
 	b = b.With(plan.Hooks(func(b configs.Block) sampling.File {
 		name, _ := b.Text()
-		return sampling.File{Place: plan.PlaceOf(b), Written: name, Path: filepath.Join(dir, name)}
+		path := name
+		if !filepath.IsAbs(name) {
+			path = filepath.Join(dir, name)
+		}
+		return sampling.File{Place: plan.PlaceOf(b), Written: name, Path: path}
 	}))
 	c := &referenceCase{dir: dir, block: b}
 	for _, key := range []string{"kind", "tolerance"} {

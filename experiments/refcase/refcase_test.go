@@ -32,6 +32,29 @@ func TestReferenceCases(t *testing.T) {
 	}
 }
 
+// An absolute path in a case is that path.
+func TestAbsolutePath(t *testing.T) {
+	source, err := filepath.Abs("testdata/cases/adm-legacy-attention")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"case.yaml", "io.safetensors"} {
+		data, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = bytes.ReplaceAll(data, []byte("checkpoint: model.pt"), []byte("checkpoint: "+filepath.Join(source, "model.pt")))
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if ok, err := checkCase(t.Context(), &out, dir, ort.Options{}, false); !ok || err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
 // TestCheckFails spoils a case: check has to notice.
 func TestCheckFails(t *testing.T) {
 	const source = "testdata/cases/adm-legacy-attention"

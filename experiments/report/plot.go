@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"sagbench/eval"
 	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
@@ -72,14 +75,28 @@ func plotRows(out io.Writer, folder string, rows []*store.Metrics, formats []str
 }
 
 // writePlots draws an experiment's plots into its folder, in every format. Rows
-// that make no line plot have none.
+// that make no line plot have none. Plots of metrics, or of a sweep, that are gone
+// are removed: they do not belong to the tables beside them.
 func writePlots(folder string, rows []*store.Metrics) error {
-	figures, err := figuresOf(rows)
-	if err != nil {
-		return nil // a table says all that there is to say
+	figures, noPlot := figuresOf(rows) // why there is none, the table shows
+	if noPlot != nil {
+		figures = nil
 	}
-	_, err = writeFigures(folder, figures, slices.Sorted(maps.Keys(plotFormats)))
-	return err
+	formats := slices.Sorted(maps.Keys(plotFormats))
+	if _, err := writeFigures(folder, figures, formats); err != nil {
+		return err
+	}
+	for metric := range eval.Metrics {
+		if slices.ContainsFunc(figures, func(f *figure) bool { return f.metric == metric }) {
+			continue
+		}
+		for _, format := range formats {
+			if err := os.Remove(filepath.Join(folder, metric+"."+format)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // writeFigures writes <metric>.<format> for each figure, each whole or not at

@@ -143,8 +143,8 @@ func newTable(rows []*store.Metrics) *resultTable {
 	return t
 }
 
-// legendOf are the lines below a table: its protocol unless that is ADM's, and
-// what ± and the columns "paper" are.
+// legendOf are the lines below a table: its protocol unless that is ADM's, what ±
+// and the columns "paper" are, and in what else than the sweep rows differ.
 func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
 	var protocols, draws []string
 	for _, m := range rows {
@@ -156,7 +156,7 @@ func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
 		}
 	}
 	var lines []string
-	for _, line := range slices.Concat(protocols, draws) {
+	for _, line := range slices.Concat(protocols, draws, differencesOf(rows)) {
 		if !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}

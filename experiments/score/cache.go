@@ -45,22 +45,23 @@ func keepFeatures(path string, key []byte, f *eval.Features, read images.Report)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	if err := store.WriteFeatures(path, key, f, read.Converted); err != nil {
+	if err := store.WriteFeatures(path, key, f, read); err != nil {
 		return err
 	}
 	return pruneCache(folder, cacheLimit)
 }
 
 // cachedFeatures reads features from the cache. A file that is damaged, which
-// its checksums show, or of something else is as good as none.
-func cachedFeatures(path string, key []byte, want eval.Parts) (*eval.Features, images.Report, bool) {
-	f, converted, ok := store.ReadFeatures(path, key, want)
-	if !ok {
+// its checksums show, or of something else is as good as none; so is one that
+// leaves broken images out where these are an error.
+func cachedFeatures(path string, key []byte, want eval.Parts, opt images.Options) (*eval.Features, images.Report, bool) {
+	f, report, ok := store.ReadFeatures(path, key, want)
+	if !ok || len(report.Broken) > 0 && !opt.SkipBroken {
 		return nil, images.Report{}, false
 	}
 	now := time.Now()
 	os.Chtimes(path, now, now) // only the order of removal depends on it
-	return f, images.Report{Decoded: f.N, Converted: converted}, true
+	return f, report, true
 }
 
 // pruneCache removes the oldest files of a folder until they fit the limit.

@@ -2,6 +2,7 @@ package score
 
 import (
 	"context"
+	"fmt"
 
 	"sagbench/configs"
 	"sagbench/eval"
@@ -24,12 +25,13 @@ type Task struct {
 }
 
 // Run scores the samples against the reference, network by network. Where a
-// metric fails, the evaluation holds the others beside the error; it is nil where
-// there is no score at all.
+// metric fails, the evaluation holds the others beside the error, and why it failed;
+// it is nil where no metric was come to.
 func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*store.Evaluation, error) {
 	defer p.End()
 	e := NewEngine(opt, store.Hashes{}, p)
 	defer e.Close()
+	t.Read.Flat = t.Protocol.Flat
 	paths := map[string]string{"reference": t.Reference, "samples": t.Samples}
 	for _, c := range t.Comparisons {
 		paths[t.role(c)] = c.Weights.Path
@@ -39,6 +41,9 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 		return nil, err
 	}
 	notes := plan.ForeignMetrics(t.Protocol, t.Metrics)
+	if files["reference"].SHA256 == files["samples"].SHA256 {
+		notes = append(notes, fmt.Sprintf("REF and SAMPLES have the same content (sha256 %.12s…): the scores are those of a set compared with itself", files["samples"].SHA256))
+	}
 	for _, n := range notes {
 		p.Note("note: " + n)
 	}
@@ -46,11 +51,11 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 		comparisons: t.Comparisons, reference: fileSet{t.Reference, t.Read}, samples: fileSet{t.Samples, t.Read},
 		bootstrap: t.Bootstrap, published: true,
 	})
-	if len(found.scores) == 0 {
+	if len(found.scores)+len(found.failed) == 0 || ctx.Err() != nil {
 		return nil, err
 	}
 	out := &store.Evaluation{
-		Format: store.EvaluationFormat, Scores: found.scores, Samples: found.count, Notes: append(notes, found.notes...),
+		Format: store.EvaluationFormat, Scores: found.scores, Failed: found.failed, Samples: found.count, Notes: append(notes, found.notes...),
 		Inputs: map[string]store.Input{
 			"reference": {InputFile: files["reference"], SetRead: found.reference},
 			"samples":   {InputFile: files["samples"], SetRead: found.samples},

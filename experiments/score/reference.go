@@ -97,12 +97,16 @@ func (x *Extractor) agree(ref *eval.Reference) (notes []string, err error) {
 // there.
 func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, contentSHA256 string, opt images.Options, want eval.Parts, p *human.Progress) (*eval.Features, images.Report, error) {
 	var report images.Report
-	key, err := x.featuresKey(contentSHA256)
+	content := contentSHA256
+	if ref.Images.Below > 0 {
+		content += ", top folder"
+	}
+	key, err := x.featuresKey(content)
 	if err != nil {
 		return nil, report, err
 	}
 	cached := cachePath(key, want)
-	if f, read, ok := cachedFeatures(cached, key, want); ok {
+	if f, read, ok := cachedFeatures(cached, key, want, opt); ok {
 		return f, read, nil
 	}
 	p.Stage("features of "+filepath.Base(ref.Path), "images", 0, ref.Images.N)
@@ -111,7 +115,7 @@ func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if err != nil {
 		return nil, report, err
 	}
-	if cached == "" || len(report.Broken) > 0 {
+	if cached == "" {
 		return f, report, nil
 	}
 	if now, err := images.Hash(ref.Path); err != nil || now != contentSHA256 {
@@ -139,6 +143,7 @@ func (b *ReferenceBatch) Make(ctx context.Context, opt ort.Options, p *human.Pro
 	defer p.End()
 	e := NewEngine(opt, store.Hashes{}, p)
 	defer e.Close()
+	b.Read.Flat = b.Protocol.Flat
 	opened, err := e.network(b.Network)
 	if err != nil {
 		return err
@@ -156,9 +161,18 @@ func (b *ReferenceBatch) Make(ctx context.Context, opt ort.Options, p *human.Pro
 	if set.Images == nil {
 		return fmt.Errorf("%s: holds no images to make statistics of", b.Data)
 	}
+	if err := b.checkSizes(ctx, set.Images); err != nil { // before hours of computing
+		return err
+	}
 	f, report, err := x.referenceImages(ctx, set, content, b.Read, eval.Parts{Stats: true, Spatial: slices.Contains(x.Net.Outputs(), features.Spatial)}, p)
 	if err != nil {
 		return err
+	}
+	for _, n := range slices.Concat(set.Warnings, report.Notes()) {
+		if !strings.HasPrefix(n, b.Data) {
+			n = b.Data + ": " + n
+		}
+		p.Note("note: " + n)
 	}
 	x.complete(f, b.Data)
 	origin := &eval.Provenance{
@@ -169,6 +183,18 @@ func (b *ReferenceBatch) Make(ctx context.Context, opt ort.Options, p *human.Pro
 		return err
 	}
 	return store.ExplainWrite(b.Out, b.write(ctx, f, report, origin))
+}
+
+// checkSizes is an error where the images that are to be kept differ in size.
+func (b *ReferenceBatch) checkSizes(ctx context.Context, set *images.Set) error {
+	if b.Count == 0 {
+		return nil
+	}
+	mixed, err := set.Mixed(ctx, func(n int) []int { return eval.Choice(n, min(b.Count, n)) })
+	if err == nil && mixed != "" {
+		err = fmt.Errorf("%s: %s: an array holds images of one size; --images 0 writes the statistics alone", b.Data, mixed)
+	}
+	return err
 }
 
 // write writes the statistics f, images and origin.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -26,15 +27,25 @@ func (e *Engine) PrepareRow(r *plan.Run) (m *store.Metrics, scored bool, err err
 		return nil, false, err
 	}
 	old, err := store.ReadMetrics(filepath.Join(r.Folder, store.MetricsFile))
-	if err != nil || old.Run != m.Run || old.Samples != m.Samples || old.Evaluation != m.Evaluation {
+	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			e.progress.Note(fmt.Sprintf("note: %v; the row is scored again", err))
+		}
+		return m, false, nil
+	}
+	if old.Run != m.Run || old.Samples != m.Samples || old.Evaluation != m.Evaluation {
+		if r.Bootstrap == 0 && old.Bootstrap > 0 && old.Run == m.Run {
+			e.progress.Note(fmt.Sprintf("note: %s: its scores had intervals from %d draws; this run asks for none, so ± goes from the table (bootstrap=%d brings it back)", r.NumberedTitle(), old.Bootstrap, old.Bootstrap))
+		}
 		return m, false, nil
 	}
 	if r.Bootstrap > 0 {
 		if _, err := store.ReadReplicates(r.Folder, r.Bootstrap); err != nil {
+			e.progress.Note(fmt.Sprintf("note: %v; the row is scored again", err))
 			return m, false, nil
 		}
 	}
-	m.Scores, m.Inputs.Samples = old.Scores, old.Inputs.Samples
+	m.Scores, m.Inputs.Samples, m.Notes, m.Draws = old.Scores, old.Inputs.Samples, old.Notes, old.Draws
 	return m, true, nil
 }
 
@@ -42,20 +53,23 @@ func (e *Engine) PrepareRow(r *plan.Run) (m *store.Metrics, scored bool, err err
 // PrepareRow made. It writes the scores of each draw and the features of the images
 // into the run's folder.
 func (e *Engine) EvaluateRow(ctx context.Context, r *plan.Run, m *store.Metrics) error {
-	images, err := r.Images.Content(r.Samples)
+	content, err := r.Images.Content(r.Samples)
 	if err != nil {
 		return err
 	}
-	found, err := e.evaluate(ctx, job{comparisons: r.Comparisons, reference: fileSet{path: r.Reference.Path}, samples: runSet{r, images}, bootstrap: r.Bootstrap})
+	found, err := e.evaluate(ctx, job{comparisons: r.Comparisons, reference: fileSet{r.Reference.Path, images.Options{Flat: r.Protocol.Flat}}, samples: runSet{r, content}, bootstrap: r.Bootstrap})
 	if err != nil {
 		return fmt.Errorf("row %q: %w", r.Title(), err)
 	}
 	if found.replicates != nil {
-		if err := found.replicates.Write(r.Folder); err != nil {
+		if m.Draws, err = found.replicates.Sum(); err == nil {
+			err = found.replicates.Write(r.Folder)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	m.Scores, m.Inputs.Samples = found.scores, images
+	m.Scores, m.Inputs.Samples, m.Notes = found.scores, content, found.notes
 	return nil
 }
 
@@ -69,7 +83,7 @@ type runSet struct {
 func (s runSet) features(ctx context.Context, e *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error) {
 	path, want := filepath.Join(s.Folder, store.FeaturesFile(x.Name)), x.computed(want)
 	var report images.Report
-	key, err := x.featuresKey(fmt.Sprintf("%s, the first %d", s.content.SHA256, s.Samples))
+	key, err := s.key(x)
 	if err != nil {
 		return nil, report, err
 	}
@@ -80,12 +94,17 @@ func (s runSet) features(ctx context.Context, e *Engine, x *Extractor, want eval
 		if f, report, err = x.Features(ctx, Source{s.Folder, s.Samples, s.images(ctx)}, images.Options{}, want, e.progress.Add); err != nil {
 			return nil, report, err
 		}
-		if err := store.ExplainWrite(path, store.WriteFeatures(path, key, f, nil)); err != nil {
+		if err := store.ExplainWrite(path, store.WriteFeatures(path, key, f, images.Report{})); err != nil {
 			return nil, report, err
 		}
 	}
 	x.complete(f, s.Folder)
 	return f, report, nil
+}
+
+// key tells of which images the features are.
+func (s runSet) key(x *Extractor) ([]byte, error) {
+	return x.featuresKey(fmt.Sprintf("%s, the first %d", s.content.SHA256, s.Samples))
 }
 
 // images are a run's images for a feature network.
@@ -164,6 +183,9 @@ func evaluationID(r *plan.Run, m *store.Metrics, h store.Hashes) (string, error)
 		"reference": m.Inputs.Reference.SHA256, inception.Name: m.Inputs.Networks[inception.Name].SHA256, "metrics": metrics,
 		"resize": settings["resize"], "input_size": settings["input_size"],
 		"versions": m.Versions,
+	}
+	if kind, err := images.KindOf(r.Reference.Path); err == nil && r.Protocol.Flat && (kind == images.Folder || kind == images.Zip) {
+		all["flat"] = true
 	}
 	if r.Bootstrap > 0 {
 		all["bootstrap"] = []int{r.Bootstrap, store.BootstrapSeed}

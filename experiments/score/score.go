@@ -28,6 +28,7 @@ type Engine struct {
 	hashes   store.Hashes
 	progress *human.Progress
 	open     map[string]*openNetwork // by the network's name
+	said     map[string]bool         // notes that were shown
 }
 
 // An openNetwork is a feature network with the features of the reference.
@@ -41,7 +42,7 @@ type openNetwork struct {
 // NewEngine is an engine whose networks run as opt says and which tells p what is
 // going on. h may hold the hashes of files that were read before.
 func NewEngine(opt ort.Options, h store.Hashes, p *human.Progress) *Engine {
-	return &Engine{options: opt, hashes: h, progress: p, open: map[string]*openNetwork{}}
+	return &Engine{options: opt, hashes: h, progress: p, open: map[string]*openNetwork{}, said: map[string]bool{}}
 }
 
 // Close frees all networks.
@@ -85,6 +86,7 @@ func (s fileSet) features(ctx context.Context, e *Engine, x *Extractor, want eva
 // An outcome is what an evaluation found.
 type outcome struct {
 	scores             []store.Score
+	failed             []store.Failure   // metrics without a score
 	replicates         *store.Replicates // nil without a bootstrap
 	count              int               // of the samples
 	notes              []string          // what was assumed, converted or left out
@@ -111,9 +113,16 @@ func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
 		return out, err
 	}
 	for i, c := range j.comparisons {
-		faults = append(faults, e.compare(ctx, j, c, networks[i], &out))
+		known := len(out.scores) + len(out.failed)
+		err := e.compare(ctx, j, c, networks[i], &out)
+		faults = append(faults, err)
 		if ctx.Err() != nil {
 			break
+		}
+		if err != nil && len(out.scores)+len(out.failed) == known { // there were no features
+			for _, m := range c.Metrics() {
+				out.failed = append(out.failed, store.Failure{Metric: m.Column().Name, Reason: err.Error()})
+			}
 		}
 	}
 	return out, errors.Join(faults...)
@@ -147,6 +156,9 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	if err != nil {
 		return err
 	}
+	if n := x.unusual(); n != "" {
+		e.say(out, n)
+	}
 	out.reference.Add(ref, x.read)
 	out.note(ref.Notes...)
 	want := needs.Generated
@@ -164,16 +176,26 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	if out.count == 0 {
 		out.count = gen.N
 		if n := unusualNumber(gen); n != "" && j.published {
-			e.progress.Note("note: " + n)
-			out.note(n)
+			e.say(out, n)
 		}
 	}
-	scores, err := e.score(ctx, ref, gen, c.Metrics())
+	scores, failed, err := e.score(ctx, ref, gen, c.Metrics())
+	out.failed = append(out.failed, failed...)
 	if err == nil && j.bootstrap > 0 {
 		err = e.redraw(ctx, ref, gen, c.Metrics(), scores, j.bootstrap, out.replicates)
 	}
 	out.scores = append(out.scores, scores...)
 	return err
+}
+
+// say adds a line to the notes, and shows it where no earlier evaluation of this
+// engine has.
+func (e *Engine) say(o *outcome, line string) {
+	o.note(line)
+	if !e.said[line] {
+		e.said[line] = true
+		e.progress.Note("note: " + line)
+	}
 }
 
 // note adds lines that are not there.
@@ -204,17 +226,24 @@ func (e *Engine) referenceOf(ctx context.Context, s fileSet, x *openNetwork, wan
 }
 
 // score computes the metrics: those that can be computed, and an error about the
-// others.
-func (e *Engine) score(ctx context.Context, ref, gen *eval.Features, metrics []eval.Metric) ([]store.Score, error) {
+// others, which failed lists.
+func (e *Engine) score(ctx context.Context, ref, gen *eval.Features, metrics []eval.Metric) (out []store.Score, failed []store.Failure, err error) {
 	report, err := eval.Evaluate(ctx, ref, gen, metrics...)
 	for _, w := range report.Warnings {
 		e.progress.Warn(relative(w, ref, gen))
 	}
 	faults := []error{err}
-	var out []store.Score
+	fail := func(metric string, err error) {
+		failed = append(failed, store.Failure{Metric: metric, Reason: relative(err.Error(), ref, gen)})
+	}
+	for _, f := range report.Failed {
+		fail(f.Metric, f.Err)
+	}
 	for _, s := range report.Scores {
 		if math.IsNaN(s.Value) || math.IsInf(s.Value, 0) {
-			faults = append(faults, fmt.Errorf("%s of %s is %g; look at the images and at the statistics of %s", s.Title, gen.Source, s.Value, ref.Source))
+			err := fmt.Errorf("%s of %s is %g; look at the images and at the statistics of %s", s.Title, gen.Source, s.Value, ref.Source)
+			fail(s.Name, err)
+			faults = append(faults, err)
 			continue
 		}
 		direction := store.LowerIsBetter
@@ -227,7 +256,7 @@ func (e *Engine) score(ctx context.Context, ref, gen *eval.Features, metrics []e
 		}
 		out = append(out, own)
 	}
-	return out, errors.Join(faults...)
+	return out, failed, errors.Join(faults...)
 }
 
 // redraw draws the generated images again, keeps the scores of each draw, and
@@ -250,7 +279,7 @@ func (e *Engine) redraw(ctx context.Context, ref, gen *eval.Features, metrics []
 		keep.Values[name] = values
 		for i := range scores {
 			if scores[i].Name == name {
-				interval := eval.NewInterval(scores[i].Value, values)
+				interval := eval.IntervalOf(m, scores[i].Value, values)
 				scores[i].Interval = &interval
 			}
 		}
@@ -259,10 +288,26 @@ func (e *Engine) redraw(ctx context.Context, ref, gen *eval.Features, metrics []
 	return nil
 }
 
-// relative is a warning without the folders of this machine.
-func relative(warning string, ref, gen *eval.Features) string {
-	warning = strings.TrimPrefix(warning, gen.Source+": ")
-	return strings.ReplaceAll(warning, ref.Source, filepath.Base(ref.Source))
+// relative is a line of a result without the folders of this machine.
+func relative(line string, ref, gen *eval.Features) string {
+	line = strings.TrimPrefix(line, gen.Source+": ")
+	for _, set := range []*eval.Features{ref, gen} {
+		if set.Source != "" {
+			line = strings.ReplaceAll(line, set.Source, filepath.Base(set.Source))
+		}
+	}
+	return line
+}
+
+// unusual tells of a network that published numbers are not of; "" where it is
+// the usual one, or there is none of its kind.
+func (x *Extractor) unusual() string {
+	width, side := x.Net.Width(), x.side()
+	if x.UsualWidth == 0 || width == x.UsualWidth && side == x.UsualSide {
+		return ""
+	}
+	return fmt.Sprintf("%s is not the %s of published numbers: %d features of images of %d×%d pixels, not %d of %d×%d; its scores compare with each other only",
+		filepath.Base(x.Weights.Path), x.Title, width, side, side, x.UsualWidth, x.UsualSide, x.UsualSide)
 }
 
 // Published numbers are of so many images: evaluators of diffusion models ask

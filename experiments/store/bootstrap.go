@@ -2,8 +2,8 @@ package store
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,33 +28,50 @@ type Replicates struct {
 
 // Write puts the values into a run's folder.
 func (r *Replicates) Write(folder string) error {
-	var out bytes.Buffer
-	w := csv.NewWriter(&out)
-	if err := w.Write(r.Names); err != nil {
+	data, err := r.encode()
+	if err != nil {
 		return err
 	}
+	return WriteFile(filepath.Join(folder, BootstrapFile), data)
+}
+
+// Sum is the sha256 of the file that Write writes, which the run's Metrics keep.
+func (r *Replicates) Sum() (string, error) {
+	data, err := r.encode()
+	return fmt.Sprintf("%x", sha256.Sum256(data)), err
+}
+
+func (r *Replicates) encode() ([]byte, error) {
+	var out bytes.Buffer
+	lines := [][]string{r.Names}
 	for b := range r.Values[r.Names[0]] {
 		line := make([]string, len(r.Names))
 		for i, name := range r.Names {
 			line[i] = strconv.FormatFloat(r.Values[name][b], 'g', -1, 64)
 		}
-		if err := w.Write(line); err != nil {
-			return err
-		}
+		lines = append(lines, line)
 	}
-	w.Flush()
-	return errors.Join(w.Error(), WriteFile(filepath.Join(folder, BootstrapFile), out.Bytes()))
+	err := csv.NewWriter(&out).WriteAll(lines)
+	return out.Bytes(), err
 }
 
-// ReadReplicates reads what write wrote: count values of each of the scores.
+// ReadReplicates reads what Write wrote: count values of each of the scores. The
+// metrics.json beside the file holds its hash; where it holds none, being older,
+// the file is taken as it is.
 func ReadReplicates(folder string, count int) (*Replicates, error) {
 	path := filepath.Join(folder, BootstrapFile)
-	f, err := os.Open(path)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	lines, err := csv.NewReader(f).ReadAll()
+	m, err := ReadMetrics(filepath.Join(folder, MetricsFile))
+	if err != nil {
+		return nil, err
+	}
+	if sum := fmt.Sprintf("%x", sha256.Sum256(data)); m.Draws != "" && m.Draws != sum {
+		return nil, fmt.Errorf("%s: is damaged or was edited: %s says that its sha256 is %.12s…, it is %.12s…; run the experiment again, which makes it anew", path, MetricsFile, m.Draws, sum)
+	}
+	lines, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -16,6 +16,9 @@ func FuzzReplicates(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(folder, BootstrapFile), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if err := (&Metrics{Format: MetricsFormat}).Write(folder); err != nil {
+			t.Fatal(err)
+		}
 		r, err := ReadReplicates(folder, 2)
 		if err != nil {
 			return

@@ -2,6 +2,8 @@ package store
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -25,7 +27,19 @@ func FeaturesFile(network string) string {
 const (
 	convertedPrefix = "converted_"
 	outputPrefix    = "output_"
+	brokenArray     = "broken"
 )
+
+// ownArrays are the arrays of a file of features that no prefix tells. A name that
+// is neither is a damaged one: zip's checksums do not cover names.
+var ownArrays = []string{"key", "count", "pool", "logits", "spatial", brokenArray,
+	"mu", "mu32", "sigma", "rows", "mu_s", "mu32_s", "sigma_s", "rows_s"}
+
+// A brokenImage is an image that was left out, in the array "broken".
+type brokenImage struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
 
 // WriteFeatures writes features of images to an .npz file: pool [N,D], logits [N,K]
 // and spatial [N,S], where f holds rows of them, and the statistics mu, sigma,
@@ -33,9 +47,9 @@ const (
 // count [1], the number of images; key, a hash of all that the features depend on;
 // the means in float32, mu32 and mu32_s; where there are fewer images than
 // dimensions, the rows that the statistics are of; output_NAME [N,…], further
-// outputs of the network; and converted_KIND [1], how many images were converted to
-// RGB in that way.
-func WriteFeatures(path string, key []byte, f *eval.Features, converted map[images.Conversion]int) error {
+// outputs of the network; converted_KIND [1], how many images were converted to RGB
+// in that way; and broken [bytes], which images were left out and why, as JSON.
+func WriteFeatures(path string, key []byte, f *eval.Features, read images.Report) error {
 	file, err := npz.Create(path)
 	if err != nil {
 		return err
@@ -52,8 +66,19 @@ func WriteFeatures(path string, key []byte, f *eval.Features, converted map[imag
 	}
 	w.stats("", f.Stats)
 	w.stats("_s", f.Spatial)
-	for _, c := range slices.Sorted(maps.Keys(converted)) {
-		write(w, convertedPrefix+string(c), []int64{int64(converted[c])}, 1)
+	for _, c := range slices.Sorted(maps.Keys(read.Converted)) {
+		write(w, convertedPrefix+string(c), []int64{int64(read.Converted[c])}, 1)
+	}
+	if len(read.Broken) > 0 {
+		var broken []brokenImage
+		for _, b := range read.Broken {
+			broken = append(broken, brokenImage{b.Name, b.Err.Error()})
+		}
+		data, err := json.Marshal(broken)
+		if err != nil {
+			return err
+		}
+		write(w, brokenArray, data, len(data))
 	}
 	if w.err != nil {
 		return w.err
@@ -92,24 +117,26 @@ func (w *arrayWriter) stats(suffix string, s *eval.Stats) {
 	writeRows(w, "rows"+suffix, s.Rows, s.N)
 }
 
-// ReadFeatures reads what WriteFeatures wrote: the wanted parts, and how many
-// images were converted. It is false, and the features have to be computed, where
+// ReadFeatures reads what WriteFeatures wrote: the wanted parts, and what was found
+// in reading the images. It is false, and the features have to be computed, where
 // there is no such file, or it is damaged, has another key or lacks a part.
-func ReadFeatures(path string, key []byte, want eval.Parts) (*eval.Features, map[images.Conversion]int, bool) {
+func ReadFeatures(path string, key []byte, want eval.Parts) (*eval.Features, images.Report, bool) {
+	var report images.Report
 	file, err := npz.Open(path)
 	if err != nil {
-		return nil, nil, false
+		return nil, report, false
 	}
 	defer file.Close()
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, false
+		return nil, report, false
 	}
 	r := &arrayReader{File: file, size: info.Size()}
 	f := &eval.Features{N: r.number("count")}
 	if found := read[uint8](r, "key"); r.failed || !bytes.Equal(found, key) || f.N < 1 {
-		return nil, nil, false
+		return nil, report, false
 	}
+	report.Decoded = f.N
 	if want.Pool {
 		f.Pool = read[float32](r, "pool")
 		f.D = len(f.Pool) / f.N
@@ -133,16 +160,33 @@ func ReadFeatures(path string, key []byte, want eval.Parts) (*eval.Features, map
 		}
 		f.Outputs[name] = read[float32](r, outputPrefix+name)
 	}
-	var converted map[images.Conversion]int
 	for _, name := range file.Names() {
-		if kind, ok := strings.CutPrefix(name, convertedPrefix); ok {
-			if converted == nil {
-				converted = map[images.Conversion]int{}
+		kind, isKind := strings.CutPrefix(name, convertedPrefix)
+		switch {
+		case isKind && images.Conversion(kind).Known():
+			if report.Converted == nil {
+				report.Converted = map[images.Conversion]int{}
 			}
-			converted[images.Conversion(kind)] = r.number(name)
+			report.Converted[images.Conversion(kind)] = r.number(name)
+		case name == brokenArray:
+			report.Broken = r.broken()
+		case !strings.HasPrefix(name, outputPrefix) && !slices.Contains(ownArrays, name):
+			return nil, report, false
 		}
 	}
-	return f, converted, !r.failed && f.Validate() == nil
+	return f, report, !r.failed && f.Validate() == nil
+}
+
+// broken reads which images were left out.
+func (r *arrayReader) broken() (out []images.Broken) {
+	var list []brokenImage
+	if json.Unmarshal(read[uint8](r, brokenArray), &list) != nil {
+		r.failed = true
+	}
+	for _, b := range list {
+		out = append(out, images.Broken{Name: b.Name, Err: errors.New(b.Reason)})
+	}
+	return out
 }
 
 // An arrayReader reads arrays that an arrayWriter wrote, up to the first failure.
@@ -188,7 +232,7 @@ func (r *arrayReader) stats(suffix string, n int) *eval.Stats {
 	s := &eval.Stats{
 		N: n, Mean: read[float64](r, "mu"+suffix), Mean32: read[float32](r, "mu32"+suffix), Cov: read[float64](r, "sigma"+suffix),
 	}
-	if r.Has("rows" + suffix) {
+	if n <= s.D() { // an Accumulator keeps them up to then
 		s.Rows = read[float32](r, "rows"+suffix)
 	}
 	return s

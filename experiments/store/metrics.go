@@ -6,6 +6,7 @@ package store
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ type Metrics struct {
 	Evaluation string    `json:"evaluation"`          // hash of what the scores depend on beside the images
 	Protocol   string    `json:"protocol,omitempty"`  // whose reading of the metrics, and what was set otherwise; "" in older files: adm
 	Bootstrap  int       `json:"bootstrap,omitempty"` // draws of the images, whose scores bootstrap.csv holds
+	Notes      []string  `json:"notes,omitempty"`     // what was assumed, converted or left out
 
 	Scores    []Score            `json:"scores"`
 	Published map[string]float64 `json:"published,omitempty"` // metric's name → the authors' value
@@ -52,6 +54,9 @@ type Metrics struct {
 	Inputs   Inputs            `json:"inputs"`
 	Versions map[string]string `json:"versions"` // sagbench, sampling, onnxruntime
 	Config   json.RawMessage   `json:"config"`   // every setting of the row, defaults included
+
+	Draws    string `json:"bootstrap_sha256,omitempty"` // sha256 of bootstrap.csv; "" where there is none, and in older files
+	Checksum string `json:"checksum,omitempty"`         // sha256 of this file with zeros in place of these digits; "" in older files
 
 	Folder string `json:"-"` // that the file was read from, "" if it was not
 }
@@ -180,11 +185,37 @@ func (m *Metrics) Write(folder string) error {
 			return fmt.Errorf("%s is %g: not a number that a table can show", s.Name, s.Value)
 		}
 	}
+	m.Checksum = noChecksum
 	data, err := encodeJSON(m)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	return WriteFile(filepath.Join(folder, MetricsFile), data)
+	m.Checksum = fmt.Sprintf("%x", sha256.Sum256(data))
+	return WriteFile(filepath.Join(folder, MetricsFile), replaceChecksum(data, noChecksum, m.Checksum))
+}
+
+// noChecksum stands in metrics.json while its checksum is computed.
+var noChecksum = strings.Repeat("0", 2*sha256.Size)
+
+// replaceChecksum puts one checksum in place of another, which is the last of the
+// values of a metrics.json.
+func replaceChecksum(data []byte, old, new string) []byte {
+	i := bytes.LastIndex(data, []byte(old))
+	if i < 0 {
+		return data
+	}
+	return slices.Concat(data[:i], []byte(new), data[i+len(old):])
+}
+
+// verify reports that the file's bytes are not those that were written.
+func (m *Metrics) verify(data []byte) error {
+	if m.Checksum == "" {
+		return nil
+	}
+	if found := fmt.Sprintf("%x", sha256.Sum256(replaceChecksum(data, m.Checksum, noChecksum))); found != m.Checksum {
+		return fmt.Errorf("is damaged or was edited: its checksum says %.12s…, its content gives %.12s…", m.Checksum, found)
+	}
+	return nil
 }
 
 // ReadMetrics reads the metrics.json at path.
@@ -198,6 +229,9 @@ func ReadMetrics(path string) (*Metrics, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil {
 		return nil, fmt.Errorf("%s: not a metrics.json of this program: %w; remove it and run the experiment again", path, err)
+	}
+	if err := m.verify(data); err != nil {
+		return nil, fmt.Errorf("%s: %w; run the experiment again, which makes it anew", path, err)
 	}
 	if m.Format != MetricsFormat {
 		return nil, fmt.Errorf("%s: has format %d, this program reads %d; run the experiment again", path, m.Format, MetricsFormat)
@@ -300,9 +334,16 @@ type Evaluation struct {
 	Settings EvaluationSettings `json:"settings"`
 	Samples  int                `json:"samples"` // images that the scores are of
 	Scores   []Score            `json:"scores"`
-	Notes    []string           `json:"notes,omitempty"` // what was assumed, converted or left out
-	Inputs   map[string]Input   `json:"inputs"`          // reference, samples, network; dinov2, where it is a second one
+	Failed   []Failure          `json:"failed,omitempty"` // metrics that have no score
+	Notes    []string           `json:"notes,omitempty"`  // what was assumed, converted or left out
+	Inputs   map[string]Input   `json:"inputs"`           // reference, samples, network; dinov2, where it is a second one
 	Versions map[string]string  `json:"versions"`
+}
+
+// A Failure is a metric that could not be computed, and why.
+type Failure struct {
+	Metric string `json:"metric"`
+	Reason string `json:"reason"`
 }
 
 // EvaluationSettings are all settings of an evaluation, defaults included.

@@ -56,6 +56,14 @@ type Flags interface {
 	Features(path string) (pool, spatial int)
 }
 
+// A Sized Flags can leave the size of the network's images to its file.
+type Sized interface {
+	Flags
+	// Adopt sets the size, where it is not set, to that of the network at path, so
+	// that results name it. It stays unset where the file does not tell.
+	Adopt(path string)
+}
+
 // A Network is a kind of network that images are compared with: a row of the
 // table that experiments, the command line, results and docs are made from.
 type Network struct {
@@ -67,6 +75,9 @@ type Network struct {
 	// is the value of --network, which ends in Suffix.
 	File, Usage, Suffix string
 	Size                string // what --input-size 0 stands for
+	// UsualWidth and UsualSide are the features of an image and the height and width
+	// of the network that published numbers are of; 0 where there is no such network.
+	UsualWidth, UsualSide int
 	// FollowsProtocol: an evaluator's protocol says how images are resized.
 	FollowsProtocol bool
 	Arguments       []Argument
@@ -87,14 +98,14 @@ var Networks = []Network{
 	{
 		Name: "inception", Title: "Inception network", Doc: "the network that images are compared with: the FID Inception with pytorch-fid's names",
 		File: "pt_inception-2015-12-05-6726825d.pth", Usage: "weights of the FID Inception, with pytorch-fid's names",
-		Size: "299 (inception)", FollowsProtocol: true,
+		Size: "the network's own (inception)", UsualWidth: officialWidth, UsualSide: officialSize, FollowsProtocol: true,
 		New: func() Flags { return newInception() },
 	},
 	{
 		Name: "dinov2", Title: "DINOv2 network", Doc: "the network that fd_dinov2 compares images with, and all metrics with `network: dinov2`: DINOv2 as published; FD-DINOv2 is of ViT-L/14 without registers",
 		File: "dinov2_vitl14_pretrain.pth", Usage: "weights of DINOv2 ViT-L/14 as published, for fd_dinov2 and --network dinov2",
-		Size: "224 (dinov2)",
-		New:  func() Flags { return newDINOv2() },
+		Size: "224 (dinov2)", UsualWidth: 1024, UsualSide: 224,
+		New: func() Flags { return newDINOv2() },
 	},
 	{
 		Name: "onnx", Title: "feature network", Doc: "a feature network of your own, for `network: onnx`: an .onnx file that takes RGB images",

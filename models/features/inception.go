@@ -1,9 +1,11 @@
 package features
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"sagbench/models"
@@ -17,11 +19,46 @@ import (
 // weights and the quirks of the TensorFlow graph of 2015-12-05, under the names
 // of pytorch-fid and torch-fidelity (feature_extractor_inceptionv3.py).
 type Inception struct {
-	InputSize int `yaml:"input_size" doc:"height and width that images are resized to; 299 for the official network"`
+	InputSize int `yaml:"input_size" doc:"height and width that images are resized to; 0 = the network's own: 299 of the official one, 107 of the one in models/pretrained; another has to be told"`
 	Width     int `yaml:"width" doc:"channels of pool_3; 0 = read off the checkpoint (2048 in the official one)"`
 }
 
-func newInception() *Inception { return &Inception{InputSize: 299} }
+func newInception() *Inception { return &Inception{} }
+
+// The official network, of 2048 features, looks at images of 299×299 pixels.
+const officialWidth, officialSize = 2048, 299
+
+// ownSizes are the input sizes of narrower networks, by the sha256 of the file:
+// of models/pretrained/inception.pt.
+var ownSizes = map[string]int{"5415497672e6ff59c68e1542be92fb3b4bd4f7d0eef449f4255a0ad02011018b": 107}
+
+// ownSize is the input size of the network in a file; 0 where it is not known.
+func ownSize(f *checkpoint.File) (int, error) {
+	if fc := f.Tensors["fc.weight"].Shape; len(fc) == 2 && fc[1] == officialWidth {
+		return officialSize, nil
+	}
+	sum, err := f.SHA256()
+	return ownSizes[sum], err
+}
+
+// Adopt implements Sized.
+func (c *Inception) Adopt(path string) {
+	if c.InputSize != 0 {
+		return
+	}
+	c.InputSize = officialSize // where there is no file, opening it tells
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if len(f.Tensors["fc.weight"].Shape) == 2 {
+		c.InputSize, _ = ownSize(f)
+	}
+}
 
 // Resize implements Flags: that of the network's own graph.
 func (c *Inception) Resize() Resize { return TF }
@@ -29,7 +66,7 @@ func (c *Inception) Resize() Resize { return TF }
 // Features implements Flags: 2048 and 17·17·7 of the official network.
 func (c *Inception) Features(path string) (pool, spatial int) {
 	halve := func(n int) int { return (n-3)/2 + 1 }
-	side := halve(c.InputSize) - 2 // two convolutions of 3×3 without padding
+	side := halve(cmp.Or(c.InputSize, officialSize)) - 2 // two convolutions of 3×3 without padding
 	side = halve(halve(halve(side) - 2))
 	n, err := c.Extractor(path, models.Options{})
 	if err == nil {
@@ -39,14 +76,18 @@ func (c *Inception) Features(path string) (pool, spatial int) {
 	return pool, spatialChannels * side * side
 }
 
-// Open implements Family.
+// Open implements Family. Reference cases, which are held to numbers of their own,
+// take the official size where nothing tells another.
 func (c *Inception) Open(path string, opt models.Options) (models.Model, error) {
-	return c.Extractor(path, opt)
+	sized := *c
+	sized.Adopt(path)
+	sized.InputSize = cmp.Or(sized.InputSize, officialSize)
+	return sized.Extractor(path, opt)
 }
 
 // Extractor implements Flags; graphs are made for the outputs that are asked for.
 func (c *Inception) Extractor(path string, opt models.Options) (Extractor, error) {
-	if c.InputSize < 75 {
+	if c.InputSize != 0 && c.InputSize < 75 {
 		return nil, fmt.Errorf("models: inception: input_size %d: the network needs at least 75 pixels", c.InputSize)
 	}
 	f, err := checkpoint.Open(path)
@@ -62,11 +103,17 @@ func (c *Inception) Extractor(path string, opt models.Options) (Extractor, error
 	case fc[1] == 0 || fc[1]%64 != 0:
 		err = fmt.Errorf("%d features (fc.weight %v): expected 2048, or a multiple of 64 for a narrower network", fc[1], fc)
 	}
+	size := c.InputSize
+	if err == nil && size == 0 {
+		if size, err = ownSize(f); err == nil && size == 0 {
+			err = fmt.Errorf("%d features, not the official network's %d, and nothing says which size its images have: give --input-size N, or inception: {input_size: N} in an experiment", fc[1], officialWidth)
+		}
+	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("models: %s: %w", path, err)
 	}
-	n := newInceptionNet(c.InputSize, fc[0], fc[1])
+	n := newInceptionNet(size, fc[0], fc[1])
 	n.path, n.file, n.opt = path, f, opt
 	n.outputs = []string{Pool, Spatial, LogitsUnbiased, Logits, Features64, Features192, Features768}
 	n.Sessions = fileSessions(f, opt, n.build)
@@ -79,7 +126,7 @@ func (c *Inception) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 	if len(fc) != 2 || !sd.Has("Conv2d_1a_3x3.conv.weight") {
 		return models.Guess{}, false
 	}
-	n := newInceptionNet(299, fc[0], fc[1])
+	n := newInceptionNet(officialSize, fc[0], fc[1])
 	return models.Guess{
 		Evidence:   "Conv2d_1a_3x3 … Mixed_7c and fc of the FID Inception under pytorch-fid's names",
 		Flags:      []models.Flag{models.NewFlag("width", n.width)},
@@ -90,7 +137,7 @@ func (c *Inception) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 // Parameters lists the parameters of a network of the given width and number of
 // classes (2048 and 1008 in the official one) by key with their shapes.
 func (c *Inception) Parameters(classes int) (map[string][]int, error) {
-	n := newInceptionNet(c.InputSize, classes, c.Width)
+	n := newInceptionNet(cmp.Or(c.InputSize, officialSize), classes, c.Width)
 	return onnx.Parameters(func(m *onnx.Module) { n.build(m, []string{Logits}) })
 }
 

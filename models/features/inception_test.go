@@ -106,12 +106,18 @@ func TestInceptionOpens(t *testing.T) {
 		"input_size 32":                            {Inception{InputSize: 32}, "../pretrained/inception.pt"},
 		"width 2048 was asked for":                 {Inception{InputSize: 107, Width: 2048}, "../pretrained/inception.pt"},
 		"fc.weight [classes, features] is missing": {Inception{InputSize: 107}, "../pretrained/adm-uncond.pt"},
+		"give --input-size N":                      {Inception{}, "../../experiments/refcase/testdata/cases/inception-eighth/model.pt"},
 	} {
 		if _, err := c.c.Extractor(c.path, models.Options{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
-	n, err := (&Inception{InputSize: 107}).Extractor("../pretrained/inception.pt", models.Options{})
+	own := &Inception{}
+	own.Adopt("../pretrained/inception.pt")
+	if own.InputSize != 107 {
+		t.Errorf("the embedded network looks at images of %d pixels, expected 107", own.InputSize)
+	}
+	n, err := (&Inception{}).Extractor("../pretrained/inception.pt", models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

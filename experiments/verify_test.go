@@ -1,0 +1,222 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
+)
+
+// edit replaces a text of a file that holds it.
+func edit(t *testing.T, path, old, new string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(data), old) {
+		t.Fatalf("%s: no %q (%v)", path, old, err)
+	}
+	tiny.Write(t, path, strings.Replace(string(data), old, new, 1))
+}
+
+// A changed byte in the results is found by whatever reads them, verify finds what
+// nothing else reads, and a run makes anew what is damaged: the same bytes.
+func TestDamagedResults(t *testing.T) {
+	folder := t.TempDir()
+	results := filepath.Join(folder, "results")
+	run := []string{"run", tiny.Experiment(t, folder, "sweep: {guidance.sag.scale: [0, 0.5]}", "bootstrap: 40"), "--results", results}
+	first := succeed(t, run...)
+	if !strings.Contains(first.stderr.String(), "inception.pt is not the Inception network of published numbers: 256 features of images of 107×107 pixels") {
+		t.Errorf("the network's size is not told: %s", &first.stderr)
+	}
+	want := tiny.Tree(t, results)
+	found, err := store.FindMetrics(results)
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	m := found[0]
+	if !slices.ContainsFunc(m.Notes, func(n string) bool { return strings.Contains(n, "256 features") }) {
+		t.Errorf("metrics.json has the notes %q", m.Notes)
+	}
+	row := func(name string) string { return filepath.Join(m.Folder, name) }
+	verified := succeed(t, "verify", results)
+	if text := verified.stdout.String(); !strings.HasPrefix(text, "ok") || !strings.Contains(text, ": metrics.json, samples, bootstrap.csv, scores\n") {
+		t.Errorf("verify: %s", text)
+	}
+	for _, c := range []struct {
+		what  string
+		spoil func()
+		fault string // in the message of verify
+		table bool   // reads the file
+	}{
+		{"a score", func() { edit(t, row(store.MetricsFile), `"value": `, `"value": 1`) }, "metrics.json: is damaged or was edited", true},
+		{"a draw", func() { edit(t, row(store.BootstrapFile), "\n", "\n1") }, "bootstrap.csv: is damaged or was edited", false},
+		{"a feature", func() {
+			data, err := os.ReadFile(row("features.npz"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data[len(data)/2] ^= 4
+			tiny.Write(t, row("features.npz"), string(data))
+		}, "features.npz: is damaged", false},
+	} {
+		c.spoil()
+		if message := fail(t, "verify", results); !strings.Contains(message, c.fault) {
+			t.Errorf("%s: verify says %s", c.what, message)
+		}
+		if c.table {
+			if message := fail(t, "table", results); !strings.Contains(message, c.fault) {
+				t.Errorf("%s: table says %s", c.what, message)
+			}
+		}
+		if c.what == "a feature" { // scores that are there need none
+			if err := os.Remove(row(store.MetricsFile)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if again := succeed(t, run...); c.what != "a feature" && !strings.Contains(again.stderr.String(), c.fault) {
+			t.Errorf("%s: run says %s", c.what, &again.stderr)
+		}
+		tiny.Same(t, tiny.Tree(t, results), want)
+	}
+	m.Scores[0].Value += 1e-9 // under a checksum that fits
+	if err := m.Write(m.Folder); err != nil {
+		t.Fatal(err)
+	}
+	if message := fail(t, "verify", results); !strings.Contains(message, "fid is recorded as") {
+		t.Errorf("another score: %s", message)
+	}
+	m.Scores[0].Value -= 1e-9
+	samples := row(filepath.Join("samples", m.Inputs.Samples.Name))
+	data, err := os.ReadFile(samples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	tiny.Write(t, samples, string(data))
+	if message := fail(t, "verify", results); !strings.Contains(message, m.Inputs.Samples.Name+": is damaged") {
+		t.Errorf("an image: %s", message)
+	}
+	gone := succeed(t, append(run, "bootstrap=0", "metrics=[fid]")...)
+	if text := gone.stderr.String(); !strings.Contains(text, "had intervals from 40 draws") || !strings.Contains(text, "its 8 images are computed again") {
+		t.Errorf("without bootstrap: %s", text)
+	}
+	if text := succeed(t, "verify", results).stdout.String(); !strings.Contains(text, ": metrics.json, samples, scores\n") {
+		t.Errorf("verify: %s", text)
+	}
+}
+
+// The embedded Inception carries the size of its images, the result says that it is
+// no usual one, and that a set was compared with itself; a metric that failed is in
+// the JSON with its reason.
+func TestEvalTellsTheTruth(t *testing.T) {
+	folder := t.TempDir()
+	samples := filepath.Join(folder, "samples.npz")
+	if err := tiny.WriteReference(samples, 20); err != nil {
+		t.Fatal(err)
+	}
+	sized := evaluated(t, append([]string{tiny.Reference(), samples, "--metrics", "fid"}, embeddedInception...)...)
+	own := evaluated(t, append([]string{tiny.Reference(), samples, "--metrics", "fid"}, embeddedInception[:2]...)...)
+	if own.Settings.InputSize != 107 || own.Scores[0].Value != sized.Scores[0].Value || string(own.Inputs["network"].Network["input_size"]) != "107" {
+		t.Errorf("without --input-size: %+v, with it %+v", own, sized)
+	}
+	if notes := strings.Join(own.Notes, "\n"); !strings.Contains(notes, "256 features of images of 107×107 pixels") || strings.Contains(notes, "same content") {
+		t.Errorf("notes %q", own.Notes)
+	}
+	same := evaluated(t, append([]string{samples, samples, "--metrics", "fid"}, embeddedInception...)...)
+	if !strings.Contains(strings.Join(same.Notes, "\n"), "REF and SAMPLES have the same content") {
+		t.Errorf("notes %q", same.Notes)
+	}
+	statistics := filepath.Join(folder, "ref.npz")
+	succeed(t, append([]string{"reference", tiny.Reference(), "-o", statistics, "--images", "0"}, embeddedInception...)...)
+	out := filepath.Join(folder, "scores.json")
+	for _, metrics := range []string{"fid,precision", "precision"} {
+		fail(t, append([]string{"eval", statistics, samples, "--metrics", metrics, "--json", out}, embeddedInception...)...)
+		var e store.Evaluation
+		data, err := os.ReadFile(out)
+		if err := errors.Join(err, json.Unmarshal(data, &e)); err != nil {
+			t.Fatal(err)
+		}
+		if len(e.Failed) != 1 || e.Failed[0].Metric != "precision" || !strings.HasPrefix(e.Failed[0].Reason, "ref.npz has no features of single images") || len(e.Scores) != strings.Count(metrics, ",") {
+			t.Errorf("%s: %+v", metrics, e)
+		}
+	}
+	for want, args := range map[string][]string{
+		"--network dinov2 --dinov2 FILE": {"eval", statistics, samples},
+		"is given twice":                 append([]string{"eval", statistics, samples, "--metrics", "fid", "--metrics", "is"}, embeddedInception...),
+		`"fid" is named twice`:           append([]string{"eval", statistics, samples, "--metrics", "fid,fid"}, embeddedInception...),
+	} {
+		if message := fail(t, args...); !strings.Contains(message, want) {
+			t.Errorf("expected %q in: %s", want, message)
+		}
+	}
+}
+
+// reference tells what eval tells of the same folder; a broken image that is left
+// out keeps no features from the cache; images of several sizes are refused before
+// features are computed.
+func TestReferenceTells(t *testing.T) {
+	folder := pngFolder(t, tiny.Reference())
+	tiny.Write(t, filepath.Join(folder, "scan.tif"), "no image of ours")
+	tiny.Write(t, filepath.Join(folder, "broken.png"), "no image")
+	job := slices.Concat([]string{"reference", folder, "-o", filepath.Join(t.TempDir(), "ref.npz"), "--skip-broken", "--force"}, embeddedInception)
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cached := func() int { return len(tiny.Tree(t, filepath.Join(cache, "sagbench", "features"))) }
+	before := cached()
+	for range 2 {
+		text := succeed(t, job...).stderr.String()
+		for _, want := range []string{"files that are not read: 1 .tif", "in 48 images transparency is dropped", "1 image left out as broken: broken.png: is no PNG"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("expected %q in: %s", want, text)
+			}
+		}
+		if n := cached() - before; n != 1 {
+			t.Errorf("%d files of features in the cache, want 1", n)
+		}
+	}
+	if message := fail(t, slices.DeleteFunc(slices.Clone(job), func(a string) bool { return a == "--skip-broken" })...); !strings.Contains(message, "1 of 49 images broken") {
+		t.Errorf("the cache hid a broken image: %s", message)
+	}
+	small := pngFolder(t, noiseImages(t, "small.npz", 1, 16, 1, 0))
+	if err := os.Rename(filepath.Join(small, "0000.png"), filepath.Join(folder, "9999.png")); err != nil {
+		t.Fatal(err)
+	}
+	if message := fail(t, job...); !strings.Contains(message, "0000.png has 32×32 pixels, 9999.png has 16×16") || cached() != before+1 {
+		t.Errorf("images of two sizes: %s", message)
+	}
+	succeed(t, append(job, "--images", "0")...)
+}
+
+// The protocols of programs that do not look into subfolders do not either.
+func TestProtocolReadsTheTopFolder(t *testing.T) {
+	samples := filepath.Join(t.TempDir(), "samples.npz")
+	if err := tiny.WriteReference(samples, 20); err != nil {
+		t.Fatal(err)
+	}
+	folder := pngFolder(t, samples)
+	if err := os.Mkdir(filepath.Join(folder, "more"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	count := func(protocol string) (int, string) {
+		e := evaluated(t, append([]string{tiny.Reference(), folder, "--metrics", "fid", "--protocol", protocol}, embeddedInception...)...)
+		return e.Samples, strings.Join(e.Notes, "\n")
+	}
+	for _, name := range []string{"0018.png", "0019.png"} {
+		if err := os.Rename(filepath.Join(folder, name), filepath.Join(folder, "more", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for protocol, want := range map[string]int{"adm": 20, "clean-fid": 20, "pytorch-fid": 18, "torch-fidelity": 18} { // adm and torch-fidelity share a resize, and the cache
+		n, notes := count(protocol)
+		if n != want || strings.Contains(notes, "2 images in subfolders left out") != (want == 18) {
+			t.Errorf("%s: %d images, want %d; notes %s", protocol, n, want, notes)
+		}
+	}
+}
