@@ -64,45 +64,45 @@ func TestDescribe(t *testing.T) {
 		want  string
 	}{
 		{"guidance.sag", guidances["sag"](), "## guidance.sag\n" + `
-| key | type | default | meaning |
-| --- | --- | --- | --- |
-| ` + "`scale` | number | `0.5`" + ` | s of equation 16. |
-| ` + "`blur_sigma` | number | `1.5`" + ` |  |
-| ` + "`layer` | text | `\"\"`" + ` |  |
+| key | type | default | range | meaning |
+| --- | --- | --- | --- | --- |
+| ` + "`scale` | number | `0.5`" + ` |  | s of equation 16. |
+| ` + "`blur_sigma` | number | `1.5`" + ` |  |  |
+| ` + "`layer` | text | `\"\"`" + ` |  |  |
 `},
 		{"# Experiment", defaults(), "# Experiment\n" + `
-| key | type | default | meaning |
-| --- | --- | --- | --- |
-| ` + "`name` | text | `\"\"`" + ` | Folder below results/. |
-| ` + "`samples` | whole number | `64`" + ` | Images a row. |
-| ` + "`seed` | whole number from 0 up | `0`" + ` |  |
-| ` + "`model` | block |" + `  |  |
-| ` + "`model.image_size` | whole number | `0`" + ` |  |
-| ` + "`model.channel_mult` | text | `\"\"`" + ` |  |
-| ` + "`model.learn_sigma` | true or false | `false`" + ` |  |
-| ` + "`model.checkpoint` | text | `\"model.pt\"`" + ` |  |
-| ` + "`sampler` | block |" + `  |  |
-| ` + "`guidance` | block |" + `  |  |
-| ` + "`metrics` | list of texts | `[\"fid\"]`" + ` | fid \| sfid \| is |
-| ` + "`grid` | block |" + `  |  |
-| ` + "`grid.columns` | whole number | `8`" + ` |  |
-| ` + "`grid.scale` | number | `0`" + ` |  |
-| ` + "`paper` | mapping of names to block |" + `  |  |
-| ` + "`ready` | true or false | `false`" + ` |  |
-| ` + "`device` | whole number | `0`" + ` |  |
-| ` + "`limit` | number | `0`" + ` |  |
+| key | type | default | range | meaning |
+| --- | --- | --- | --- | --- |
+| ` + "`name` | text | `\"\"`" + ` |  | Folder below results/. |
+| ` + "`samples` | whole number | `64`" + ` |  | Images a row. |
+| ` + "`seed` | whole number from 0 up | `0`" + ` |  |  |
+| ` + "`model` | block |" + `  |  |  |
+| ` + "`model.image_size` | whole number | `0`" + ` |  |  |
+| ` + "`model.channel_mult` | text | `\"\"`" + ` |  |  |
+| ` + "`model.learn_sigma` | true or false | `false`" + ` |  |  |
+| ` + "`model.checkpoint` | text | `\"model.pt\"`" + ` |  |  |
+| ` + "`sampler` | block |" + `  |  |  |
+| ` + "`guidance` | block |" + `  |  |  |
+| ` + "`metrics` | list of texts | `[\"fid\"]`" + ` |  | fid \| sfid \| is |
+| ` + "`grid` | block |" + `  |  |  |
+| ` + "`grid.columns` | whole number | `8`" + ` |  |  |
+| ` + "`grid.scale` | number | `0`" + ` |  |  |
+| ` + "`paper` | mapping of names to block |" + `  |  |  |
+| ` + "`ready` | true or false | `false`" + ` |  |  |
+| ` + "`device` | whole number | `0`" + ` |  |  |
+| ` + "`limit` | number | `0`" + ` |  |  |
 `},
 		{"nested", &sweepable{}, "## nested\n" + `
-| key | type | default | meaning |
-| --- | --- | --- | --- |
-| ` + "`grids` | list of blocks |" + `  |  |
-| ` + "`grids[].columns` | whole number | `0`" + ` |  |
-| ` + "`grids[].scale` | number | `0`" + ` |  |
-| ` + "`by_name` | mapping of names to block |" + `  | A\|B, two lines. |
-| ` + "`by_name.NAME.columns` | whole number | `0`" + ` |  |
-| ` + "`by_name.NAME.scale` | number | `0`" + ` |  |
-| ` + "`self` | block |" + `  |  |
-| ` + "`ready` | true or false |" + `  |  |
+| key | type | default | range | meaning |
+| --- | --- | --- | --- | --- |
+| ` + "`grids` | list of blocks |" + `  |  |  |
+| ` + "`grids[].columns` | whole number | `0`" + ` |  |  |
+| ` + "`grids[].scale` | number | `0`" + ` |  |  |
+| ` + "`by_name` | mapping of names to block |" + `  |  | A\|B, two lines. |
+| ` + "`by_name.NAME.columns` | whole number | `0`" + ` |  |  |
+| ` + "`by_name.NAME.scale` | number | `0`" + ` |  |  |
+| ` + "`self` | block |" + `  |  |  |
+| ` + "`ready` | true or false |" + `  |  |  |
 `},
 		{"none", &struct{ Runtime int }{}, "## none\n\nIt has no keys.\n"},
 	} {

@@ -54,15 +54,20 @@ func decodesItself(t reflect.Type) bool {
 // not mention, or sets to null, keeps the value it has. Lists and maps replace
 // the value they find. A text field takes a number as it is written; a number
 // field takes finite numbers only, unless its type is Extended; a whole number
-// may be written 1e3. Values that implement Validator are validated, also those
+// may be written 1e3, and stays within the tags `min:"…" max:"…"` of its field,
+// both included. Values that implement Validator are validated, also those
 // structs that the document does not mention.
-func (b Block) Decode(into any) error {
+func (b Block) Decode(into any) error { return b.decode(into, (*decoder).value) }
+
+// decode has a decoder take the block to what a pointer points to, by one of its
+// methods.
+func (b Block) decode(into any, by func(*decoder, Block, reflect.Value)) error {
 	v := reflect.ValueOf(into)
 	if v.Kind() != reflect.Pointer || v.IsNil() {
 		return fmt.Errorf("configs: Decode needs a non-nil pointer, not %T", into)
 	}
 	var d decoder
-	d.value(b, v.Elem())
+	by(&d, b, v.Elem())
 	return Join(d.faults...)
 }
 
@@ -72,8 +77,18 @@ func (d *decoder) fault(b Block, format string, args ...any) {
 	d.faults = append(d.faults, b.Errorf(format, args...))
 }
 
-// value decodes b into v and validates v if nothing was wrong with it.
+// value decodes b into v and validates v if nothing was wrong with it. What passes
+// has to lie within its bounds: a Validator may have more to say of a number.
 func (d *decoder) value(b Block, v reflect.Value) {
+	before := len(d.faults)
+	d.valid(b, v)
+	if len(d.faults) == before {
+		d.bounds(b, v)
+	}
+}
+
+// valid is value without the bounds.
+func (d *decoder) valid(b Block, v reflect.Value) {
 	before := len(d.faults)
 	d.fill(b, v)
 	if len(d.faults) == before {
@@ -95,7 +110,7 @@ func (d *decoder) fill(b Block, v reflect.Value) {
 		case Unmarshaler:
 			d.located(b, own.UnmarshalBlock(b))
 		case YAMLUnmarshaler:
-			d.located(b, own.UnmarshalYAML(b.Decode))
+			d.located(b, own.UnmarshalYAML(func(into any) error { return b.decode(into, (*decoder).valid) }))
 		}
 	case v.Kind() == reflect.Struct:
 		d.structure(b, v)
@@ -137,10 +152,24 @@ func (d *decoder) structure(b Block, v reflect.Value) {
 	if b.document {
 		known = append(known, ownKeys...)
 	}
-	for _, name := range b.Keys() {
+	keys := b.Keys()
+	unknown, most := 0, maxFaults
+	for _, name := range keys {
+		if _, ok := named[name]; !ok {
+			unknown++
+		}
+	}
+	if unknown > most {
+		d.fault(b, "%d unknown keys", unknown)
+		most = maxFaults / 4
+	}
+	told := 0
+	for _, name := range keys {
 		f, ok := named[name]
 		if !ok {
-			d.faults = append(d.faults, faultf(b.key(name).at, "unknown key %q %s%s", name, inside(b.path), meant(name, known)))
+			if told++; told <= most {
+				d.faults = append(d.faults, faultf(b.key(name).at, "unknown key %q %s%s", clip(name), inside(b.path), meant(name, known)))
+			}
 			continue
 		}
 		d.value(b.key(name), v.FieldByIndex(f.index))
@@ -153,7 +182,7 @@ func (d *decoder) structure(b Block, v reflect.Value) {
 			if len(d.faults) == before {
 				d.validate(b, member)
 			}
-		case b.Has(f.name):
+		case b.IsMapping() && b.node.children[f.name] != nil:
 		case member.Type() == blockType && !member.Interface().(Block).IsZero():
 		case member.Kind() == reflect.Struct:
 			d.value(Block{path: join(b.path, f.name), at: b.at}, member)
@@ -237,7 +266,8 @@ type field struct {
 	doc    string
 	index  []int
 	typ    reflect.Type
-	inline bool // a struct whose keys follow as fields of their own
+	bounds Bounds // of a number
+	inline bool   // a struct whose keys follow as fields of their own
 }
 
 // fieldsOf lists the keys of a struct in the order in which they are declared.
@@ -254,8 +284,12 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 		if !f.IsExported() && !f.Anonymous {
 			return nil, fmt.Errorf("configs: %s.%s has a yaml tag but is not exported", t, f.Name)
 		}
+		bounds, err := boundsOf(f)
+		if err != nil {
+			return nil, err
+		}
 		name, options, _ := strings.Cut(tag, ",")
-		add := []field{{name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type}}
+		add := []field{{name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, bounds: bounds}}
 		if options == "inline" {
 			if f.Type.Kind() != reflect.Struct {
 				return nil, fmt.Errorf("configs: %s.%s is inline but no struct", t, f.Name)

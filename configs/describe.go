@@ -8,8 +8,8 @@ import (
 )
 
 // Describe writes a Markdown table of the keys of structs (or pointers to them)
-// that are one block together: key, type, default (the struct's own value) and
-// meaning (the struct tag doc:"…"). The keys of nested structs are dotted, those
+// that are one block together: key, type, default (the struct's own value), range
+// (the struct tags min:"…" and max:"…") and meaning (doc:"…"). The keys of nested structs are dotted, those
 // of a list's items follow "[]". A title without "#" becomes a heading of the
 // second level.
 func Describe(w io.Writer, title string, structs ...any) error {
@@ -22,7 +22,12 @@ func Describe(w io.Writer, title string, structs ...any) error {
 		if value.Kind() != reflect.Struct {
 			return fmt.Errorf("configs: Describe needs a struct, not %T", v)
 		}
-		if err := describe(&rows, "", value, map[reflect.Type]bool{}); err != nil {
+		err := describeEach("", value, map[reflect.Type]bool{}, func(key string, f field, member reflect.Value) error {
+			def, err := defaultOf(member)
+			fmt.Fprintf(&rows, "| `%s` | %s | %s | %s | %s |\n", key, typeName(f.typ), def, f.bounds, cell(f.doc))
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -33,15 +38,16 @@ func Describe(w io.Writer, title string, structs ...any) error {
 	if rows.Len() == 0 {
 		out.WriteString("It has no keys.\n")
 	} else {
-		out.WriteString("| key | type | default | meaning |\n| --- | --- | --- | --- |\n" + rows.String())
+		out.WriteString("| key | type | default | range | meaning |\n| --- | --- | --- | --- | --- |\n" + rows.String())
 	}
 	_, err := io.WriteString(w, out.String()+"\n")
 	return err
 }
 
-// describe writes the rows of one struct; open holds the types being described,
-// so that a type that holds itself ends.
-func describe(out *strings.Builder, path string, v reflect.Value, open map[reflect.Type]bool) error {
+// describeEach calls row with each key of a struct, its field and its value, then
+// with those below it; open holds the types being described, so that a type that
+// holds itself ends.
+func describeEach(path string, v reflect.Value, open map[reflect.Type]bool, row func(key string, f field, member reflect.Value) error) error {
 	t := v.Type()
 	if open[t] {
 		return nil
@@ -57,16 +63,14 @@ func describe(out *strings.Builder, path string, v reflect.Value, open map[refle
 			continue
 		}
 		member, key := v.FieldByIndex(f.index), join(path, f.name)
-		def, err := defaultOf(member)
-		if err != nil {
+		if err := row(key, f, member); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", key, typeName(f.typ), def, cell(f.doc))
 		inner, suffix := nested(member)
 		if !inner.IsValid() {
 			continue
 		}
-		if err := describe(out, key+suffix, inner, open); err != nil {
+		if err := describeEach(key+suffix, inner, open, row); err != nil {
 			return err
 		}
 	}

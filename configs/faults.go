@@ -7,9 +7,18 @@ import (
 	"unicode"
 )
 
+// maxFaults bounds the faults of one kind in one mapping that are told, and maxText
+// the bytes of a message about several: who mends the first of a thousand faults
+// mends most of them.
+const (
+	maxFaults = 16
+	maxText   = 1600
+)
+
 // Join is errors.Join for the faults of documents: nested joins are opened and
 // a message that occurs several times (one misspelt key seen from every row of
-// a sweep) is kept once. It returns nil if there is no error.
+// a sweep) is kept once. Of a message of more than maxText bytes the rest is counted. It
+// returns nil if there is no error.
 func Join(errs ...error) error {
 	seen := map[string]bool{}
 	var flat []error
@@ -19,6 +28,13 @@ func Join(errs ...error) error {
 				seen[e.Error()] = true
 				flat = append(flat, e)
 			}
+		}
+	}
+	size := 0
+	for i, e := range flat {
+		if size += len(e.Error()) + 1; size > maxText && i > 0 {
+			flat = append(flat[:i:i], fmt.Errorf("… and more (%d in all)", len(flat)))
+			break
 		}
 	}
 	if len(flat) == 1 {
@@ -56,10 +72,14 @@ func faultf(at position, format string, args ...any) error {
 }
 
 func (f *fault) Error() string {
-	if f.at == (position{}) {
-		return f.err.Error()
+	text := f.err.Error()
+	if len(text) > maxText { // it quotes a key or a value of that length
+		text = shorten(text, maxText/4)
 	}
-	return f.at.String() + ": " + f.err.Error()
+	if f.at == (position{}) {
+		return text
+	}
+	return f.at.String() + ": " + text
 }
 
 func (f *fault) Unwrap() error { return f.err }
@@ -85,7 +105,7 @@ func lead(path string) string {
 	if path == "" {
 		return ""
 	}
-	return path + ": "
+	return shorten(path, 160) + ": "
 }
 
 // inside says where a key stands.
@@ -93,7 +113,7 @@ func inside(path string) string {
 	if path == "" {
 		return "at the top level"
 	}
-	return "in " + path
+	return "in " + shorten(path, 160)
 }
 
 // meant is "; did you mean …" where one of the known names is close to name,

@@ -54,7 +54,8 @@ type node struct {
 	quoted   bool   // a scalar in quotes or of several lines
 	replace  bool   // a mapping tagged !replace: merging does not look below it
 	items    []*node
-	keys     []key // of a mapping, in the order of the file
+	keys     []key          // of a mapping, in the order of the file
+	places   map[string]int // of the keys in keys
 	children map[string]*node
 }
 
@@ -78,15 +79,17 @@ func (n *node) child(name string) *node {
 func (n *node) copied() *node {
 	out := *n
 	out.items, out.keys, out.children = slices.Clone(n.items), slices.Clone(n.keys), maps.Clone(n.children)
+	out.places = maps.Clone(n.places)
 	return &out
 }
 
 // put gives k of a mapping the value v; a key that is there keeps its place in the
 // order.
 func (n *node) put(k key, v *node) {
-	if _, ok := n.children[k.name]; ok {
-		n.keys[slices.IndexFunc(n.keys, func(old key) bool { return old.name == k.name })] = k
+	if i, ok := n.places[k.name]; ok {
+		n.keys[i] = k
 	} else {
+		n.places[k.name] = len(n.keys)
 		n.keys = append(n.keys, k)
 	}
 	n.children[k.name] = v
@@ -98,22 +101,38 @@ func (n *node) without(names ...string) *node {
 	out.keys = slices.DeleteFunc(out.keys, func(k key) bool { return slices.Contains(names, k.name) })
 	for _, name := range names {
 		delete(out.children, name)
+		delete(out.places, name)
+	}
+	for i, k := range out.keys {
+		out.places[k.name] = i
 	}
 	return out
 }
 
 func newMapping(at position) *node {
-	return &node{kind: mapping, at: at, children: map[string]*node{}}
+	return &node{kind: mapping, at: at, places: map[string]int{}, children: map[string]*node{}}
 }
 
 // keyPosition is the place of a mapping's key, or of the mapping.
 func (n *node) keyPosition(name string) position {
-	for _, k := range n.keys {
-		if k.name == name {
-			return k.at
-		}
+	if i, ok := n.places[name]; ok {
+		return n.keys[i].at
 	}
 	return n.at
+}
+
+// count is how many values there are in the node and below it.
+func (n *node) count() int {
+	total := 1
+	if n != nil {
+		for _, item := range n.items {
+			total += item.count()
+		}
+		for _, child := range n.children {
+			total += child.count()
+		}
+	}
+	return total
 }
 
 // names lists a mapping's keys in order.
@@ -170,8 +189,9 @@ func (n *node) inline() string {
 }
 
 // clip shortens a text for a message.
-func clip(s string) string {
-	const limit = 60
+func clip(s string) string { return shorten(s, 60) }
+
+func shorten(s string, limit int) string {
 	if r := []rune(s); len(r) > limit {
 		return string(r[:limit-1]) + "…"
 	}

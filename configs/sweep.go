@@ -9,6 +9,9 @@ import (
 // maxRows bounds the rows of a table: beyond it a sweep is taken for a mistake.
 const maxRows = 2_000
 
+// maxValues bounds the values of all rows together.
+const maxValues = 4_000_000
+
 // A Setting is one choice that tells a row from the others.
 type Setting struct{ Path, Value string }
 
@@ -35,11 +38,14 @@ func (doc *Document) Rows() ([]Row, error) {
 	}
 	var rows []Row
 	var faults []error
+	left := maxValues
 	for i, entry := range entries {
-		more, err := doc.entry(i, entry)
+		more, err := doc.entry(i, entry, &left)
 		faults = append(faults, err)
 		if rows = append(rows, more...); len(rows) > maxRows {
 			faults = append(faults, fmt.Errorf("%s: the table has more than %d rows", doc.Position(), maxRows))
+		}
+		if len(rows) > maxRows || left < 0 {
 			break
 		}
 	}
@@ -49,8 +55,9 @@ func (doc *Document) Rows() ([]Row, error) {
 	return rows, nil
 }
 
-// entry lists the rows of entry i of rows; nil stands for the document itself.
-func (doc *Document) entry(i int, entry *node) ([]Row, error) {
+// entry lists the rows of entry i of rows; nil stands for the document itself. Their
+// values are taken off left.
+func (doc *Document) entry(i int, entry *node, left *int) ([]Row, error) {
 	n := doc.whole.without("include", "rows")
 	if entry != nil {
 		if entry.kind != mapping {
@@ -77,7 +84,17 @@ func (doc *Document) entry(i int, entry *node) ([]Row, error) {
 	if err := Join(err, sweepErr); err != nil {
 		return nil, err
 	}
-	return product(n.without(ownKeys...), label, axes)
+	total := 1
+	for _, a := range axes {
+		if total *= len(a.values); total > maxRows {
+			return nil, faultf(a.at, "the sweep has more than %d rows", maxRows)
+		}
+	}
+	n = n.without(ownKeys...)
+	if *left -= total * n.count(); *left < 0 {
+		return nil, faultf(n.at, "the rows hold more than %d values together; split the file", maxValues)
+	}
+	return product(n, label, axes, total)
 }
 
 func labelOf(n *node) (string, error) {
@@ -201,14 +218,8 @@ func (a axis) check(n *node) error {
 	return nil
 }
 
-// product lists the rows of the axes' values over n, first axis slowest.
-func product(n *node, label string, axes []axis) ([]Row, error) {
-	total := 1
-	for _, a := range axes {
-		if total *= len(a.values); total > maxRows {
-			return nil, faultf(a.at, "the sweep has more than %d rows", maxRows)
-		}
-	}
+// product lists the total rows of the axes' values over n, first axis slowest.
+func product(n *node, label string, axes []axis, total int) ([]Row, error) {
 	rows := make([]Row, 0, total)
 	var faults []error
 	for i := range total {

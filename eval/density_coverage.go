@@ -18,26 +18,26 @@ import (
 // may exceed 1. Distances are exact.
 type Density struct {
 	rowsOfPool
-	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
+	K int `yaml:"k" min:"1" max:"10000" doc:"neighbour whose distance is the radius"`
 }
 
 // Coverage is the share of reference balls that hold a generated image; see
 // Density.
 type Coverage struct {
 	shareOfPool
-	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
+	K int `yaml:"k" min:"1" max:"10000" doc:"neighbour whose distance is the radius"`
 }
 
 // PRDCPrecision is Precision as prdc defines it: strict <, exact distances.
 type PRDCPrecision struct {
 	shareOfPool
-	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
+	K int `yaml:"k" min:"1" max:"10000" doc:"neighbour whose distance is the radius"`
 }
 
 // PRDCRecall is Recall as prdc defines it: strict <, exact distances.
 type PRDCRecall struct {
 	shareOfPool
-	K int `yaml:"k" doc:"neighbour whose distance is the radius"`
+	K int `yaml:"k" min:"1" max:"10000" doc:"neighbour whose distance is the radius"`
 }
 
 var (

@@ -23,7 +23,7 @@ import (
 type FID struct {
 	statisticsOfPool
 	Mean   MeanType `yaml:"mean" doc:"float32 (ADM, torch-fidelity) or float64 (exact; pytorch-fid, torchmetrics)"`
-	Offset float64  `yaml:"offset" doc:"added to all variances under the root; 0: exact, 1e-6: what evaluators print after SciPy's root has failed"`
+	Offset float64  `yaml:"offset" min:"0" max:"1" doc:"added to all variances under the root; 0: exact, 1e-6: what evaluators print after SciPy's root has failed"`
 }
 
 var _ Resampler = (*FID)(nil)

@@ -18,9 +18,9 @@ import (
 // FID_IS_infinity: 15 from 5000 on). Means are float64.
 type FIDInfinity struct {
 	rowsOfPool
-	Points   int    `yaml:"points" doc:"number of subset sizes"`
-	Smallest int    `yaml:"smallest" doc:"smallest subset; at most a tenth of the images is taken"`
-	Seed     uint32 `yaml:"seed" doc:"seed of the subsets (numpy.random.RandomState)"`
+	Points   int    `yaml:"points" min:"2" max:"1000" doc:"number of subset sizes"`
+	Smallest int    `yaml:"smallest" min:"2" max:"10000000" doc:"smallest subset; at most a tenth of the images is taken"`
+	Seed     uint32 `yaml:"seed" min:"0" max:"4294967295" doc:"seed of the subsets (numpy.random.RandomState)"`
 }
 
 var _ Resampler = (*FIDInfinity)(nil)

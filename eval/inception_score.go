@@ -21,8 +21,8 @@ import (
 // metric_isc.py). It is computed in float64 from a log-softmax: a
 // probability that underflows counts as 0, where evaluator.py gets NaN.
 type InceptionScore struct {
-	SplitSize int  `yaml:"split_size" doc:"images of a split, where splits is 0"`
-	Splits    int  `yaml:"splits" doc:"number of splits, instead of split_size; gives a standard deviation"`
+	SplitSize int  `yaml:"split_size" min:"0" max:"10000000" doc:"images of a split, where splits is 0"`
+	Splits    int  `yaml:"splits" min:"0" max:"1000000" doc:"number of splits, instead of split_size; gives a standard deviation"`
 	Shuffle   bool `yaml:"shuffle" doc:"split a permutation (seed 2020) instead of the file order"`
 }
 

@@ -21,9 +21,9 @@ import (
 // at once. Computed in float64.
 type KID struct {
 	rowsOfPool
-	Subsets    int    `yaml:"subsets" doc:"number of random subsets; 0 takes all images at once"`
-	SubsetSize int    `yaml:"subset_size" doc:"images of a subset"`
-	Seed       uint32 `yaml:"seed" doc:"seed of the subsets (numpy.random.RandomState)"`
+	Subsets    int    `yaml:"subsets" min:"0" max:"100000" doc:"number of random subsets; 0 takes all images at once"`
+	SubsetSize int    `yaml:"subset_size" min:"0" max:"100000" doc:"images of a subset"`
+	Seed       uint32 `yaml:"seed" min:"0" max:"4294967295" doc:"seed of the subsets (numpy.random.RandomState)"`
 	Shrink     bool   `yaml:"shrink" doc:"take all images of a set that has fewer than a subset (clean-fid) instead of refusing it (torch-fidelity)"`
 }
 

@@ -18,7 +18,7 @@ import (
 // evaluator.py: k = 3, squared distances in float16, see neighbours.Distance.
 type Precision struct {
 	shareOfPool
-	K        int                 `yaml:"k" doc:"neighbour whose distance is the radius"`
+	K        int                 `yaml:"k" min:"1" max:"10000" doc:"neighbour whose distance is the radius"`
 	Distance neighbours.Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
 }
 
@@ -28,7 +28,7 @@ type Precision struct {
 //	recall = 1/N Σᵢ [∃j: |rᵢ−gⱼ|² ≤ ρₖ(gⱼ)²]
 type Recall struct {
 	shareOfPool
-	K        int                 `yaml:"k" doc:"neighbour whose distance is the radius"`
+	K        int                 `yaml:"k" min:"1" max:"10000" doc:"neighbour whose distance is the radius"`
 	Distance neighbours.Distance `yaml:"distance" doc:"adm (evaluator.py on TensorFlow's CPU kernels), fp16 (the same, each sum exact) or f32 (exact)"`
 }
 

@@ -13,7 +13,7 @@ import (
 type SpatialFID struct {
 	statisticsOfPool
 	Mean   MeanType `yaml:"mean" doc:"float32 (ADM) or float64 (exact)"`
-	Offset float64  `yaml:"offset" doc:"as FID's"`
+	Offset float64  `yaml:"offset" min:"0" max:"1" doc:"as FID's"`
 }
 
 var _ Resampler = (*SpatialFID)(nil)

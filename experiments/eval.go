@@ -92,7 +92,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 		return nil
 	})
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
-	f.IntVar(&task.Bootstrap, "bootstrap", 0, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
+	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them; - for standard output")
 	f.StringVar(&out.csv, "csv", "", "file for the scores with every digit; - for standard output")

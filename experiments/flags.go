@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,8 +28,34 @@ type globals struct {
 
 func (g *globals) register(f *pflag.FlagSet) {
 	f.StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
-	f.IntVar(&g.threads, "threads", 0, "threads of a network call; 0 for all cores")
+	boundedInt(f, &g.threads, "threads", 0, 0, 4096, "threads of a network call; 0 for all cores")
 	f.StringVar(&g.results, "results", "results", "folder of the results")
+}
+
+// A boundedFlag is a whole number that a flag sets, with both ends of its range.
+type boundedFlag struct {
+	to       *int
+	low, top int
+}
+
+// boundedInt is IntVar for a number from low to top.
+func boundedInt(f *pflag.FlagSet, to *int, name string, value, low, top int, usage string) {
+	*to = value
+	f.Var(&boundedFlag{to, low, top}, name, usage)
+}
+
+func (b *boundedFlag) String() string { return strconv.Itoa(*b.to) }
+
+func (*boundedFlag) Type() string { return "int" }
+
+// Set implements pflag.Value.
+func (b *boundedFlag) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < b.low || n > b.top {
+		return fmt.Errorf("expected a whole number from %d to %d", b.low, b.top)
+	}
+	*b.to = n
+	return nil
 }
 
 // runOptions are the flags for what runs an experiment.
@@ -86,7 +113,7 @@ func (n *networkFlags) register(f *pflag.FlagSet) {
 	}
 	last := len(sizes) - 1
 	f.StringVar(&n.network, "network", features.Networks[0].Name, "whose features the metrics compare: "+strings.Join(published, ", ")+", or an .onnx file of your own")
-	f.IntVar(&n.inputSize, "input-size", 0, "height and width that images are resized to; 0 = "+strings.Join(sizes[:last], ", ")+", or "+sizes[last])
+	boundedInt(f, &n.inputSize, "input-size", 0, 0, 4096, "height and width that images are resized to; 0 = "+strings.Join(sizes[:last], ", ")+", or "+sizes[last])
 	f.StringVar(&n.resize, "resize", "", "how: tf (ADM's evaluator), torch (pytorch-fid), clean (clean-fid), pil (dgm-eval) or edm2; the protocol's for inception, pil for others if absent")
 }
 

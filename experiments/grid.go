@@ -27,10 +27,10 @@ the table, and .npz files with arr_0 [N,H,W,3] uint8, such as a reference batch.
 	}
 	f := c.Flags()
 	f.StringVarP(&output, "output", "o", "", "file to write")
-	f.IntVar(&g.Images, "images", g.Images, "images of each row")
-	f.IntVar(&g.First, "first", 0, "number of the first image")
-	f.IntVar(&g.Columns, "columns", 0, "images on a line; 0 = all, up to 16")
-	f.IntVar(&g.Scale, "scale", 0, "pixels that a pixel is enlarged to; 0 = so many that images are at least 64 wide")
+	boundedInt(f, &g.Images, "images", g.Images, 1, 10_000, "images of each row")
+	boundedInt(f, &g.First, "first", 0, 0, 10_000_000, "number of the first image")
+	boundedInt(f, &g.Columns, "columns", 0, 0, 10_000, "images on a line; 0 = all, up to 16")
+	boundedInt(f, &g.Scale, "scale", 0, 0, 64, "pixels that a pixel is enlarged to; 0 = so many that images are at least 64 wide")
 	if err := c.MarkFlagRequired("output"); err != nil {
 		panic(err) // the flag is defined above
 	}

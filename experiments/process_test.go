@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sagbench/internal/tiny"
 )
@@ -16,8 +19,17 @@ import (
 // asProgram makes the test binary behave as sagbench.
 const asProgram = "SAGBENCH_TEST_AS_PROGRAM"
 
+// dataLimit bounds the memory of the program, in bytes: RLIMIT_DATA, since Go
+// reserves more addresses than it uses.
+const dataLimit = "SAGBENCH_TEST_DATA_LIMIT"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
+		if n, err := strconv.ParseUint(os.Getenv(dataLimit), 10, 64); err == nil {
+			if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+				panic(err)
+			}
+		}
 		os.Exit(execute(os.Args[1:]))
 	}
 	os.Exit(tiny.Main(m))

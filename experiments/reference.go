@@ -50,8 +50,6 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 				return errors.New("-o is missing: the file to write, REF.npz")
 			case filepath.Ext(job.Out) != ".npz":
 				return fmt.Errorf("-o is %q, expected a name that ends in .npz", job.Out)
-			case job.Count < 0:
-				return fmt.Errorf("--images is %d, expected 0 or more", job.Count)
 			case store.Exists(job.Out) && !force:
 				return fmt.Errorf("%s is there already; --force replaces it", job.Out)
 			}
@@ -60,7 +58,7 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 	}
 	f := cmd.Flags()
 	f.StringVarP(&job.Out, "out", "o", "", "file to write")
-	f.IntVar(&job.Count, "images", 10_000, "images to put beside the statistics, all of one size; 0: none")
+	boundedInt(f, &job.Count, "images", 10_000, 0, 10_000_000, "images to put beside the statistics, all of one size; 0: none")
 	f.BoolVar(&force, "force", false, "replace a file that is there")
 	f.StringVar(&protocol, "protocol", protocol, "whose statistics: adm, pytorch-fid, torch-fidelity or clean-fid")
 	networks.register(f)

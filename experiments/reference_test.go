@@ -68,10 +68,10 @@ func TestReference(t *testing.T) {
 	}
 	succeed(t, append(job, "--force")...)
 	for what, c := range map[string][]string{
-		"with resize tf, these features with clean": slices.Concat([]string{"eval", out, samples, "--protocol", "clean-fid", "--metrics", "fid"}, embeddedInception),
-		"with input size 107, these features with":  {"eval", out, samples, "--metrics", "fid", "--inception", "../models/pretrained/inception.pt", "--input-size", "299"},
-		"--images is -1":       append(job, "--force", "--images", "-1"),
-		`protocol is "tf-fid"`: append(job, "--force", "--protocol", "tf-fid"),
+		"with resize tf, these features with clean":       slices.Concat([]string{"eval", out, samples, "--protocol", "clean-fid", "--metrics", "fid"}, embeddedInception),
+		"with input size 107, these features with":        {"eval", out, samples, "--metrics", "fid", "--inception", "../models/pretrained/inception.pt", "--input-size", "299"},
+		`"--images" flag: expected a whole number from 0`: append(job, "--force", "--images", "-1"),
+		`protocol is "tf-fid"`:                            append(job, "--force", "--protocol", "tf-fid"),
 	} {
 		if message := fail(t, c...); !strings.Contains(message, what) {
 			t.Errorf("expected %q in: %s", what, message)

@@ -13,7 +13,7 @@ import (
 // guided_diffusion/script_util.py model_and_diffusion_defaults.
 type ADM struct {
 	UNetFlags            `yaml:",inline"`
-	NumHeadChannels      int  `yaml:"num_head_channels" doc:"channels a head, in place of num_heads; -1 = num_heads heads"`
+	NumHeadChannels      int  `yaml:"num_head_channels" min:"-1" max:"65536" doc:"channels a head, in place of num_heads; -1 = num_heads heads"`
 	ResblockUpdown       bool `yaml:"resblock_updown" doc:"residual blocks change the resolution"`
 	UseNewAttentionOrder bool `yaml:"use_new_attention_order" doc:"q, k, v are split before the heads"`
 
@@ -28,7 +28,7 @@ type ADM struct {
 type TrainingFlags struct {
 	UseKL                bool    `yaml:"use_kl" doc:"of training; no effect here"`
 	RescaleLearnedSigmas bool    `yaml:"rescale_learned_sigmas" doc:"of training; no effect here"`
-	Dropout              float64 `yaml:"dropout" doc:"of training; no effect here"`
+	Dropout              float64 `yaml:"dropout" min:"0" max:"1" doc:"of training; no effect here"`
 	UseCheckpoint        bool    `yaml:"use_checkpoint" doc:"of training; no effect here"`
 }
 
@@ -71,6 +71,15 @@ func (c *ADM) Parameters() (map[string][]int, error) {
 		return nil, fmt.Errorf("models: adm: %w", err)
 	}
 	return onnx.Parameters(untapped(u.build))
+}
+
+// Size implements Sized.
+func (c *ADM) Size() (Size, error) {
+	u, err := c.network()
+	if err != nil {
+		return Size{}, fmt.Errorf("models: adm: %w", err)
+	}
+	return onnx.Measure(untapped(u.build))
 }
 
 // network is the U-Net that the flags describe.

@@ -21,17 +21,17 @@ import (
 // guided_diffusion/script_util.py classifier_defaults. What create_classifier
 // fixes are flags as well: channel_mult, num_head_channels and num_classes.
 type Classifier struct {
-	ImageSize            int    `yaml:"image_size" doc:"height and width in pixels"`
-	Width                int    `yaml:"classifier_width" doc:"base width of the network"`
-	Depth                int    `yaml:"classifier_depth" doc:"residual blocks a level"`
+	ImageSize            int    `yaml:"image_size" min:"1" max:"4096" doc:"height and width in pixels"`
+	Width                int    `yaml:"classifier_width" min:"1" max:"8192" doc:"base width of the network"`
+	Depth                int    `yaml:"classifier_depth" min:"1" max:"64" doc:"residual blocks a level"`
 	AttentionResolutions string `yaml:"classifier_attention_resolutions" doc:"resolutions in pixels that have attention layers, comma-separated"`
 	UseScaleShiftNorm    bool   `yaml:"classifier_use_scale_shift_norm" doc:"the embedding scales and shifts the norm"`
 	ResblockUpdown       bool   `yaml:"classifier_resblock_updown" doc:"residual blocks change the resolution"`
 	Pool                 string `yaml:"classifier_pool" doc:"how the last features become logits: attention, adaptive, spatial or spatial_v2"`
 	UseFP16              bool   `yaml:"classifier_use_fp16" doc:"of the official code on GPUs; here all arithmetic is float32"`
 	ChannelMult          string `yaml:"channel_mult" doc:"width of each level over classifier_width, comma-separated; empty = the authors' choice for the image size"`
-	NumHeadChannels      int    `yaml:"num_head_channels" doc:"channels of an attention head; -1 = one head a layer (not with attention pooling)"`
-	NumClasses           int    `yaml:"num_classes" doc:"number of labels"`
+	NumHeadChannels      int    `yaml:"num_head_channels" min:"-1" max:"65536" doc:"channels of an attention head; -1 = one head a layer (not with attention pooling)"`
+	NumClasses           int    `yaml:"num_classes" min:"1" max:"65536" doc:"number of labels"`
 }
 
 // NewClassifier is the classifier with its authors' defaults (script_util.py).
@@ -205,6 +205,15 @@ func (c *Classifier) Parameters() (map[string][]int, error) {
 		return nil, fmt.Errorf("models: classifier: %w", err)
 	}
 	return onnx.Parameters(func(m *onnx.Module) { c.forward(m, u) })
+}
+
+// Size implements Sized, without the gradient.
+func (c *Classifier) Size() (Size, error) {
+	u, err := c.network()
+	if err != nil {
+		return Size{}, fmt.Errorf("models: classifier: %w", err)
+	}
+	return onnx.Measure(func(m *onnx.Module) { c.forward(m, u) })
 }
 
 var (

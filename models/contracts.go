@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 	"sagbench/models/ort"
 	"sagbench/sampling"
 	"sagbench/sampling/tensor"
@@ -111,11 +112,13 @@ type (
 		ImageSide() int
 	}
 
-	// A WithParameters knows the shapes of its parameters, by key, without a
-	// checkpoint. Benchmarks and tests ask it, to write checkpoints of the true size.
+	// A WithParameters knows the shapes of its parameters, by key, without a checkpoint, and
+	// what the network takes. Benchmarks and tests ask it, to write checkpoints of
+	// the true size, and the plan, to refuse what the machine cannot hold.
 	WithParameters interface {
 		Family
 		Parameters() (map[string][]int, error)
+		Size() (Size, error)
 	}
 
 	// A WithIdleFlags names the flags that change no pixel, such as those of
@@ -123,6 +126,9 @@ type (
 	// leave them out.
 	WithIdleFlags interface{ IdleFlags() []string }
 )
+
+// A Size is what a network takes at least.
+type Size = onnx.Size
 
 // A Conditioning is what a network is conditioned on.
 type Conditioning struct {

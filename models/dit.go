@@ -21,15 +21,15 @@ import (
 // autoencoder, with the diffusion of its diffusion/__init__.py create_diffusion.
 type DiT struct {
 	Model            string  `yaml:"model" doc:"published size, such as DiT-XL/2: sets hidden_size, depth, num_heads and patch_size"`
-	InputSize        int     `yaml:"input_size" doc:"height and width of the latent: that of the image over 8"`
-	PatchSize        int     `yaml:"patch_size" doc:"height and width of a token; 0 = of the model, or 2"`
-	InChannels       int     `yaml:"in_channels" doc:"channels of the latent"`
-	HiddenSize       int     `yaml:"hidden_size" doc:"width of the transformer; 0 = of the model, or 1152"`
-	Depth            int     `yaml:"depth" doc:"blocks, at most 1024; 0 = of the model, or 28"`
-	NumHeads         int     `yaml:"num_heads" doc:"attention heads of a block; 0 = of the model, or 16"`
-	MLPRatio         float64 `yaml:"mlp_ratio" doc:"width of a block's MLP over hidden_size"`
-	ClassDropoutProb float64 `yaml:"class_dropout_prob" doc:"of training; above 0 the network has a null class, which cfg needs"`
-	NumClasses       int     `yaml:"num_classes" doc:"number of labels, without the null class"`
+	InputSize        int     `yaml:"input_size" min:"1" max:"4096" doc:"height and width of the latent: that of the image over 8"`
+	PatchSize        int     `yaml:"patch_size" min:"0" max:"4096" doc:"height and width of a token; 0 = of the model, or 2"`
+	InChannels       int     `yaml:"in_channels" min:"1" max:"1024" doc:"channels of the latent"`
+	HiddenSize       int     `yaml:"hidden_size" min:"0" max:"65536" doc:"width of the transformer; 0 = of the model, or 1152"`
+	Depth            int     `yaml:"depth" min:"0" max:"1024" doc:"blocks, at most 1024; 0 = of the model, or 28"`
+	NumHeads         int     `yaml:"num_heads" min:"0" max:"1024" doc:"attention heads of a block; 0 = of the model, or 16"`
+	MLPRatio         float64 `yaml:"mlp_ratio" min:"0" max:"1024" doc:"width of a block's MLP over hidden_size"`
+	ClassDropoutProb float64 `yaml:"class_dropout_prob" min:"0" max:"1" doc:"of training; above 0 the network has a null class, which cfg needs"`
+	NumClasses       int     `yaml:"num_classes" min:"1" max:"1000000" doc:"number of labels, without the null class"`
 	LearnSigma       bool    `yaml:"learn_sigma" doc:"the network predicts the variance as well"`
 
 	sampling.ScheduleConfig `yaml:",inline"`
@@ -38,7 +38,7 @@ type DiT struct {
 	RescaleLearnedSigmas    bool `yaml:"rescale_learned_sigmas" doc:"of training; no effect here"`
 
 	VAE              sampling.Ref `yaml:"vae" doc:"autoencoder that decodes the latents: the path of its folder, or a model block; without one, no images can be drawn"`
-	VAEScalingFactor float64      `yaml:"vae_scaling_factor" doc:"what x_0 is divided by before it is decoded"`
+	VAEScalingFactor float64      `yaml:"vae_scaling_factor" min:"-1000000" max:"1000000" doc:"what x_0 is divided by before it is decoded"`
 }
 
 // NewDiT is DiT with its authors' defaults, for 256×256 pixels.
@@ -151,6 +151,14 @@ func (c *DiT) Parameters() (map[string][]int, error) {
 		return nil, fmt.Errorf("models: dit: %w", err)
 	}
 	return onnx.Parameters(untapped(c.build))
+}
+
+// Size implements Sized.
+func (c *DiT) Size() (Size, error) {
+	if err := c.Validate(); err != nil {
+		return Size{}, fmt.Errorf("models: dit: %w", err)
+	}
+	return onnx.Measure(untapped(c.build))
 }
 
 // Conditioning implements Conditional.

@@ -59,6 +59,15 @@ func (c *IDDPM) Parameters() (map[string][]int, error) {
 	return onnx.Parameters(untapped(u.build))
 }
 
+// Size implements Sized.
+func (c *IDDPM) Size() (Size, error) {
+	u, err := c.network()
+	if err != nil {
+		return Size{}, fmt.Errorf("models: iddpm: %w", err)
+	}
+	return onnx.Measure(untapped(u.build))
+}
+
 // network is the U-Net that the flags describe.
 func (c *IDDPM) network() (*unet, error) {
 	u, err := c.unet(iddpmChannelMult)

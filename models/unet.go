@@ -16,16 +16,16 @@ import (
 // UNetFlags are the flags that guided-diffusion's U-Net and its ancestor in
 // improved-diffusion have in common.
 type UNetFlags struct {
-	ImageSize            int    `yaml:"image_size" doc:"height and width in pixels"`
-	NumChannels          int    `yaml:"num_channels" doc:"base width of the U-Net"`
-	NumResBlocks         int    `yaml:"num_res_blocks" doc:"residual blocks a level"`
+	ImageSize            int    `yaml:"image_size" min:"1" max:"4096" doc:"height and width in pixels"`
+	NumChannels          int    `yaml:"num_channels" min:"1" max:"8192" doc:"base width of the U-Net"`
+	NumResBlocks         int    `yaml:"num_res_blocks" min:"1" max:"64" doc:"residual blocks a level"`
 	ChannelMult          string `yaml:"channel_mult" doc:"width of each level over num_channels, comma-separated; empty = the authors' choice for the image size"`
 	LearnSigma           bool   `yaml:"learn_sigma" doc:"the network predicts the variance as well"`
 	ClassCond            bool   `yaml:"class_cond" doc:"the network takes a class label"`
-	NumClasses           int    `yaml:"num_classes" doc:"number of labels of a class-conditional network"`
+	NumClasses           int    `yaml:"num_classes" min:"0" max:"1000000" doc:"number of labels of a class-conditional network"`
 	AttentionResolutions string `yaml:"attention_resolutions" doc:"resolutions in pixels that have attention layers, comma-separated"`
-	NumHeads             int    `yaml:"num_heads" doc:"attention heads of a layer"`
-	NumHeadsUpsample     int    `yaml:"num_heads_upsample" doc:"heads in the decoder; -1 = num_heads"`
+	NumHeads             int    `yaml:"num_heads" min:"-1" max:"1024" doc:"attention heads of a layer"`
+	NumHeadsUpsample     int    `yaml:"num_heads_upsample" min:"-1" max:"1024" doc:"heads in the decoder; -1 = num_heads"`
 	UseScaleShiftNorm    bool   `yaml:"use_scale_shift_norm" doc:"the embedding scales and shifts the norm"`
 }
 
@@ -105,6 +105,9 @@ func (u *unet) check() error {
 		return fmt.Errorf("image_size %d: %d levels of channel_mult need a positive multiple of %d", u.size, len(u.widths), n)
 	}
 	for i, ch := range u.widths {
+		if ch > maxWidth {
+			return fmt.Errorf("level %d has %d channels (num_channels %d times its channel_mult), expected at most %d", i, ch, u.base, maxWidth)
+		}
 		if ch <= 0 || ch%groups != 0 {
 			return fmt.Errorf("level %d has %d channels (num_channels %d times its channel_mult), which GroupNorm cannot split into %d groups", i, ch, u.base, groups)
 		}

@@ -26,8 +26,8 @@ var _ Sampler = (*DDIM)(nil)
 // gaussian_diffusion.py ddim_sample and condition_score, whose scalars are
 // float32 as they are here; diffusers DDIMScheduler.
 type DDIM struct {
-	Steps         int     `yaml:"steps" doc:"denoising steps; with the official flags diffusion_steps must have an integer stride that makes as many"`
-	Eta           float64 `yaml:"eta" doc:"noise added in a step: 0 none (deterministic), 1 as much as DDPM"`
+	Steps         int     `yaml:"steps" min:"0" max:"10000" doc:"denoising steps; with the official flags diffusion_steps must have an integer stride that makes as many"`
+	Eta           float64 `yaml:"eta" min:"0" max:"1" doc:"noise added in a step: 0 none (deterministic), 1 as much as DDPM"`
 	Spacing       `yaml:",inline"`
 	SetAlphaToOne *bool `yaml:"set_alpha_to_one" doc:"the last step goes to x_0 (true) or to timestep 0 (false); absent for the checkpoint's own"`
 	UseClipped    *bool `yaml:"use_clipped_model_output" doc:"ε is derived again from the clipped x̂0; absent: true with the official flags, false with a scheduler_config.json"`

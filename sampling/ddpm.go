@@ -22,7 +22,7 @@ var _ Sampler = (*DDPM)(nil)
 // 2021, equation 15; Dhariwal and Nichol 2021, algorithm 1 (σ² g);
 // gaussian_diffusion.py p_sample and condition_mean.
 type DDPM struct {
-	Steps   int `yaml:"steps" doc:"denoising steps, spread evenly over the network's timesteps"`
+	Steps   int `yaml:"steps" min:"0" max:"10000" doc:"denoising steps, spread evenly over the network's timesteps"`
 	Spacing `yaml:",inline"`
 }
 

@@ -32,10 +32,10 @@ var _ Sampler = (*DPMSolver2M)(nil)
 // Sources: Lu et al. 2022 (arXiv:2211.01095), algorithm 2; diffusers
 // DPMSolverMultistepScheduler with algorithm_type dpmsolver++.
 type DPMSolver2M struct {
-	Steps           int `yaml:"steps" doc:"denoising steps, one network call each"`
+	Steps           int `yaml:"steps" min:"1" max:"10000" doc:"denoising steps, one network call each"`
 	Spacing         `yaml:",inline"`
 	Algorithm       string `yaml:"algorithm_type" doc:"dpmsolver++, which is deterministic, or sde-dpmsolver++, which adds noise in every step; empty for the checkpoint's own"`
-	SolverOrder     *int   `yaml:"solver_order" doc:"1 (the same as DDIM) or 2; absent for the checkpoint's own"`
+	SolverOrder     *int   `yaml:"solver_order" min:"1" max:"2" doc:"1 (the same as DDIM) or 2; absent for the checkpoint's own"`
 	SolverType      string `yaml:"solver_type" doc:"form of the second order: midpoint or heun; empty for the checkpoint's own"`
 	LowerOrderFinal *bool  `yaml:"lower_order_final" doc:"the last step is of the first order where there are fewer than 15; absent for the checkpoint's own"`
 	EulerAtFinal    *bool  `yaml:"euler_at_final" doc:"the last step is always of the first order; absent for the checkpoint's own"`

@@ -23,7 +23,7 @@ var _ Sampler = (*Euler)(nil)
 // Sources: Karras et al. 2022, algorithm 1; diffusers EulerDiscreteScheduler.
 // Guidances see x/√(σ² + 1), which has the variance of the diffusion.
 type Euler struct {
-	Steps         int `yaml:"steps" doc:"denoising steps, one network call each"`
+	Steps         int `yaml:"steps" min:"1" max:"10000" doc:"denoising steps, one network call each"`
 	Spacing       `yaml:",inline"`
 	FinalSigmas   string `yaml:"final_sigmas_type" doc:"the last step goes to σ = 0 (zero) or to that of timestep 0 (sigma_min); empty for the checkpoint's own"`
 	Interpolation string `yaml:"interpolation_type" doc:"σ between timesteps (linear), or at equal steps of log σ whatever the timesteps are (log_linear); empty for the checkpoint's own"`

@@ -30,7 +30,7 @@ var _ Sampler = (*PNDM)(nil)
 // Sources: Liu et al. 2022 (arXiv:2202.09778), equations 9 and 12; diffusers
 // PNDMScheduler step_plms. x̂0 is never formed, so nothing is clipped.
 type PNDM struct {
-	Steps         int `yaml:"steps" doc:"denoising steps; the network is called once more"`
+	Steps         int `yaml:"steps" min:"1" max:"10000" doc:"denoising steps; the network is called once more"`
 	Spacing       `yaml:",inline"`
 	SetAlphaToOne *bool `yaml:"set_alpha_to_one" doc:"the last step goes to x_0 (true) or to timestep 0 (false); absent for the checkpoint's own"`
 }

@@ -15,7 +15,7 @@ const maxDiffusionSteps = 1_000_000
 
 // ScheduleConfig names a diffusion process by the official flags.
 type ScheduleConfig struct {
-	DiffusionSteps    int    `yaml:"diffusion_steps" doc:"timesteps T of the process the network was trained on"`
+	DiffusionSteps    int    `yaml:"diffusion_steps" min:"1" max:"1000000" doc:"timesteps T of the process the network was trained on"`
 	NoiseSchedule     string `yaml:"noise_schedule" doc:"β table: linear (Ho et al.) or cosine (Improved DDPM; squaredcos_cap_v2 in DiT's code)"`
 	TimestepRespacing string `yaml:"timestep_respacing" doc:"timesteps that sampling visits: a count (250), ddim and a count (ddim25), counts per section (10,10,20), or empty for all"`
 	RescaleTimesteps  bool   `yaml:"rescale_timesteps" doc:"the network receives t·1000/diffusion_steps instead of t"`

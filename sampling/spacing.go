@@ -14,7 +14,7 @@ import (
 // scheduler_config.json says, or as diffusers' class has it by default.
 type Spacing struct {
 	TimestepSpacing string `yaml:"timestep_spacing" doc:"which timesteps are visited: leading, trailing or linspace (Lin et al. 2023, table 2); empty for the checkpoint's or the sampler's own"`
-	StepsOffset     *int   `yaml:"steps_offset" doc:"added to every timestep of leading spacing; absent for the checkpoint's own"`
+	StepsOffset     *int   `yaml:"steps_offset" min:"0" max:"1000000" doc:"added to every timestep of leading spacing; absent for the checkpoint's own"`
 }
 
 // Validate tells everything that is wrong with the options.

@@ -27,7 +27,7 @@ type Loader[T any] struct {
 // Run visits the images of from in order and reports what decoding them has met.
 // After a broken image, unless broken ones are skipped, no more are visited; the
 // others are decoded all the same, so that the error, a *BrokenError without a
-// path, lists every broken one.
+// path, lists every broken one up to maxBroken.
 func (l Loader[T]) Run(ctx context.Context, from iter.Seq2[Pending, error], visit func(T) error) (Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	queue := make(chan *load[T], max(1, l.Ahead)-1)
@@ -61,6 +61,9 @@ func (l Loader[T]) Run(ctx context.Context, from iter.Seq2[Pending, error], visi
 			report.Broken = append(report.Broken, Broken{j.Name, j.broken})
 			if !l.SkipBroken {
 				failed.Store(true)
+				if len(report.Broken) == maxBroken {
+					return report, &BrokenError{N: n, Broken: report.Broken}
+				}
 			}
 		default:
 			report.count(j.converted)
@@ -204,7 +207,7 @@ func (r Report) Notes() []string {
 	return lines
 }
 
-// A BrokenError lists the broken images of a set, all of them.
+// A BrokenError lists the broken images of a set, the first maxBroken of them.
 type BrokenError struct {
 	Path   string
 	N      int // images of the set, the broken ones included
@@ -216,10 +219,30 @@ func (e *BrokenError) Error() string {
 		e.Path, len(e.Broken), plural(e.N, "image"), listed(e.Broken, "\n  "))
 }
 
+// Who has maxBroken broken images has them all broken; maxListed are named in a
+// message.
+const (
+	maxBroken = 1000
+	maxListed = 12
+)
+
+// clip cuts a text for a message.
+func clip(s string) string {
+	const most = 120
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
 func listed(broken []Broken, separator string) string {
 	var lines []string
-	for _, b := range broken {
-		lines = append(lines, fmt.Sprintf("%s: %v", b.Name, b.Err))
+	for i, b := range broken {
+		if i == maxListed {
+			lines = append(lines, fmt.Sprintf("… and %d more", len(broken)-i))
+			break
+		}
+		lines = append(lines, clip(b.Name)+": "+clip(b.Err.Error()))
 	}
 	return strings.Join(lines, separator)
 }

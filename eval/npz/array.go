@@ -13,6 +13,13 @@ import (
 // read: its rows are not contiguous, so the whole of it has to lie in memory.
 const FortranLimit = 1 << 30
 
+// An array of an archive that is read as a whole may unpack to mostDeflated times
+// its size and mostFlat bytes: only constants shrink more.
+const (
+	mostDeflated = 64
+	mostFlat     = 64 << 20
+)
+
 // An Array is an array of a file, read from its first row to its last.
 type Array struct {
 	Name  string // without ".npy"
@@ -25,12 +32,14 @@ type Array struct {
 	fortran bool      // the stream holds them in column-major order
 	rows    int       // rows not yet read
 	data    int64     // bytes that the values take
+	stored  int64     // bytes that they take in the file
 	buf     []byte
 	err     error // sticky
 }
 
-// newArray reads the header from stream, which holds size bytes in all.
-func newArray(label string, stream io.ReadCloser, size int64) (*Array, error) {
+// newArray reads the header from stream, which holds size bytes in all and takes
+// stored of the file.
+func newArray(label string, stream io.ReadCloser, size, stored int64) (*Array, error) {
 	h, err := readHeader(stream)
 	if err != nil {
 		return nil, fmt.Errorf("npz: %s: %w", label, err)
@@ -47,14 +56,25 @@ func newArray(label string, stream io.ReadCloser, size int64) (*Array, error) {
 		return nil, fmt.Errorf("npz: %s: the data is %s than its header says: shape %s of %s takes %d bytes, the file holds %d",
 			label, what, shapeText(h.shape), h.dtype, data, found)
 	}
-	a := &Array{Shape: h.shape, Dtype: h.dtype, label: label, stream: stream, values: stream, data: data}
+	a := &Array{Shape: h.shape, Dtype: h.dtype, label: label, stream: stream, values: stream, data: data, stored: stored}
 	a.fortran = h.fortran && len(h.shape) > 1 && values > 0
 	a.rows = a.Rows()
 	if a.fortran && data > FortranLimit {
 		return nil, fmt.Errorf("npz: %s: %d bytes in fortran order, at most %d are read; save it in C order (numpy.ascontiguousarray)",
 			label, data, FortranLimit)
 	}
+	if a.fortran {
+		return a, a.loadable()
+	}
 	return a, nil
+}
+
+// loadable is an error where the values may not be read as a whole.
+func (a *Array) loadable() error {
+	if a.data/mostDeflated > a.stored+mostFlat/mostDeflated {
+		return fmt.Errorf("npz: %s: claims %d bytes in %d deflated ones, which no numbers but constants shrink to; save it uncompressed (numpy.savez)", a.label, a.data, a.stored)
+	}
+	return nil
 }
 
 // Rows is the length of the first axis; a scalar has one row.
@@ -199,6 +219,9 @@ func ReadAll[T Number](a *Array, limit int) ([]T, error) {
 	total := a.data / int64(a.Dtype.Size)
 	if total > int64(limit) {
 		return nil, fmt.Errorf("npz: %s: %d values, expected at most %d", a.label, total, limit)
+	}
+	if err := a.loadable(); err != nil {
+		return nil, err
 	}
 	batch := make([]T, min(a.Rows(), max(1, (1<<20)/max(1, rowLen)))*rowLen)
 	out := make([]T, 0, min(total, 1<<23))

@@ -20,7 +20,7 @@ func FuzzArray(f *testing.F) {
 	f.Add([]byte("\x93NUMPY\x03\x00\x3a\x00\x00\x00{'descr':'>i2','fortran_order':True,'shape':(2,1),}       \n\x01\x02\x03\x04"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		fuzzing.Bounded(t, len(data), 32, func() {
-			a, err := newArray("fuzz", io.NopCloser(bytes.NewReader(data)), int64(len(data)))
+			a, err := newArray("fuzz", io.NopCloser(bytes.NewReader(data)), int64(len(data)), int64(len(data)))
 			if err != nil {
 				return
 			}

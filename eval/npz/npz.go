@@ -62,11 +62,17 @@ func open(path string, f *os.File) (*File, error) {
 	return &File{path: path, f: f, names: names, entries: entries}, nil
 }
 
+// maxArrays bounds the arrays of an archive.
+const maxArrays = 4096
+
 // directory lists the arrays of an archive by their names without ".npy".
 func directory(r io.ReaderAt, size int64) (map[string]*zip.File, []string, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
 		return nil, nil, notZip(r, err)
+	}
+	if len(z.File) > maxArrays {
+		return nil, nil, fmt.Errorf("holds %d entries, at most %d arrays are read: is it a .zip of images?", len(z.File), maxArrays)
 	}
 	entries := make(map[string]*zip.File, len(z.File))
 	var names []string
@@ -82,6 +88,9 @@ func directory(r io.ReaderAt, size int64) (map[string]*zip.File, []string, error
 			names = append(names, name)
 		}
 		entries[name] = e
+	}
+	if n := len(faults); n > 3 {
+		faults = append(faults[:3], fmt.Errorf("… and %d more of such entries", n-3))
 	}
 	return entries, names, errors.Join(faults...)
 }
@@ -104,6 +113,14 @@ func notZip(r io.ReaderAt, cause error) error {
 // Names are the arrays of the archive in file order, without ".npy".
 func (f *File) Names() []string { return slices.Clone(f.names) }
 
+// first names the first arrays.
+func (f *File) first() string {
+	if len(f.names) > 8 {
+		return strings.Join(f.names[:8], ", ") + fmt.Sprintf(" and %d more", len(f.names)-8)
+	}
+	return strings.Join(f.names, ", ")
+}
+
 // Has reports whether the archive holds an array of that name.
 func (f *File) Has(name string) bool { return f.entries[name] != nil }
 
@@ -117,7 +134,7 @@ func (f *File) Close() error { return f.f.Close() }
 func (f *File) Array(name string) (*Array, error) {
 	e := f.entries[name]
 	if e == nil {
-		return nil, fmt.Errorf("npz: %s: missing %s; the file holds %s", f.path, name, cmp.Or(strings.Join(f.names, ", "), "nothing"))
+		return nil, fmt.Errorf("npz: %s: missing %s; the file holds %s", f.path, name, cmp.Or(f.first(), "nothing"))
 	}
 	label := fmt.Sprintf("%s: %s", f.path, name)
 	r, err := e.Open()
@@ -131,7 +148,7 @@ func (f *File) Array(name string) (*Array, error) {
 	if e.UncompressedSize64 > 1<<62 {
 		return nil, errors.Join(fmt.Errorf("npz: %s: the directory claims %d bytes", label, e.UncompressedSize64), r.Close())
 	}
-	a, err := newArray(label, stream, int64(e.UncompressedSize64))
+	a, err := newArray(label, stream, int64(e.UncompressedSize64), int64(min(e.CompressedSize64, 1<<62)))
 	if err != nil {
 		return nil, errors.Join(err, stream.Close())
 	}
@@ -152,7 +169,7 @@ func OpenArray(path string) (*Array, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("npz: %w", err), f.Close())
 	}
-	a, err := newArray(path, f, info.Size())
+	a, err := newArray(path, f, info.Size(), info.Size())
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -123,7 +123,7 @@ func TestDtypes(t *testing.T) {
 		}
 	}
 	for _, descr := range []string{"<c8", "<U4", "|S3", "|V8", "<M8[ns]", "<f16", "<f3", ""} {
-		if _, err := newArray("x", npy("{'descr': '"+descr+"', 'fortran_order': False, 'shape': (0,)}", nil), 1<<20); err == nil {
+		if _, err := newArray("x", npy("{'descr': '"+descr+"', 'fortran_order': False, 'shape': (0,)}", nil), 1<<20, 1<<20); err == nil {
 			t.Errorf("dtype %q was read", descr)
 		}
 	}
@@ -163,7 +163,7 @@ func npyOf(t *testing.T, descr string, values []float64) *Array {
 	}
 	text := "{'descr': '" + descr + "', 'fortran_order': False, 'shape': (2L,), }\n"
 	stream := npy(text, raw)
-	a, err := newArray(descr, stream, int64(10+len(text)+len(raw)))
+	a, err := newArray(descr, stream, int64(10+len(text)+len(raw)), int64(10+len(text)+len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}

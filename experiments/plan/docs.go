@@ -28,22 +28,24 @@ the line and what was probably meant. Four keys may stand at the top beside thos
 
 On the command line ` + "`dotted.path=value`" + ` after the file overrides everything. Paths of files are relative to the YAML
 file that names them if the file is there, else to the working directory; ` + "`${NAME}`" + ` stands for an environment variable.
+
+A number outside the range of its key, whose ends are included, is an error.
 `
 
-// WriteDocs writes docs/configuration.md: a table of the keys of every block, in
-// Markdown.
-func WriteDocs(w io.Writer) error {
-	fmt.Fprintf(w, "%s\n", docsHead)
+// A block of settings is what stands under one title of the docs.
+type block struct {
+	title   string
+	structs []any
+}
+
+// blocks are all settings that an experiment can have, with their defaults.
+func blocks() []block {
 	e := defaults()
-	if err := configs.Describe(w, "Experiment", &e); err != nil {
-		return err
-	}
+	all := []block{{"Experiment", []any{&e}}}
 	for _, n := range features.Networks {
 		one := NewFeatureNetwork(n, eval.Protocols[eval.DefaultProtocol])
 		title := fmt.Sprintf("feature network: %s\n\n%s%s.", n.Name, strings.ToUpper(n.Doc[:1]), n.Doc[1:])
-		if err := configs.Describe(w, title, &one.NetworkBlock, one.Flags); err != nil {
-			return err
-		}
+		all = append(all, block{title, []any{&one.NetworkBlock, one.Flags}})
 	}
 	for _, registry := range []struct {
 		title string
@@ -56,9 +58,19 @@ func WriteDocs(w io.Writer) error {
 		{"metrics", MetricRegistry.Names(), func(n string) any { return MetricRegistry[n]() }},
 	} {
 		for _, name := range registry.names {
-			if err := configs.Describe(w, registry.title+": "+name, registry.get(name)); err != nil {
-				return err
-			}
+			all = append(all, block{registry.title + ": " + name, []any{registry.get(name)}})
+		}
+	}
+	return all
+}
+
+// WriteDocs writes docs/configuration.md: a table of the keys of every block, in
+// Markdown.
+func WriteDocs(w io.Writer) error {
+	fmt.Fprintf(w, "%s\n", docsHead)
+	for _, b := range blocks() {
+		if err := configs.Describe(w, b.title, b.structs...); err != nil {
+			return err
 		}
 	}
 	return nil

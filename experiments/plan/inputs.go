@@ -76,7 +76,7 @@ func (e *Experiment) CheckInputs() error {
 		}
 	}
 	if len(faults) == 0 {
-		return nil
+		return e.checkFiles()
 	}
 	return fmt.Errorf("%s: %d of %d input files are missing or cannot be read; nothing was computed\n\n%s",
 		e.Name, len(faults), len(all), strings.Join(faults, "\n"))

@@ -29,6 +29,8 @@ type Experiment struct {
 	path string // of its YAML file
 	Name string
 	Rows []*Row
+
+	sizes map[string]models.Size // of networks by their Key without content
 }
 
 // A Row is one row of the table, decoded and checked. Its settings as the file has
@@ -88,7 +90,7 @@ func Load(path string, overrides []string) (*Experiment, error) {
 			faults = append(faults, at.Errorf("a row is named %q and another %q; the name is the whole experiment's", r.Name, e.Name))
 		}
 	}
-	faults = append(faults, e.publish(rows, len(overrides) > 0))
+	faults = append(faults, e.publish(rows, len(overrides) > 0), e.checkSizes(machineMemory()))
 	return e, configs.Join(faults...)
 }
 

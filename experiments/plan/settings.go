@@ -23,9 +23,9 @@ import (
 // them. The blocks of the feature networks stand beside them.
 type Settings struct {
 	Name           string        `yaml:"name" doc:"name of the experiment and of its folder below --results"`
-	Samples        int           `yaml:"samples" doc:"images of each row; asking for more later goes on where the run stopped"`
-	Seed           uint64        `yaml:"seed" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
-	Batch          int           `yaml:"batch" doc:"images that are drawn together and, while a row is sampled, lie in one file; a network call takes an image once for each condition that it is predicted under (with cfg twice)"`
+	Samples        int           `yaml:"samples" min:"1" max:"10000000" doc:"images of each row; asking for more later goes on where the run stopped"`
+	Seed           uint64        `yaml:"seed" min:"0" max:"18446744073709551615" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
+	Batch          int           `yaml:"batch" min:"1" max:"4096" doc:"images that are drawn together and, while a row is sampled, lie in one file; a network call takes an image once for each condition that it is predicted under (with cfg twice)"`
 	ModelBlock     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them"`
 	Prompting      `yaml:",inline"`
 	SamplerBlock   configs.Block     `yaml:"sampler" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
@@ -33,7 +33,7 @@ type Settings struct {
 	ReferencePath  string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s), or images: a folder, .zip or .npy"`
 	Network        string            `yaml:"network" doc:"whose features the metrics compare: inception, dinov2 or onnx, described by the block of that name; fd_dinov2 is of dinov2 whatever this is"`
 	ProtocolName   string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
-	Bootstrap      int               `yaml:"bootstrap" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare; 0: none"`
+	Bootstrap      int               `yaml:"bootstrap" min:"0" max:"100000" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare; 0: none"`
 	MetricsBlock   configs.Block     `yaml:"metrics" doc:"list of metrics; none: images are drawn and not evaluated"`
 	PublishedBlock Published         `yaml:"published" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
 	Sources        map[string]Source `yaml:"sources" doc:"where the authors publish the files, by file name; shown when one is missing"`
@@ -61,6 +61,10 @@ type Source struct {
 // maxBatch bounds a network call against a mistyped number.
 const maxBatch = 4096
 
+// maxName is the longest name of an experiment, in bytes: file systems take 255, and
+// a folder that is being written has a longer name for a while.
+const maxName = 200
+
 // Validate implements configs.Validator.
 func (e *Settings) Validate() error {
 	var faults []error
@@ -70,6 +74,7 @@ func (e *Settings) Validate() error {
 		}
 	}
 	fault(!store.FolderName.MatchString(e.Name), "name is %q, expected letters, digits, '.', '_' and '-': it names the folder of the results", e.Name)
+	fault(len(e.Name) > maxName, "name has %d letters, expected at most %d: it names the folder of the results", len(e.Name), maxName)
 	fault(e.Samples < 1, "samples is %d, expected at least 1", e.Samples)
 	fault(e.Bootstrap != 0 && e.Bootstrap < eval.MinReplicates, "bootstrap is %d, expected 0 or at least %d", e.Bootstrap, eval.MinReplicates)
 	fault(e.Batch < 1 || e.Batch > maxBatch, "batch is %d, expected 1 to %d", e.Batch, maxBatch)

@@ -76,6 +76,9 @@ type Score struct {
 	Warnings []string `json:"warnings,omitempty"` // why the value may mislead
 }
 
+// maxDecimals bounds Score.Decimals of a file: a float64 has no more digits.
+const maxDecimals = 17
+
 // The values of Score.Direction.
 const (
 	LowerIsBetter  = "lower"
@@ -235,6 +238,11 @@ func ReadMetrics(path string) (*Metrics, error) {
 	}
 	if m.Format != MetricsFormat {
 		return nil, fmt.Errorf("%s: has format %d, this program reads %d; run the experiment again", path, m.Format, MetricsFormat)
+	}
+	for _, s := range m.Scores {
+		if s.Decimals < 0 || s.Decimals > maxDecimals {
+			return nil, fmt.Errorf("%s: %q has %d decimals, expected 0 to %d: the file is damaged; remove it and run the experiment again", path, s.Name, s.Decimals, maxDecimals)
+		}
 	}
 	return m, nil
 }

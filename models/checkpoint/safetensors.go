@@ -22,6 +22,10 @@ import (
 // maxHeader is the official crate's limit for the JSON header, in bytes.
 const maxHeader = 100_000_000
 
+// maxKeys is the most tensors, and the most metadata, that a header may name: ten
+// times what the largest published checkpoints have.
+const maxKeys = 100_000
+
 // parseSafetensors reads the header of a safetensors file: its length as a
 // little-endian uint64, then a JSON object that maps names to dtype, shape and
 // data_offsets. The data that follow must be covered by the tensors without
@@ -138,7 +142,9 @@ func (h *headerReader) object(field func(key string) error) error {
 		if seen[key] {
 			return fmt.Errorf("key %q is there twice", shorten(key))
 		}
-		seen[key] = true
+		if seen[key] = true; len(seen) > maxKeys+1 {
+			return fmt.Errorf("an object of more than %d keys; no checkpoint of a network here has so many: is it of one?", maxKeys)
+		}
 		if err := field(key); err != nil {
 			return err
 		}

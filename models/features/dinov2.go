@@ -18,7 +18,7 @@ import (
 // the names of its published checkpoints, dinov2_vitl14_pretrain.pth and its
 // relatives with or without registers.
 type DINOv2 struct {
-	InputSize int `yaml:"input_size" doc:"height and width that images are resized to, a multiple of the patch size 14; 224 in dgm-eval"`
+	InputSize int `yaml:"input_size" min:"1" max:"1024" doc:"height and width that images are resized to, a multiple of the patch size 14; 224 in dgm-eval"`
 }
 
 func newDINOv2() *DINOv2 { return &DINOv2{InputSize: 224} }

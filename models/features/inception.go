@@ -19,8 +19,8 @@ import (
 // weights and the quirks of the TensorFlow graph of 2015-12-05, under the names
 // of pytorch-fid and torch-fidelity (feature_extractor_inceptionv3.py).
 type Inception struct {
-	InputSize int `yaml:"input_size" doc:"height and width that images are resized to; 0 = the network's own: 299 of the official one, 107 of the one in models/pretrained; another has to be told"`
-	Width     int `yaml:"width" doc:"channels of pool_3; 0 = read off the checkpoint (2048 in the official one)"`
+	InputSize int `yaml:"input_size" min:"0" max:"1024" doc:"height and width that images are resized to; 0 = the network's own: 299 of the official one, 107 of the one in models/pretrained; another has to be told"`
+	Width     int `yaml:"width" min:"0" max:"65536" doc:"channels of pool_3; 0 = read off the checkpoint (2048 in the official one)"`
 }
 
 func newInception() *Inception { return &Inception{} }

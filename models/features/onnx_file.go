@@ -23,7 +23,7 @@ type ONNXFile struct {
 	Pool      string     `yaml:"pool" doc:"output [N,D] that FID, KID, precision and recall compare; empty = the graph's only output"`
 	Spatial   string     `yaml:"spatial" doc:"output that sFID compares, flattened; empty = none"`
 	Logits    string     `yaml:"logits" doc:"output [N,K] of class logits for the Inception Score; empty = none"`
-	InputSize int        `yaml:"input_size" doc:"height and width that images are resized to; 0 = those that the graph fixes"`
+	InputSize int        `yaml:"input_size" min:"0" max:"4096" doc:"height and width that images are resized to; 0 = those that the graph fixes"`
 	Range     PixelRange `yaml:"range" doc:"what the graph takes black and white as: byte = 0 and 255, unit = 0 and 1, signed = -1 and 1, imagenet = unit less the mean over the deviation of ImageNet's channels; needed unless it takes uint8"`
 }
 

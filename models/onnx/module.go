@@ -13,7 +13,6 @@
 package onnx
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -68,6 +67,7 @@ type graph struct {
 	files   map[string]bool
 	domains map[string]bool // of operators other than ONNX's own
 
+	size        Size            // so far
 	replaceable map[string]bool // nodes, see Model.WithKernels
 	missing     []Parameter
 	misshaped   []Misshape
@@ -101,8 +101,20 @@ func fail(format string, args ...any) {
 // Build runs f on the whole of sd and returns the model it describes. A
 // *MismatchError lists every parameter that f wanted and sd lacks, has in
 // another shape, or holds beyond what f used.
-func Build(sd checkpoint.StateDict, f func(*Module)) (model *Model, err error) {
-	g := &graph{
+func Build(sd checkpoint.StateDict, f func(*Module)) (*Model, error) {
+	g, err := build(sd, f)
+	if err == nil {
+		err = g.mismatch()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return g.finish()
+}
+
+// build runs f on the whole of sd, whatever sd lacks.
+func build(sd checkpoint.StateDict, f func(*Module)) (g *graph, err error) {
+	g = &graph{
 		sd:     sd,
 		params: map[string]Value{},
 		consts: map[string]Value{},
@@ -117,16 +129,13 @@ func Build(sd checkpoint.StateDict, f func(*Module)) (model *Model, err error) {
 		switch r := recover().(type) {
 		case nil:
 		case buildError:
-			model, err = nil, fmt.Errorf("onnx: %w", r.error)
+			g, err = nil, fmt.Errorf("onnx: %w", r.error)
 		default:
 			panic(r)
 		}
 	}()
 	f(&Module{g: g})
-	if err := g.mismatch(); err != nil {
-		return nil, err
-	}
-	return g.finish()
+	return g, nil
 }
 
 func (g *graph) finish() (*Model, error) {
@@ -183,6 +192,9 @@ func (m *Module) op(kind string, t checkpoint.DType, shape []int, at attrs, in .
 
 // ops appends a node of the given domain with one output for each of the shapes.
 func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at attrs, in ...Value) []Value {
+	if len(m.g.proto.Node) == maxNodes {
+		fail("the network has more than %d operators: it is deeper than any that was published", maxNodes)
+	}
 	name := m.prefix + kind + "_" + strconv.Itoa(len(m.g.proto.Node))
 	n := &pb.NodeProto{OpType: proto.String(kind), Domain: proto.String(domain), Name: proto.String(name), Attribute: at.protos()}
 	if domain != "" {
@@ -197,6 +209,7 @@ func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at
 		if len(shapes) > 1 {
 			v.Name += "." + strconv.Itoa(i)
 		}
+		m.g.size.Activation = max(m.g.size.Activation, values(s)*float64(t.Size()))
 		n.Output = append(n.Output, v.Name)
 		out = append(out, v)
 	}
@@ -211,14 +224,45 @@ func (m *Module) Name() string { return strings.TrimSuffix(m.prefix, ".") }
 // Parameters lists the parameters that f asks for, by key, with the shapes in
 // which a checkpoint has to hold them.
 func Parameters(f func(*Module)) (shapes map[string][]int, err error) {
-	_, err = Build(nil, f)
-	var e *MismatchError
-	if errors.As(err, &e) {
-		shapes = map[string][]int{}
-		for _, p := range e.Missing {
-			shapes[p.Key] = p.Shape
-		}
-		return shapes, nil
+	g, err := build(nil, f)
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	shapes = map[string][]int{}
+	for _, p := range g.missing {
+		shapes[p.Key] = p.Shape
+	}
+	return shapes, nil
+}
+
+// A Size is what a network takes at least, whatever runs it. Numbers that no
+// machine can hold have their place in a float64.
+type Size struct {
+	Nodes      int
+	Parameters float64 // values
+	Activation float64 // bytes of the largest value of the graph, for one image
+}
+
+// maxNodes bounds a graph: the largest published network has 6,000 nodes.
+const maxNodes = 200_000
+
+// Measure is the size of the network that f builds. No weight is needed.
+func Measure(f func(*Module)) (Size, error) {
+	g, err := build(nil, f)
+	if err != nil {
+		return Size{}, err
+	}
+	g.size.Nodes = len(g.proto.Node)
+	return g.size, nil
+}
+
+// values is how many values a shape has; symbolic lengths count as 1.
+func values(shape []int) float64 {
+	n := 1.0
+	for _, d := range shape {
+		if d >= 0 {
+			n *= float64(d)
+		}
+	}
+	return n
 }

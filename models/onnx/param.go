@@ -38,6 +38,7 @@ func (m *Module) ParamAs(name string, stored, as []int) Value {
 		}
 		return v
 	}
+	m.g.size.Parameters += values(stored)
 	t, ok := m.g.sd[key]
 	switch {
 	case !ok:

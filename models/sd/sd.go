@@ -22,10 +22,10 @@ import (
 type SD struct {
 	Component      string `yaml:"component" doc:"one part alone: unet, vae or text_encoder; empty = all, to draw images"`
 	Variant        string `yaml:"variant" doc:"which weights of the folder: fp16 = files such as diffusion_pytorch_model.fp16.safetensors; empty = those without a variant"`
-	Height         int    `yaml:"height" doc:"of the images, in pixels; 0 = what the U-Net was trained on"`
-	Width          int    `yaml:"width" doc:"of the images, in pixels; 0 = what the U-Net was trained on"`
+	Height         int    `yaml:"height" min:"0" max:"4096" doc:"of the images, in pixels; 0 = what the U-Net was trained on"`
+	Width          int    `yaml:"width" min:"0" max:"4096" doc:"of the images, in pixels; 0 = what the U-Net was trained on"`
 	NegativePrompt string `yaml:"negative_prompt" doc:"what stands for ∅ in classifier-free guidance; empty = the empty prompt"`
-	ClipSkip       int    `yaml:"clip_skip" doc:"layers at the end of the text encoder that are left out; 0 = none"`
+	ClipSkip       int    `yaml:"clip_skip" min:"0" max:"255" doc:"layers at the end of the text encoder that are left out; 0 = none"`
 	PredictionType string `yaml:"prediction_type" doc:"epsilon or v_prediction; empty = what scheduler_config.json or original_config says, or for SD 1.x epsilon"`
 
 	// Of single files, which do not hold everything.

@@ -31,16 +31,16 @@ type clipTextConfig clipSizes
 // the published ones where a checkpoint has no config.json; 0 and "" = what the
 // shapes and the published models say.
 type clipSizes struct {
-	VocabSize             int     `yaml:"vocab_size" doc:"number of tokens"`
-	HiddenSize            int     `yaml:"hidden_size" doc:"width"`
-	IntermediateSize      int     `yaml:"intermediate_size" doc:"width between the two layers of each perceptron"`
-	NumHiddenLayers       int     `yaml:"num_hidden_layers" doc:"number of transformer layers"`
-	NumAttentionHeads     int     `yaml:"num_attention_heads" doc:"attention heads a layer"`
-	MaxPositionEmbeddings int     `yaml:"max_position_embeddings" doc:"most tokens of a prompt"`
-	ProjectionDim         int     `yaml:"projection_dim" doc:"width of the projection, where there is one"`
+	VocabSize             int     `yaml:"vocab_size" min:"1" max:"1000000" doc:"number of tokens"`
+	HiddenSize            int     `yaml:"hidden_size" min:"1" max:"65536" doc:"width"`
+	IntermediateSize      int     `yaml:"intermediate_size" min:"1" max:"262144" doc:"width between the two layers of each perceptron"`
+	NumHiddenLayers       int     `yaml:"num_hidden_layers" min:"1" max:"256" doc:"number of transformer layers"`
+	NumAttentionHeads     int     `yaml:"num_attention_heads" min:"1" max:"1024" doc:"attention heads a layer"`
+	MaxPositionEmbeddings int     `yaml:"max_position_embeddings" min:"1" max:"65536" doc:"most tokens of a prompt"`
+	ProjectionDim         int     `yaml:"projection_dim" min:"0" max:"65536" doc:"width of the projection, where there is one"`
 	HiddenAct             string  `yaml:"hidden_act" doc:"quick_gelu or gelu"`
-	LayerNormEps          float64 `yaml:"layer_norm_eps" doc:"eps of every LayerNorm"`
-	EOSTokenID            int64   `yaml:"eos_token_id" doc:"the token that is pooled at"` // 2 = the largest id of the prompt, as the first published files want it
+	LayerNormEps          float64 `yaml:"layer_norm_eps" min:"0" max:"1" doc:"eps of every LayerNorm"`
+	EOSTokenID            int64   `yaml:"eos_token_id" min:"0" max:"1000000" doc:"the token that is pooled at"` // 2 = the largest id of the prompt, as the first published files want it
 }
 
 // replace sets the sizes of c that are stated.

@@ -33,12 +33,12 @@ var _ contrast = (*APG)(nil)
 // AdaptiveProjectedGuidance, of which scale and norm_threshold are the
 // defaults, and AdaptiveProjectedMixGuidance.
 type APG struct {
-	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call"`
-	Eta            float64 `yaml:"eta" doc:"η, what is kept of the part along the conditional prediction: 0 nothing, 1 all"`
-	NormThreshold  float64 `yaml:"norm_threshold" doc:"r: a longer difference is cut to this length; 0 for no bound (diffusers' adaptive_projected_guidance_rescale)"`
-	Momentum       float64 `yaml:"momentum" doc:"β: what is added of the sum of the differences of earlier steps; 0 for none"`
-	CFGSteps       int     `yaml:"cfg_steps" doc:"the first steps that are guided by plain CFG while the momentum gathers; 0 for none (diffusers' start_step plus 1)"`
-	CFGScale       float64 `yaml:"cfg_scale" doc:"s of these steps"`
+	Scale          float64 `yaml:"scale" min:"-10000" max:"10000" doc:"s: 1 switches the guidance off, without a second network call"`
+	Eta            float64 `yaml:"eta" min:"-10000" max:"10000" doc:"η, what is kept of the part along the conditional prediction: 0 nothing, 1 all"`
+	NormThreshold  float64 `yaml:"norm_threshold" min:"0" max:"1000000000" doc:"r: a longer difference is cut to this length; 0 for no bound (diffusers' adaptive_projected_guidance_rescale)"`
+	Momentum       float64 `yaml:"momentum" min:"-1" max:"1" doc:"β: what is added of the sum of the differences of earlier steps; 0 for none"`
+	CFGSteps       int     `yaml:"cfg_steps" min:"0" max:"1000000" doc:"the first steps that are guided by plain CFG while the momentum gathers; 0 for none (diffusers' start_step plus 1)"`
+	CFGScale       float64 `yaml:"cfg_scale" min:"-10000" max:"10000" doc:"s of these steps"`
 	ClassifierFree `yaml:",inline"`
 }
 

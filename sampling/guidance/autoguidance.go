@@ -24,7 +24,7 @@ var _ sampling.Networked = (*Autoguidance)(nil)
 //
 // Source: Karras et al. 2024 (arXiv:2406.02507), equation 3.
 type Autoguidance struct {
-	Scale    float64      `yaml:"scale" doc:"s: 1 switches the guidance off, without a call of the worse network"`
+	Scale    float64      `yaml:"scale" min:"-10000" max:"10000" doc:"s: 1 switches the guidance off, without a call of the worse network"`
 	Model    sampling.Ref `yaml:"model" doc:"the worse network: its model block, of the same diffusion process"`
 	Contrast `yaml:",inline"`
 

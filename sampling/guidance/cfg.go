@@ -21,7 +21,7 @@ var _ contrast = (*CFG)(nil)
 // Sources: Ho and Salimans 2022 (arXiv:2207.12598), equation 6;
 // facebookresearch/DiT models.py forward_with_cfg, where Channels is 3.
 type CFG struct {
-	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call; 0 is the unconditional prediction"`
+	Scale          float64 `yaml:"scale" min:"-10000" max:"10000" doc:"s: 1 switches the guidance off, without a second network call; 0 is the unconditional prediction"`
 	ClassifierFree `yaml:",inline"`
 }
 

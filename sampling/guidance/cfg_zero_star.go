@@ -28,8 +28,8 @@ var _ contrast = (*CFGZeroStar)(nil)
 // diffusers ClassifierFreeZeroStarGuidance, of which scale and
 // zero_init_steps are the defaults.
 type CFGZeroStar struct {
-	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off but for zero_init_steps, without a second network call"`
-	ZeroInitSteps  int     `yaml:"zero_init_steps" doc:"the first steps whose velocity is 0; 0 for none (the paper: the first 4 %)"`
+	Scale          float64 `yaml:"scale" min:"-10000" max:"10000" doc:"s: 1 switches the guidance off but for zero_init_steps, without a second network call"`
+	ZeroInitSteps  int     `yaml:"zero_init_steps" min:"0" max:"1000000" doc:"the first steps whose velocity is 0; 0 for none (the paper: the first 4 %)"`
 	ClassifierFree `yaml:",inline"`
 }
 

@@ -27,7 +27,7 @@ var _ sampling.Networked = (*Classifier)(nil)
 // classifier_scale is s. KU-CVLAB/Self-Attention-Guidance adds it to SAG as the
 // same.
 type Classifier struct {
-	Scale float64      `yaml:"scale" doc:"s: 0 switches the guidance off, without a call of the classifier (the official classifier_scale)"`
+	Scale float64      `yaml:"scale" min:"-10000" max:"10000" doc:"s: 0 switches the guidance off, without a call of the classifier (the official classifier_scale)"`
 	Model sampling.Ref `yaml:"model" doc:"the classifier, as a model block: {family: classifier, checkpoint: FILE, image_size: 128, …}"`
 
 	network sampling.Classifier

@@ -24,10 +24,10 @@ import (
 // (arXiv:2305.08891), equations 15 and 16, and diffusers rescale_noise_cfg.
 type Contrast struct {
 	Space    string   `yaml:"space" doc:"what the difference is taken of: output (as it is, as diffusers; also where empty), epsilon, x_start, v, or velocity (ε − x_0, flow matching's)"`
-	Rescale  float64  `yaml:"rescale" doc:"φ: 1 gives the guided output the standard deviation of the conditional one, 0 leaves it as it is (diffusers' guidance_rescale)"`
-	Channels int      `yaml:"channels" doc:"only the first n channels are guided; 0 for all (DiT's official code guides 3 of 4)"`
-	Start    *float64 `yaml:"start" doc:"guide only where the network's timestep is at most this; absent from the first step"`
-	Stop     *float64 `yaml:"stop" doc:"guide only where the network's timestep is at least this; absent to the last step"`
+	Rescale  float64  `yaml:"rescale" min:"0" max:"1" doc:"φ: 1 gives the guided output the standard deviation of the conditional one, 0 leaves it as it is (diffusers' guidance_rescale)"`
+	Channels int      `yaml:"channels" min:"0" max:"65536" doc:"only the first n channels are guided; 0 for all (DiT's official code guides 3 of 4)"`
+	Start    *float64 `yaml:"start" min:"0" max:"1000000" doc:"guide only where the network's timestep is at most this; absent from the first step"`
+	Stop     *float64 `yaml:"stop" min:"0" max:"1000000" doc:"guide only where the network's timestep is at least this; absent to the last step"`
 }
 
 // output is the space of what the network predicts.

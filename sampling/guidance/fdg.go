@@ -27,8 +27,8 @@ var _ contrast = (*FDG)(nil)
 // build_laplacian_pyramid; diffusers FrequencyDecoupledGuidance, of which
 // scales are the defaults.
 type FDG struct {
-	Scales          []float64 `yaml:"scales" doc:"s of each band, the highest frequencies first; 1 leaves a band as the condition has it"`
-	ParallelWeights []float64 `yaml:"parallel_weights" doc:"w of each band: what is kept of the part along the conditional prediction; absent for all of it"`
+	Scales          []float64 `yaml:"scales" min:"-10000" max:"10000" doc:"s of each band, the highest frequencies first; 1 leaves a band as the condition has it"`
+	ParallelWeights []float64 `yaml:"parallel_weights" min:"-10000" max:"10000" doc:"w of each band: what is kept of the part along the conditional prediction; absent for all of it"`
 	ClassifierFree  `yaml:",inline"`
 }
 

@@ -23,8 +23,8 @@ var _ contrast = (*MAMBOG)(nil)
 // and alpha are the defaults and which works on the network's output (space:
 // output).
 type MAMBOG struct {
-	Scale          float64 `yaml:"scale" doc:"s, the largest scale: 1 switches the guidance off, without a second network call"`
-	Alpha          float64 `yaml:"alpha" doc:"α: how fast the scale sinks with the relative difference; 0 is CFG"`
+	Scale          float64 `yaml:"scale" min:"-10000" max:"10000" doc:"s, the largest scale: 1 switches the guidance off, without a second network call"`
+	Alpha          float64 `yaml:"alpha" min:"0" max:"10000" doc:"α: how fast the scale sinks with the relative difference; 0 is CFG"`
 	ClassifierFree `yaml:",inline"`
 }
 

@@ -17,7 +17,7 @@ import (
 // adds its own difference (diffusers' pag_utils.py). The perturbed images go
 // through the network in the same call as the others.
 type Perturbed struct {
-	Scale    float64  `yaml:"scale" doc:"s: 0 switches the guidance off, without a second pass"`
+	Scale    float64  `yaml:"scale" min:"-10000" max:"10000" doc:"s: 0 switches the guidance off, without a second pass"`
 	Layers   []string `yaml:"layers" doc:"module paths of what is perturbed at once: of pag and seg self-attention layers, such as middle_block.1, blocks.13.attn or mid_block.attentions.0.transformer_blocks.0.attn1; of slg blocks, such as blocks.13"`
 	Contrast `yaml:",inline"`
 }

@@ -48,17 +48,17 @@ var (
 // pipeline_stable_diffusion_sag.py, whose readings differ as the presets do.
 type SAG struct {
 	Preset         preset  `yaml:"preset" doc:"defaults of the other options: paper (clip, blur_kernel 31, blur_sigma 9) or diffusers (no clip, blur_kernel 9, blur_sigma 1, scale 0.75, the middle block of Stable Diffusion's U-Net); options that are written override it"`
-	Scale          float64 `yaml:"scale" doc:"s: 0 switches the guidance off, without a second network call; the official guide_scale is 1 + s"`
-	BlurSigma      float64 `yaml:"blur_sigma" doc:"standard deviation of the blur, in pixels"`
-	BlurKernel     int     `yaml:"blur_kernel" doc:"width of the blur's kernel, in pixels; odd"`
+	Scale          float64 `yaml:"scale" min:"-10000" max:"10000" doc:"s: 0 switches the guidance off, without a second network call; the official guide_scale is 1 + s"`
+	BlurSigma      float64 `yaml:"blur_sigma" min:"0" max:"10000" doc:"standard deviation of the blur, in pixels"`
+	BlurKernel     int     `yaml:"blur_kernel" min:"1" max:"1025" doc:"width of the blur's kernel, in pixels; odd"`
 	Mask           string  `yaml:"mask" doc:"what is blurred: self_attention (or empty), or for comparison none (all of it: blur guidance), random (as many positions of the layer, any), square (as many pixels, at a random place), high_frequency (pixels where the blur takes more than ψ times the mean energy of what it takes)"`
-	MaskThreshold  float64 `yaml:"mask_threshold" doc:"ψ: positions that receive more attention are blurred; the mean is 1, and 0 blurs everything"`
+	MaskThreshold  float64 `yaml:"mask_threshold" min:"0" max:"1000000" doc:"ψ: positions that receive more attention are blurred; the mean is 1, and 0 blurs everything"`
 	Clip           *bool   `yaml:"clip" doc:"x̂0 is clipped to [-1,1] before it is blurred; absent: as the family samples (pixels yes, latents no)"`
 	Condition      string  `yaml:"condition" doc:"the prediction that is degraded: conditional, unconditional, or empty for the unconditional one where cfg guides too and else the conditional one"`
 	Layer          string  `yaml:"layer" doc:"the attention layer whose map makes the mask, such as output_blocks.8.1; the masks none and high_frequency look at none"`
-	Heads          int     `yaml:"heads" doc:"heads with which the map is computed; 0 for the layer's own (the official fork takes 4 whatever the layer has)"`
+	Heads          int     `yaml:"heads" min:"0" max:"1024" doc:"heads with which the map is computed; 0 for the layer's own (the official fork takes 4 whatever the layer has)"`
 	AttentionOrder string  `yaml:"attention_order" doc:"order of q, k and v for the map: empty for the layer's own, legacy as the official fork takes it"`
-	Start          *int    `yaml:"start" doc:"guide only the last steps, where the respaced step's index is below this; absent for all (the official guide_start)"`
+	Start          *int    `yaml:"start" min:"0" max:"1000000" doc:"guide only the last steps, where the respaced step's index is below this; absent for all (the official guide_start)"`
 }
 
 // NewSAG is SAG with the official defaults; the layer is still to be named.

@@ -27,7 +27,7 @@ var _ sampling.Perturber = (*SEG)(nil)
 // Sources: Hong 2024 (arXiv:2408.00760); SusungHong/SEG-SDXL pipeline_seg.py
 // SEGCFGSelfAttnProcessor; diffusers SmoothedEnergyGuidance.
 type SEG struct {
-	BlurSigma float64 `yaml:"blur_sigma" doc:"standard deviation of the blur of the queries, in positions of the layer; above 9999 they are their mean"`
+	BlurSigma float64 `yaml:"blur_sigma" min:"0" max:"1000000000" doc:"standard deviation of the blur of the queries, in positions of the layer; above 9999 they are their mean"`
 	Perturbed `yaml:",inline"`
 }
 

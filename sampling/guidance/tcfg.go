@@ -28,7 +28,7 @@ var _ contrast = (*TCFG)(nil)
 // TangentialClassifierFreeGuidance, of which scale is the default and which
 // works on the network's output (space: output).
 type TCFG struct {
-	Scale          float64 `yaml:"scale" doc:"s: 1 switches the guidance off, without a second network call"`
+	Scale          float64 `yaml:"scale" min:"-10000" max:"10000" doc:"s: 1 switches the guidance off, without a second network call"`
 	ClassifierFree `yaml:",inline"`
 }
 

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
+)
+
+// writeHostile writes a file of a test's folder and returns its path.
+func writeHostile(t *testing.T, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// repeated is the text of n items.
+func repeated(format string, n int) []byte {
+	var b bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.Bytes()
+}
+
+// safetensorsFile is a file with a header and zeros for the data.
+func safetensorsFile(header []byte, data int) []byte {
+	return slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header, make([]byte, data))
+}
+
+// emptyImages is an archive of n entries that are called images and hold nothing.
+func emptyImages(t *testing.T, n int) []byte {
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for i := range n {
+		if _, err := w.CreateHeader(&zip.FileHeader{Name: fmt.Sprintf("%06d.png", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// swollenArray is an .npz whose arr_0 claims n bytes in column-major order.
+func swollenArray(t *testing.T, n int) []byte {
+	header := fmt.Sprintf("{'descr': '|u1', 'fortran_order': True, 'shape': (%d, 256, 256, 3), }\n", n/256/256/3)
+	array := append([]byte("\x93NUMPY\x01\x00"), byte(len(header)), 0)
+	array = append(append(array, header...), make([]byte, 1<<20)...)
+	var packed, b bytes.Buffer
+	deflate, err := flate.NewWriter(&packed, flate.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := deflate.Write(array); err != nil {
+		t.Fatal(err)
+	}
+	if err := deflate.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := zip.NewWriter(&b)
+	entry, err := w.CreateRaw(&zip.FileHeader{
+		Name: "arr_0.npy", Method: zip.Deflate, CRC32: 1,
+		CompressedSize64: uint64(packed.Len()), UncompressedSize64: uint64(10 + len(header) + n/256/256/3*256*256*3),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := entry.Write(packed.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// Whatever a file claims, the program ends with a short message that names the file
+// and the place, within 1 GB of memory.
+func TestHostileInputs(t *testing.T) {
+	experiment := tiny.Experiment(t, t.TempDir())
+	text, err := os.ReadFile(experiment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, data ...[]byte) string { return writeHostile(t, name, slices.Concat(data...)) }
+	against := func(samples string, more ...string) []string {
+		return slices.Concat([]string{"eval", tiny.Reference(), samples}, embeddedInception, more)
+	}
+	broken := t.TempDir()
+	for i := range 300 {
+		if err := os.WriteFile(filepath.Join(broken, fmt.Sprintf("%03d-%s.png", i, strings.Repeat("a", 100))), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	results := t.TempDir()
+	metrics := filepath.Join(results, "row")
+	if err := os.Mkdir(metrics, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	score := `{"format": %d, "scores": [{"name": "fid", "title": "FID", "value": 1, "direction": "lower", "decimals": 1000000000}]}`
+	if err := os.WriteFile(filepath.Join(metrics, "metrics.json"), fmt.Appendf(nil, score, store.MetricsFormat), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	entry := `"t%07d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},`
+	tensors := slices.Concat([]byte("{"), repeated(entry, 1_000_000), []byte(`"z":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}`))
+	metadata := slices.Concat([]byte(`{"__metadata__":{`), repeated(`"k%07d":"v",`, 3_000_000), []byte(`"z":""}}`))
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"unknown keys":      {[]string{"plan", write("unknown.yaml", text, repeated("key%05d: 1\n", 80_000))}, []string{"unknown.yaml:", "unknown key", "key00000", "80000"}},
+		"sources":           {[]string{"plan", write("sources.yaml", text, []byte("sources:\n"), repeated("  f%05d: {page: x, sise: 1}\n", 30_000))}, []string{"sources.yaml:", "sise"}},
+		"a million tensors": {[]string{"inspect", write("tensors.safetensors", safetensorsFile(tensors, 0))}, []string{"tensors.safetensors", "safetensors header", "100000 keys"}},
+		"metadata":          {[]string{"inspect", write("metadata.safetensors", safetensorsFile(metadata, 0))}, []string{"metadata.safetensors", "100000 keys"}},
+		"empty entries":     {against(write("empty.zip", emptyImages(t, 300_000))), []string{"empty.zip", "000000.png", "more"}},
+		"skipped entries":   {against(write("skipped.zip", emptyImages(t, 300_000)), "--skip-broken"), []string{"skipped.zip", "every image is broken", "000000.png"}},
+		"as an npz":         {against(write("empty.npz", emptyImages(t, 300_000))), []string{"empty.npz", "300000 entries"}},
+		"swollen array":     {against(write("swollen.npz", swollenArray(t, 920<<20))), []string{"swollen.npz", "arr_0", "deflated"}},
+		"decimals":          {[]string{"table", results}, []string{"metrics.json", "1000000000 decimals"}},
+		"broken images":     {against(broken), []string{filepath.Base(broken), "300 of 300 images", "000-aaa", "288 more"}},
+		"long name":         {[]string{"plan", experiment, "name=" + strings.Repeat("x", 256)}, []string{"override", "name has 256 letters"}},
+		"long name in file": {[]string{"run", write("named.yaml", bytes.Replace(text, []byte("name: tiny"), []byte("name: "+strings.Repeat("x", 256)), 1))}, []string{"named.yaml:1: name has 256"}},
+		"input size":        {against(tiny.Reference(), "--input-size", "2000"), []string{"input_size: is 2000, expected 75 to 1024"}},
+		"flag":              {against(tiny.Reference(), "--bootstrap", "9223372036854775807"), []string{"--bootstrap", "from 0 to 100000"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refused(t, c.want, c.args...)
+		})
+	}
+}
+
+// A number beyond its bounds is refused by plan and run, before anything is built.
+func TestHostileNumbers(t *testing.T) {
+	experiment := tiny.Experiment(t, t.TempDir())
+	for _, setting := range []string{
+		"model.num_res_blocks=10000", "model.num_res_blocks=9223372036854775807",
+		"model.num_channels=67108864", "model.channel_mult=1,1,999999",
+		"samples=1000000000", "samples=9223372036854775807",
+		"inception.input_size=20000", "inception.input_size=9223372036854775807",
+		"bootstrap=10000000", "bootstrap=9223372036854775807",
+	} {
+		for _, command := range []string{"plan", "run"} {
+			key := setting[strings.LastIndexByte(setting[:strings.IndexByte(setting, '=')], '.')+1 : strings.IndexByte(setting, '=')]
+			refused(t, []string{key}, command, experiment, setting, "--results", t.TempDir())
+		}
+	}
+}
+
+// refused runs the program with 1 GB of memory. It has to end with one message
+// below 2 kB that holds the wanted texts.
+func refused(t *testing.T, want []string, args ...string) {
+	t.Helper()
+	p := program(args...)
+	p.Env = append(p.Env, dataLimit+"=1000000000")
+	p.start(t)
+	status, message := p.status(t), p.stderr.String()
+	if status != 1 && status != 2 || strings.Count(message, "sagbench: ") != 1 || strings.Contains(message, "goroutine ") || len(message) > 2000 {
+		t.Errorf("exit status %d and %d bytes, expected 1 and one short message: %.3000s", status, len(message), message)
+	}
+	for _, w := range want {
+		if !strings.Contains(message, w) {
+			t.Errorf("the message lacks %q: %.1000s", w, message)
+		}
+	}
+}

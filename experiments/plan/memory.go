@@ -1,0 +1,108 @@
+package plan
+
+import (
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sagbench/configs"
+	"sagbench/experiments/human"
+	"sagbench/models"
+)
+
+// checkSizes is an error for each network that the machine's memory cannot hold, as
+// its flags describe it. Nothing is allocated for it. What is compared is the least
+// that a network takes: its parameters as float32 and, for a batch of the row, its
+// largest value.
+func (e *Experiment) checkSizes(memory float64) error {
+	var faults []error
+	e.sizes = map[string]models.Size{}
+	for _, r := range e.Rows {
+		for _, n := range r.Networks() {
+			size, err := e.sizeOf(&n)
+			if err == nil {
+				err = n.fits(size, min(r.Batch, r.Samples), memory)
+			}
+			faults = append(faults, err)
+		}
+	}
+	return configs.Join(faults...)
+}
+
+// sizeOf is the size of a network, the zero Size where its family does not tell. It
+// is counted once for all rows.
+func (e *Experiment) sizeOf(n *NetworkRef) (models.Size, error) {
+	f, ok := n.Flags.(models.WithParameters)
+	if !ok {
+		return models.Size{}, nil
+	}
+	key, err := n.Key("", models.Options{})
+	if err != nil {
+		return models.Size{}, err
+	}
+	if size, known := e.sizes[key]; known {
+		return size, nil
+	}
+	size, err := f.Size()
+	if err != nil {
+		return size, n.Errorf("%w", err)
+	}
+	e.sizes[key] = size
+	return size, nil
+}
+
+// fits is an error unless a network of the size, with a batch of images, fits into
+// the memory.
+func (n *NetworkRef) fits(size models.Size, batch int, memory float64) error {
+	weights, values := 4*size.Parameters, float64(batch)*size.Activation
+	if weights+values <= memory {
+		return nil
+	}
+	return n.Errorf("the flags describe a network of %s parameters, %s as float32, of which one value takes %s for a batch of %d images; this machine has %s of memory: look at the flags that set width, depth and image size, and at batch",
+		human.Count(whole(size.Parameters)), human.Bytes(int64(whole(weights))), human.Bytes(int64(whole(values))), batch, human.Bytes(int64(whole(memory))))
+}
+
+// checkFiles is an error for each checkpoint that is too small for the network that
+// its flags describe. A byte a parameter is less than any file has, and one that is
+// compressed may be unpacked to four times its size and 16 MiB.
+func (e *Experiment) checkFiles() error {
+	var faults []error
+	for _, r := range e.Rows {
+		for _, n := range r.Networks() {
+			size, err := e.sizeOf(&n)
+			if err != nil {
+				return err
+			}
+			info, err := os.Stat(n.Checkpoint.Path)
+			if err == nil && info.Mode().IsRegular() && size.Parameters > 5*float64(info.Size())+16<<20 {
+				faults = append(faults, n.Errorf("the flags describe a network of %s parameters, which %s with its %s cannot hold; sagbench inspect tells the flags that it was trained with",
+					human.Count(whole(size.Parameters)), n.Checkpoint.Path, human.Bytes(info.Size())))
+			}
+		}
+	}
+	return configs.Join(faults...)
+}
+
+// whole is a size for people; one beyond all integers is the largest.
+func whole(v float64) int { return int(min(v, math.MaxInt64/2)) }
+
+// machineMemory is the memory that this process can have, in bytes: the machine's,
+// or the limit of its control group.
+func machineMemory() float64 {
+	most := math.Inf(1)
+	var s unix.Sysinfo_t
+	if unix.Sysinfo(&s) == nil {
+		most = float64(s.Totalram) * float64(s.Unit)
+	}
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		if text, err := os.ReadFile(path); err == nil {
+			if limit, err := strconv.ParseFloat(strings.TrimSpace(string(text)), 64); err == nil {
+				most = min(most, limit)
+			}
+		}
+	}
+	return most
+}
