@@ -55,6 +55,7 @@ kill it and run it again: it goes on where it stopped.`,
 		inspectCommand(),
 		gridCommand(),
 		benchCommand(g),
+		cacheCommand(),
 		versionCommand(),
 		docsCommand(),
 	)

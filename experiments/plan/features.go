@@ -14,6 +14,7 @@ import (
 	"sagbench/configs"
 	"sagbench/eval"
 	"sagbench/experiments/store"
+	"sagbench/models"
 	"sagbench/models/checkpoint"
 	"sagbench/models/features"
 	"sagbench/sampling"
@@ -107,11 +108,15 @@ func networkNames() []string {
 }
 
 // Hash is the sha256 of the network's file, in hexadecimal; h keeps it. A file
-// whose name holds the start of another hash is an error.
+// whose name holds the start of another hash is an error. Where the file has others
+// beside it (models.FileLister), it is the hash of all their hashes.
 func (n FeatureNetwork) Hash(h store.Hashes) (string, error) {
 	sum, err := h.Of(n.Weights.Path)
 	if err == nil {
 		err = checkpoint.CheckName(n.Weights.Path, sum)
+	}
+	if _, ok := n.Flags.(models.FileLister); ok && err == nil {
+		sum, err = hashFiles(n.Flags, n.Weights.Path, h)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", n.Name, err)

@@ -7,8 +7,11 @@ import (
 
 	"sagbench/configs"
 	"sagbench/eval"
+	"sagbench/experiments/store"
 	"sagbench/internal/tiny"
+	"sagbench/models/checkpoint"
 	"sagbench/models/features"
+	"sagbench/models/onnx"
 )
 
 func named(t *testing.T, protocol, list string) (eval.Protocol, []configs.Named[eval.Metric]) {
@@ -89,5 +92,38 @@ func TestProtocolOfAnExperiment(t *testing.T) {
 		if _, err := Load(filepath.Join(tiny.Root(), "configs/table1-fashion.yaml"), []string{c}); err == nil || !strings.Contains(err.Error(), c[:strings.Index(c, "=")]+" is") {
 			t.Errorf("%s: %v", c, err)
 		}
+	}
+}
+
+// The weights beside an .onnx file belong to what tells its features apart.
+func TestHashOfGraphWithData(t *testing.T) {
+	folder := t.TempDir()
+	data := filepath.Join(folder, "weights")
+	hash := func(content string) string {
+		t.Helper()
+		tiny.Write(t, data, content)
+		sd := checkpoint.StateDict{"w": {File: data, DType: checkpoint.F32, Shape: []int{32, 32}, Size: 4096}}
+		g, err := onnx.Build(sd, func(m *onnx.Module) {
+			m.Output("y", m.MatMul(m.Input("x", checkpoint.F32, 1, 32), m.Param("w", 32, 32)))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := features.Networks[len(features.Networks)-1]
+		n := NewFeatureNetwork(last, eval.Protocol{})
+		n.Weights.Path = filepath.Join(folder, "graph"+last.Suffix)
+		tiny.Write(t, n.Weights.Path, string(g.Proto))
+		sum, err := n.Hash(store.Hashes{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	first := hash(strings.Repeat("a", 4096))
+	if other := hash(strings.Repeat("b", 4096)); other == first {
+		t.Error("other weights have the same hash")
+	}
+	if again := hash(strings.Repeat("a", 4096)); again != first {
+		t.Error("the same weights have another hash")
 	}
 }

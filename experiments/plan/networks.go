@@ -181,10 +181,14 @@ func (r *Row) contents(h store.Hashes) ([]string, error) {
 	return all, nil
 }
 
-// hash is the sha256 of the file that a network is made of or, of several files,
-// that of a line for each with its hash.
 func (n *NetworkRef) hash(h store.Hashes) (string, error) {
-	files, err := models.Files(n.Flags.(models.Family), n.Checkpoint.Path)
+	return hashFiles(n.Flags.(models.Family), n.Checkpoint.Path, h)
+}
+
+// hashFiles is the sha256 of the file that a network at path is made of or, of
+// several files, that of a line for each with its hash.
+func hashFiles(f models.Family, path string, h store.Hashes) (string, error) {
+	files, err := models.Files(f, path)
 	if err != nil {
 		return "", err
 	}

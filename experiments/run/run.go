@@ -53,6 +53,7 @@ type session struct {
 
 func newSession(e *plan.Experiment, o Options) *session {
 	h := store.Hashes{}
+	o.Runtime.Note = o.Progress.Note
 	return &session{
 		Experiment: e, Options: o, folder: filepath.Join(o.Results, e.Name), hashes: h,
 		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{},

@@ -2,12 +2,12 @@ package score
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sagbench/eval"
 	"sagbench/eval/images"
@@ -15,6 +15,7 @@ import (
 	"sagbench/experiments/plan"
 	"sagbench/experiments/store"
 	"sagbench/internal/tiny"
+	"sagbench/models/cache"
 	"sagbench/models/features"
 	"sagbench/models/ort"
 )
@@ -49,16 +50,47 @@ func TestCache(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return f.Pool, cachePath(key, want)
+		kept, damaged := cache.Features.Find(cacheKey(key, want))
+		if kept == "" || damaged {
+			t.Fatal("the features were not kept")
+		}
+		return f.Pool, kept
 	}
 	first, cached := features()
 	whole, err := os.ReadFile(cached)
 	if err != nil {
 		t.Fatal(err)
 	}
-	damaged := bytes.Clone(whole)
-	damaged[len(damaged)/2] ^= 1
-	for what, data := range map[string][]byte{"one bit turned": damaged, "cut off": whole[:len(whole)-100], "empty": nil} {
+	sum, err := images.Hash(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x.featuresKey(sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.Create(filepath.Join(folder, "notes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	progress := human.NewProgress(said)
+	r := rand.New(rand.NewPCG(13, 3))
+	for range 200 {
+		flipped := bytes.Clone(whole)
+		at := r.IntN(len(flipped))
+		flipped[at] ^= byte(1 + r.IntN(255))
+		if err := os.WriteFile(cached, flipped, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, ok := cachedFeatures(key, want, path, progress); ok {
+			t.Fatalf("byte %d was flipped: the features are used", at)
+		}
+	}
+	if notes, err := os.ReadFile(said.Name()); err != nil || strings.Count(string(notes), "damaged; they are computed anew") != 200 {
+		t.Errorf("%d bytes of notes, %v", len(notes), err)
+	}
+	for what, data := range map[string][]byte{"cut off": whole[:len(whole)-100], "empty": nil} {
 		if err := os.WriteFile(cached, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -91,30 +123,5 @@ func TestCache(t *testing.T) {
 	}
 	if _, _, err := x.reference(t.Context(), path, "hash of something else", images.Options{}, want, human.NewProgress(os.Stderr)); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
 		t.Errorf("a file that changed after it was hashed: %v", err)
-	}
-}
-
-func TestPruneCache(t *testing.T) {
-	folder := t.TempDir()
-	for i, name := range []string{"c.npz", "a.npz", "b.npz", "other.txt"} {
-		path := filepath.Join(folder, name)
-		if err := os.WriteFile(path, make([]byte, 100), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		at := time.Now().Add(time.Duration(i-10) * time.Hour)
-		if err := os.Chtimes(path, at, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := pruneCache(folder, 200); err != nil {
-		t.Fatal(err)
-	}
-	var left []string
-	entries, err := os.ReadDir(folder)
-	for _, e := range entries {
-		left = append(left, e.Name())
-	}
-	if err != nil || !slices.Equal(left, []string{"a.npz", "b.npz", "other.txt"}) {
-		t.Errorf("%v, %v", left, err)
 	}
 }

@@ -105,8 +105,7 @@ func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if err != nil {
 		return nil, report, err
 	}
-	cached := cachePath(key, want)
-	if f, read, ok := cachedFeatures(cached, key, want, opt); ok {
+	if f, read, ok := cachedFeatures(key, want, ref.Path, opt, p); ok {
 		return f, read, nil
 	}
 	p.Stage("features of "+filepath.Base(ref.Path), "images", 0, ref.Images.N)
@@ -115,13 +114,10 @@ func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if err != nil {
 		return nil, report, err
 	}
-	if cached == "" {
-		return f, report, nil
-	}
 	if now, err := images.Hash(ref.Path); err != nil || now != contentSHA256 {
 		return nil, report, errors.Join(err, fmt.Errorf("%s: changed while it was read", ref.Path))
 	}
-	if err := keepFeatures(cached, key, f, report); err != nil {
+	if err := keepFeatures(key, want, f, report); err != nil {
 		p.Note(fmt.Sprintf("the features of %s are not kept for the next time: %v", ref.Path, err))
 	}
 	return f, report, nil

@@ -42,6 +42,7 @@ type openNetwork struct {
 // NewEngine is an engine whose networks run as opt says and which tells p what is
 // going on. h may hold the hashes of files that were read before.
 func NewEngine(opt ort.Options, h store.Hashes, p *human.Progress) *Engine {
+	opt.Note = p.Note
 	return &Engine{options: opt, hashes: h, progress: p, open: map[string]*openNetwork{}, said: map[string]bool{}}
 }
 

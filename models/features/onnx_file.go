@@ -41,6 +41,12 @@ func (c *ONNXFile) Resize() Resize { return PIL }
 // Features implements Flags: only a run of the graph tells.
 func (c *ONNXFile) Features(string) (pool, spatial int) { return 0, 0 }
 
+// Files implements models.Lister: weights may lie in files beside the graph.
+func (c *ONNXFile) Files(path string) ([]string, error) {
+	data, err := onnx.DataFiles(path)
+	return append([]string{path}, data...), err
+}
+
 // Open implements Family.
 func (c *ONNXFile) Open(path string, opt models.Options) (models.Model, error) {
 	return c.Extractor(path, opt)

@@ -2,6 +2,9 @@ package features
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -156,5 +159,62 @@ func TestONNXFileRefuses(t *testing.T) {
 		} else {
 			t.Log(err)
 		}
+	}
+}
+
+// A graph whose weights lie in a file beside it: that file is one of the network's,
+// and the graph runs as well where both are links, as in a snapshot of Hugging
+// Face's cache.
+func TestONNXFileWithData(t *testing.T) {
+	folder := t.TempDir()
+	data := filepath.Join(folder, "features.onnx.data")
+	values := make([]byte, 3*400*4)
+	for k := range 3 { // the mean of channel k at place k, the rest are zeroes
+		binary.LittleEndian.PutUint32(values[4*(k*400+k):], math.Float32bits(2))
+	}
+	sd := checkpoint.StateDict{"weight": {File: data, DType: checkpoint.F32, Shape: []int{3, 400}, Size: int64(len(values))}}
+	g, err := onnx.Build(sd, func(m *onnx.Module) {
+		m.Output("pool", m.MatMul(m.Mean(m.Input("images", checkpoint.F32, onnx.Batch, 3, 8, 8), 2, 3), m.Param("weight", 3, 400)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "features.onnx")
+	snapshot := filepath.Join(folder, "snapshot")
+	err = errors.Join(os.WriteFile(data, values, 0o644), os.WriteFile(path, g.Proto, 0o644), os.Mkdir(snapshot, 0o755))
+	for i, file := range []string{path, data} {
+		blob := filepath.Join(folder, fmt.Sprintf("blob%d", i))
+		err = errors.Join(err, os.Link(file, blob), os.Symlink(filepath.Join("..", filepath.Base(blob)), filepath.Join(snapshot, filepath.Base(file))))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, filepath.Join(snapshot, "features.onnx")} {
+		file := ONNXFile{Range: ByteRange}
+		if files, err := file.Files(path); err != nil || !slices.Equal(files, []string{path, path + ".data"}) {
+			t.Errorf("files %v, %v", files, err)
+		}
+		x, err := file.Extractor(path, models.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer x.Close()
+		in, err := x.Input(PIL, grey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := x.Run(t.Context(), in, Pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out[Pool].Tensor().Row(2); len(got) != 400 || got[0] != 200 || got[1] != 202 || got[2] != 510 || got[3] != 0 {
+			t.Errorf("%s: features %v", path, got[:4])
+		}
+	}
+	if err := os.Remove(data); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&ONNXFile{}).Files(path); err == nil || !strings.Contains(err.Error(), "features.onnx: the file of its weights: ") {
+		t.Errorf("without the data: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ package onnx
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,8 +65,8 @@ type graph struct {
 	ints    map[string][]int // values of the int64 constants
 	nodes   []node
 	proto   *pb.GraphProto
-	files   map[string]bool
-	domains map[string]bool // of operators other than ONNX's own
+	files   map[string][]*pb.StringStringEntryProto // where weights say in which file they lie
+	domains map[string]bool                         // of operators other than ONNX's own
 
 	size        Size            // so far
 	replaceable map[string]bool // nodes, see Model.WithKernels
@@ -84,8 +85,9 @@ type Info struct {
 
 // A Model is a finished graph: its serialized form and what it takes and gives.
 type Model struct {
-	Proto           []byte // ModelProto; external data named by base name
-	Files           []string
+	Proto           []byte   // ModelProto; external data named by its path below Folder
+	Folder          string   // that holds Files, at some depth; "" where there are none
+	Files           []string // of weights, absolute and without symbolic links
 	Inputs, Outputs []Info
 	Kernels         bool            // uses operators of KernelsDomain
 	replaceable     map[string]bool // names of the nodes that WithKernels replaces
@@ -120,7 +122,7 @@ func build(sd checkpoint.StateDict, f func(*Module)) (g *graph, err error) {
 		consts: map[string]Value{},
 		ints:   map[string][]int{},
 		proto:  &pb.GraphProto{Name: proto.String("sagbench")},
-		files:  map[string]bool{},
+		files:  map[string][]*pb.StringStringEntryProto{},
 
 		domains:     map[string]bool{},
 		replaceable: map[string]bool{},
@@ -148,11 +150,51 @@ func (g *graph) finish() (*Model, error) {
 	for _, d := range sortedKeys(g.domains) {
 		m.OpsetImport = append(m.OpsetImport, &pb.OperatorSetIdProto{Domain: proto.String(d), Version: proto.Int64(1)})
 	}
+	folder := g.locate()
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	return &Model{Proto: b, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Kernels: g.domains[KernelsDomain], replaceable: g.replaceable}, nil
+	return &Model{Proto: b, Folder: folder, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Kernels: g.domains[KernelsDomain], replaceable: g.replaceable}, nil
+}
+
+// locate says in the graph where its files of weights lie below a folder, and
+// returns that folder.
+func (g *graph) locate() (folder string) {
+	folder = commonFolder(sortedKeys(g.files))
+	for file, locations := range g.files {
+		for _, l := range locations {
+			l.Value = proto.String(strings.TrimPrefix(strings.TrimPrefix(file, folder), string(filepath.Separator)))
+		}
+	}
+	return folder
+}
+
+// commonFolder is the deepest folder that holds all of the files, at some depth.
+func commonFolder(files []string) string {
+	if len(files) == 0 {
+		return ""
+	}
+	folder := filepath.Dir(files[0])
+	for _, f := range files {
+		for rest, err := filepath.Rel(folder, f); err != nil || strings.HasPrefix(rest, ".."+string(filepath.Separator)); rest, err = filepath.Rel(folder, f) {
+			folder = filepath.Dir(folder)
+		}
+	}
+	return folder
+}
+
+// realPath is where a file lies, absolute and behind all symbolic links: the runtime
+// takes no weights that a link leads out of a folder to, as the links in a snapshot
+// of Hugging Face's cache do.
+func realPath(file string) string {
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		return target
+	}
+	return file // that is missing: the runtime says so
 }
 
 // In enters a child scope, as attribute access on an nn.Module does.

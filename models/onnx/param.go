@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,10 +58,12 @@ func (m *Module) initializer(key string, t checkpoint.Tensor, as []int) Value {
 	}
 	p := &pb.TensorProto{Name: proto.String(key), DataType: proto.Int32(int32(code)), Dims: int64s(as)}
 	if t.Raw == nil && t.Size >= inlineBelow {
-		m.g.files[t.File] = true
+		location := &pb.StringStringEntryProto{Key: proto.String("location")} // its value is set when all files are known
+		file := realPath(t.File)
+		m.g.files[file] = append(m.g.files[file], location)
 		p.DataLocation = pb.TensorProto_EXTERNAL.Enum()
 		p.ExternalData = []*pb.StringStringEntryProto{
-			{Key: proto.String("location"), Value: proto.String(filepath.Base(t.File))},
+			location,
 			{Key: proto.String("offset"), Value: proto.String(strconv.FormatInt(t.Offset, 10))},
 			{Key: proto.String("length"), Value: proto.String(strconv.FormatInt(t.Size, 10))},
 		}

@@ -19,6 +19,12 @@ func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, nil, fmt.Errorf("ort: %w", err)
 	}
+	if m, ok, err := onnx.ReadFile(path); ok || err != nil {
+		if err != nil {
+			return nil, nil, fmt.Errorf("ort: %w", err)
+		}
+		return m.Inputs, m.Outputs, nil
+	}
 	if err := initialize(); err != nil {
 		return nil, nil, err
 	}
@@ -69,6 +75,14 @@ func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
 // beside the file are found there.
 func OpenFile(path string, inputs, outputs []onnx.Info, opt Options) (*Session, error) {
 	opt.Content = nil // the optimized graph is not kept
+	m, ok, err := onnx.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("ort: %w", err)
+	}
+	if ok {
+		m.Inputs, m.Outputs = inputs, outputs
+		return Open(m, opt)
+	}
 	s, err := Open(&onnx.Model{Inputs: inputs, Outputs: outputs}, opt)
 	if err != nil {
 		return nil, err

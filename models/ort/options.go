@@ -21,6 +21,9 @@ type Options struct {
 	// the optimized graph of a small model is kept in the user's cache folder,
 	// so that the next start takes a tenth of the time.
 	Content func() (string, error)
+	// Note, if there is one, is told in a sentence that a kept graph was damaged. It
+	// is called by the goroutine that runs the graph.
+	Note func(string)
 	// idle lets the runtime's threads sleep between calls. They otherwise wait
 	// for the next one in a loop, which takes a core from what the caller does
 	// between short calls.
@@ -73,6 +76,9 @@ func (o Options) provider(so *rt.SessionOptions) error {
 	}
 	if _, err := strconv.Atoi(id); kind != "cuda" || err != nil {
 		return fmt.Errorf("device %q: expected cpu, or cuda:N with the number of the GPU", o.Device)
+	}
+	if err := verifyCUDA(); err != nil {
+		return err
 	}
 	co, err := rt.NewCUDAProviderOptions()
 	if err == nil {

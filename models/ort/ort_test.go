@@ -2,12 +2,14 @@ package ort
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -238,52 +240,203 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestCache opens a network twice: the second time from the kept graph, with
-// the same numbers; a damaged file is made anew.
-func TestCache(t *testing.T) {
+// inCache is a convolution whose optimized graph is kept, in a cache folder of the
+// test's own, and the pattern of the files that are kept there.
+func inCache(t *testing.T) (m *onnx.Model, kept string) {
+	t.Helper()
 	t.Setenv(EnvLibrary, mustLibrary(t))
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	weights := checkpoint.StateDict{"weight": checkpoint.FromFloat32(make([]float32, 16*3*9), 16, 3, 3, 3), "bias": checkpoint.FromFloat32(make([]float32, 16), 16)}
-	m, err := onnx.Build(weights, func(m *onnx.Module) {
+	folder := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", folder)
+	r := rand.New(rand.NewPCG(5, 5))
+	weights := make([]float32, 16*3*9)
+	for i := range weights {
+		weights[i] = float32(r.NormFloat64())
+	}
+	sd := checkpoint.StateDict{"weight": checkpoint.FromFloat32(weights, 16, 3, 3, 3), "bias": checkpoint.FromFloat32(weights[:16], 16)}
+	m, err := onnx.Build(sd, func(m *onnx.Module) {
 		m.Output("y", m.Conv2D(m.Input("x", checkpoint.F32, onnx.Batch, 3, 8, 8), 16, 3, 1, 1))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := func(id string) Options { return Options{Content: func() (string, error) { return id, nil }} }
-	opt := content("a")
-	kept := opt.cachePath(m)
-	for i, damage := range []func(){func() {}, func() {}, func() { os.WriteFile(kept, []byte("no graph"), 0o644) }, func() {}} {
-		damage()
-		s, err := Open(m, opt)
-		if err != nil {
-			t.Fatalf("opening %d: %v", i, err)
-		}
-		if _, err := s.Run(context.Background(), map[string]Array{"x": Floats(tensor.New(1, 3, 8, 8))}); err != nil {
-			t.Fatalf("opening %d: %v", i, err)
-		}
-		s.Close()
-		if fi, err := os.Stat(kept); err != nil || fi.Size() < 100 {
-			t.Fatalf("opening %d kept nothing at %s", i, kept)
-		}
-	}
-	os.RemoveAll(filepath.Dir(kept))
-	if err := os.WriteFile(filepath.Dir(kept), nil, 0o644); err != nil { // a file where the folder should be
+	return m, filepath.Join(folder, "sagbench", "graphs", "*.onnx")
+}
+
+// convolved opens the model and runs it on ones.
+func convolved(t *testing.T, m *onnx.Model, opt Options) []float32 {
+	t.Helper()
+	s, err := Open(m, opt)
+	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(m, opt)
-	if err == nil {
-		_, err = s.Run(context.Background(), map[string]Array{"x": Floats(tensor.New(1, 3, 8, 8))})
+	defer s.Close()
+	x := tensor.New(1, 3, 8, 8)
+	for i := range x.Data {
+		x.Data[i] = 1
 	}
+	out, err := s.Run(t.Context(), map[string]Array{"x": Floats(x)})
 	if err != nil {
-		t.Fatalf("where nothing can be kept: %v", err)
+		t.Fatal(err)
 	}
-	s.Close()
-	if other := content("b").cachePath(m); other == kept {
-		t.Error("another checkpoint has the same key")
+	return out["y"].Tensor().Data
+}
+
+func of(content string) Options {
+	return Options{Content: func() (string, error) { return content, nil }, Threads: 1}
+}
+
+// A byte that was flipped in a kept graph is never another number: the graph is
+// made anew, which is said.
+func TestFlippedBytes(t *testing.T) {
+	m, pattern := inCache(t)
+	opt, notes := of("a"), 0
+	opt.Note = func(string) { notes++ }
+	want := convolved(t, m, opt)
+	paths, _ := filepath.Glob(pattern)
+	if len(paths) != 1 {
+		t.Fatalf("kept: %v", paths)
 	}
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(kept), "new-*")); len(left) > 0 {
+	whole, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(13, 1))
+	for i := range 200 {
+		damaged := slices.Clone(whole)
+		at := r.IntN(len(damaged))
+		damaged[at] ^= byte(1 + r.IntN(255))
+		if err := os.WriteFile(paths[0], damaged, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := convolved(t, m, opt); !slices.Equal(got, want) {
+			t.Fatalf("byte %d was flipped: other numbers", at)
+		}
+		if now, err := os.ReadFile(paths[0]); notes != i+1 || err != nil || !slices.Equal(now, whole) {
+			t.Fatalf("byte %d was flipped: %d notes for %d damages, or the file was not made anew (%v)", at, notes, i+1, err)
+		}
+	}
+	for what, damaged := range map[string][]byte{"empty": nil, "cut off": whole[:len(whole)/2], "zeroes": make([]byte, len(whole))} {
+		if err := os.WriteFile(paths[0], damaged, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := convolved(t, m, opt); !slices.Equal(got, want) {
+			t.Errorf("%s: other numbers", what)
+		}
+	}
+}
+
+// TestCache opens a network again, from the kept graph, and where nothing can be
+// kept.
+func TestCache(t *testing.T) {
+	m, pattern := inCache(t)
+	count := func() int {
+		paths, _ := filepath.Glob(pattern)
+		return len(paths)
+	}
+	want := convolved(t, m, of("a"))
+	before, _ := filepath.Glob(pattern)
+	again := convolved(t, m, of("a"))
+	if after, _ := filepath.Glob(pattern); !slices.Equal(again, want) || len(before) != 1 || !slices.Equal(after, before) {
+		t.Errorf("the second time: other numbers, or %v became %v", before, after)
+	}
+	if convolved(t, m, of("b")); count() != 2 {
+		t.Errorf("another checkpoint: %d files are kept, expected 2", count())
+	}
+	folder := filepath.Dir(pattern)
+	if left, _ := filepath.Glob(filepath.Join(folder, "new-*")); len(left) > 0 {
 		t.Errorf("left over: %v", left)
+	}
+	os.RemoveAll(folder)
+	if err := os.WriteFile(folder, nil, 0o644); err != nil { // a file where the folder should be
+		t.Fatal(err)
+	}
+	if got := convolved(t, m, of("a")); !slices.Equal(got, want) {
+		t.Error("where nothing can be kept: other numbers")
+	}
+}
+
+// A byte that was flipped in the installed runtime stops the program.
+func TestFlippedBytesOfRuntime(t *testing.T) {
+	installed := mustLibrary(t)
+	name := filepath.Base(filepath.Dir(installed))
+	if os.Getenv(EnvLibrary) != "" || !strings.HasPrefix(name, "onnxruntime-"+Version) {
+		t.Skip("the runtime is not the one that make installs")
+	}
+	if err := verifyLibrary(installed); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(installed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(t.TempDir(), name)
+	path := filepath.Join(folder, filepath.Base(installed))
+	if err := errors.Join(os.Mkdir(folder, 0o755), os.WriteFile(path, data, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := rand.New(rand.NewPCG(13, 2))
+	for range 200 {
+		at := r.IntN(len(data))
+		f.WriteAt([]byte{data[at] ^ byte(1+r.IntN(255))}, int64(at))
+		if err := verifyLibrary(path); err == nil || !strings.Contains(err.Error(), path+" is damaged") || !strings.Contains(err.Error(), "make onnxruntime") {
+			t.Fatalf("byte %d was flipped: %v", at, err)
+		}
+		f.WriteAt(data[at:at+1], int64(at))
+	}
+}
+
+// Weights behind symbolic links, and in several folders, are found: a snapshot of
+// Hugging Face's cache holds links to files elsewhere.
+func TestLinkedWeights(t *testing.T) {
+	root := t.TempDir()
+	sd := checkpoint.StateDict{}
+	for i, name := range []string{"a", "b"} {
+		blob, link := filepath.Join(root, "blobs", name, "blob"), filepath.Join(root, "snapshot", name+".pt")
+		values := make([]byte, 64*64*4)
+		for k := range 64 { // (i+1) times the identity
+			binary.LittleEndian.PutUint32(values[4*65*k:], math.Float32bits(float32(i+1)))
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Dir(blob), 0o755), os.MkdirAll(filepath.Dir(link), 0o755), os.WriteFile(blob, values, 0o644),
+			os.Symlink(filepath.Join("..", "blobs", name, "blob"), link)); err != nil {
+			t.Fatal(err)
+		}
+		sd[name] = checkpoint.Tensor{File: link, DType: checkpoint.F32, Shape: []int{64, 64}, Size: int64(len(values))}
+	}
+	x := tensor.New(1, 64)
+	x.Data[7] = 3
+	for _, names := range [][]string{{"a"}, {"b"}, {"a", "b"}} {
+		used := checkpoint.StateDict{}
+		for _, n := range names {
+			used[n] = sd[n]
+		}
+		m, err := onnx.Build(used, func(m *onnx.Module) {
+			y := m.Input("x", checkpoint.F32, onnx.Batch, 64)
+			for _, n := range names {
+				y = m.MatMul(y, m.Param(n, 64, 64))
+			}
+			m.Output("y", y)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(m, Options{Threads: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.Run(t.Context(), map[string]Array{"x": Floats(x)})
+		s.Close()
+		want := float32(3)
+		if slices.Contains(names, "b") {
+			want = 6
+		}
+		if err != nil || out["y"].Tensor().Data[7] != want {
+			t.Errorf("%v: %v, %v", names, out, err)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -17,7 +16,6 @@ import (
 type Session struct {
 	model   *onnx.Model
 	options Options
-	folder  string // of the weights
 	path    string // of the graph, where it is a file
 
 	mu      sync.Mutex // guards what follows
@@ -33,16 +31,13 @@ func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err := initialize(); err != nil {
 		return nil, err
 	}
-	folder, err := dataFolder(m.Files)
-	if err != nil {
-		return nil, err
-	}
 	if opt.HasKernels() {
+		var err error
 		if m, err = m.WithKernels(); err != nil {
 			return nil, err
 		}
 	}
-	s := &Session{model: m, options: opt, folder: folder}
+	s := &Session{model: m, options: opt}
 	options, err := s.sessionOptions()
 	if err != nil {
 		return nil, err
@@ -68,8 +63,8 @@ func (s *Session) prepared() (*rt.DynamicAdvancedSession, error) {
 
 // prepare makes the session, from the cache where the graph is kept there.
 func (s *Session) prepare() (*rt.DynamicAdvancedSession, error) {
-	if path := s.options.cachePath(s.model); path != "" {
-		if session := s.openCached(path); session != nil {
+	if key := s.options.cacheKey(s.model); key != nil {
+		if session := s.openCached(key); session != nil {
 			return session, nil
 		}
 	}
@@ -83,7 +78,7 @@ func (s *Session) prepare() (*rt.DynamicAdvancedSession, error) {
 
 // sessionOptions are those that the session is made with.
 func (s *Session) sessionOptions() (*rt.SessionOptions, error) {
-	o, err := s.options.sessionOptions(s.folder)
+	o, err := s.options.sessionOptions(s.model.Folder)
 	if err == nil && s.model.Kernels {
 		if err = addKernels(o); err != nil {
 			o.Destroy()
@@ -104,21 +99,6 @@ func (s *Session) create(proto []byte, o *rt.SessionOptions) (*rt.DynamicAdvance
 		return rt.NewDynamicAdvancedSession(s.path, in, out, o)
 	}
 	return rt.NewDynamicAdvancedSessionWithONNXData(proto, in, out, o)
-}
-
-// dataFolder is the one folder that holds every weight file; the runtime
-// resolves external data by base name in there.
-func dataFolder(files []string) (string, error) {
-	if len(files) == 0 {
-		return "", nil
-	}
-	folder := filepath.Dir(files[0])
-	for _, f := range files {
-		if filepath.Dir(f) != folder {
-			return "", fmt.Errorf("ort: weights of one network lie in two folders: %s and %s", folder, filepath.Dir(f))
-		}
-	}
-	return filepath.Abs(folder)
 }
 
 // Run computes all outputs of the graph. Symbolic lengths, such as the batch
