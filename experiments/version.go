@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sagbench/experiments/score"
+	"sagbench/models/ort"
 )
 
 func versionCommand() *cobra.Command {
@@ -21,7 +22,7 @@ uses on this processor: what a report of a fault should hold.`,
 		Example: "  sagbench version",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, missing := score.Versions()
+			v, missing := score.Versions(ort.Options{})
 			commit, changed := "not known", ""
 			if info, ok := debug.ReadBuildInfo(); ok {
 				for _, s := range info.Settings {

@@ -2,6 +2,7 @@ package models
 
 import (
 	"fmt"
+	"strings"
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
@@ -35,6 +36,33 @@ type TrainingFlags struct {
 // IdleFlags are the flags that change no pixel.
 func (*TrainingFlags) IdleFlags() []string {
 	return []string{"use_kl", "rescale_learned_sigmas", "dropout", "use_checkpoint"}
+}
+
+// Notes implements Noter.
+func (c *ADM) Notes(string, []string, Options) ([]string, error) {
+	return append(idleNotes(c.TrainingFlags, NewADM().TrainingFlags), fp16Notes("use_fp16", c.UseFP16)...), nil
+}
+
+// idleNotes tell which flags of training are set.
+func idleNotes(c, usual TrainingFlags) []string {
+	var set []string
+	for i, is := range []bool{c.UseKL != usual.UseKL, c.RescaleLearnedSigmas != usual.RescaleLearnedSigmas, c.Dropout != usual.Dropout, c.UseCheckpoint != usual.UseCheckpoint} {
+		if is {
+			set = append(set, c.IdleFlags()[i])
+		}
+	}
+	if set == nil {
+		return nil
+	}
+	return []string{strings.Join(set, ", ") + ": of training, which published commands hold as well; nothing changes here"}
+}
+
+// fp16Notes tell that a flag of the official code for half precision is set.
+func fp16Notes(flag string, set bool) []string {
+	if !set {
+		return nil
+	}
+	return []string{flag + ": true changes nothing: networks compute in float32 here, whose samples differ from half precision's in their last bits"}
 }
 
 // NewADM is ADM with its authors' defaults (script_util.py).

@@ -42,6 +42,11 @@ func NewClassifier() *Classifier {
 	}
 }
 
+// Notes implements Noter.
+func (c *Classifier) Notes(string, []string, Options) ([]string, error) {
+	return fp16Notes("classifier_use_fp16", c.UseFP16), nil
+}
+
 // IdleFlags are the flags that change no pixel.
 func (c *Classifier) IdleFlags() []string { return []string{"classifier_use_fp16"} }
 

@@ -38,6 +38,9 @@ type Options struct {
 	// Perturbations are those that an image's prediction can be under
 	// (sampling.Cond). Without any the graph is that of the network as it is.
 	Perturbations []sampling.Perturbation
+	// Weights is which of several sets of weights in the checkpoint is used, as
+	// checkpoint.OpenSet takes it; "" = the usual one.
+	Weights string
 }
 
 // A Model is a network that is ready to run.
@@ -119,6 +122,14 @@ type (
 		Family
 		Parameters() (map[string][]int, error)
 		Size() (Size, error)
+	}
+
+	// A Noter tells what a result has to say of its network at path beside the
+	// settings: flags that change nothing though they are set, text of the prompts
+	// that is cut off. Runs ask it, and put it into metrics.json.
+	Noter interface {
+		Family
+		Notes(path string, prompts []string, opt Options) ([]string, error)
 	}
 
 	// A WithIdleFlags names the flags that change no pixel, such as those of
@@ -229,7 +240,33 @@ func Open(r *sampling.Ref, opt Options) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	opt.Weights = r.Weights
 	return r.Flags.(Family).Open(path, opt)
+}
+
+// Notes tell what a result has to say of a network that its settings do not: which
+// of several sets of weights was used, and what the family knows (Noter). prompts
+// are what it draws from.
+func Notes(r *sampling.Ref, prompts []string) ([]string, error) {
+	path, err := r.Checkpoint.Find()
+	if err != nil {
+		return nil, err
+	}
+	var notes []string
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		f, err := checkpoint.OpenSet(path, r.Weights)
+		if err != nil {
+			return nil, err
+		}
+		notes = f.Notes()
+		f.Close()
+	}
+	n, ok := r.Flags.(Noter)
+	if !ok {
+		return notes, nil
+	}
+	own, err := n.Notes(path, prompts, Options{Weights: r.Weights})
+	return append(notes, own...), err
 }
 
 // Files lists the files that a family's network at path is made of: those that

@@ -55,6 +55,11 @@ func (*DiT) IdleFlags() []string {
 	return []string{"model", "use_kl", "rescale_learned_sigmas", "vae"}
 }
 
+// Notes implements Noter.
+func (c *DiT) Notes(string, []string, Options) ([]string, error) {
+	return idleNotes(TrainingFlags{UseKL: c.UseKL, RescaleLearnedSigmas: c.RescaleLearnedSigmas}, TrainingFlags{}), nil
+}
+
 // A ditSize is a line of the paper's table 1 with a patch size.
 type ditSize struct{ depth, hidden, heads, patch int }
 
@@ -368,11 +373,11 @@ func (n *ditNet) Pixels(ctx context.Context, x tensor.Tensor) (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	return ditPixels(decoded), nil
+	return ditPixels(decoded, n.flags.VAE.Checkpoint.Path)
 }
 
-func ditPixels(x tensor.Tensor) Images {
-	return ImagesOf(x, func(v float32) float32 { return float32(127.5*v) + 128 })
+func ditPixels(x tensor.Tensor, network string) (Images, error) {
+	return ImagesOf(x, func(v float32) float32 { return float32(127.5*v) + 128 }, network)
 }
 
 // hint compares the flags with what the shapes of a checkpoint suggest, and

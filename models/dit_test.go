@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -248,7 +249,14 @@ func TestDiTNull(t *testing.T) {
 }
 
 func TestDiTPixels(t *testing.T) {
-	im := ditPixels(tensor.Of([]float32{-1, 1, 0, -1.1, 0.9999, 0.0039}, 2, 3, 1, 1))
+	im, err := ditPixels(tensor.Of([]float32{-1, 1, 0, -1.1, 0.9999, 0.0039}, 2, 3, 1, 1), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broken *NotFinite
+	if _, err := ditPixels(tensor.Of([]float32{0, 0, 0, 0, float32(math.Inf(1)), 0}, 2, 3, 1, 1), "vae"); !errors.As(err, &broken) || broken.Image != 1 {
+		t.Errorf("an infinity in image 1: %v", err)
+	}
 	if want := []uint8{0, 255, 128, 0, 255, 128}; !slices.Equal(im.Pixels, want) {
 		t.Errorf("got %v, want %v: 127.5·x+128, truncated", im.Pixels, want)
 	}

@@ -32,6 +32,11 @@ func NewIDDPM() *IDDPM {
 	return c
 }
 
+// Notes implements Noter.
+func (c *IDDPM) Notes(string, []string, Options) ([]string, error) {
+	return idleNotes(c.TrainingFlags, NewIDDPM().TrainingFlags), nil
+}
+
 // iddpmChannelMult is improved_diffusion/script_util.py create_model.
 var iddpmChannelMult = map[int]string{256: "1,1,2,2,4,4", 64: "1,2,3,4", 32: "1,2,2,2"}
 

@@ -34,7 +34,7 @@ func Build(sd checkpoint.StateDict, network func(*onnx.Module) error) (*onnx.Mod
 // hint tells from the shapes which flags the checkpoint was trained with; it is
 // asked only when they do not fit.
 func openGraph(path string, opt Options, build func(*onnx.Module) error, hint func(checkpoint.StateDict) string) (*graph, error) {
-	f, err := checkpoint.Open(path)
+	f, err := checkpoint.OpenSet(path, opt.Weights)
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +182,13 @@ func ImagesIn(in map[string]ort.Array) (Images, error) {
 	return Images{N: a.Shape[0], Height: a.Shape[1], Width: a.Shape[2], Pixels: pixels}, nil
 }
 
-// ImagesOf maps x [N,3,H,W] to levels, clamps them to [0,255] and truncates.
-func ImagesOf(x tensor.Tensor, level func(float32) float32) Images {
+// ImagesOf maps x [N,3,H,W] to levels, clamps them to [0,255] and truncates. A
+// value that is not finite, which no level stands for, is an error, which names
+// the network that gave x.
+func ImagesOf(x tensor.Tensor, level func(float32) float32, network string) (Images, error) {
+	if err := CheckFinite(x, network, "the decoded image"); err != nil {
+		return Images{}, err
+	}
 	n, h, w := x.Shape[0], x.Shape[2], x.Shape[3]
 	im := Images{N: n, Height: h, Width: w, Pixels: make([]uint8, n*h*w*3)}
 	sampling.EachImage(n, func(i int) {
@@ -194,5 +199,29 @@ func ImagesOf(x tensor.Tensor, level func(float32) float32) Images {
 			}
 		}
 	})
-	return im
+	return im, nil
+}
+
+// A NotFinite is the error about a NaN or an infinity in what a network makes of
+// its input.
+type NotFinite struct {
+	Network string // path of its file, "" where it is not known
+	Image   int    // its number
+	What    string // is not finite: "the decoded image"
+}
+
+// CheckFinite is a NotFinite where x [N,…], which messages call what, has one.
+func CheckFinite(x tensor.Tensor, network, what string) error {
+	if n, broken := sampling.FirstNotFinite(x); broken {
+		return &NotFinite{network, n, what}
+	}
+	return nil
+}
+
+func (e *NotFinite) Error() string {
+	network := ""
+	if e.Network != "" {
+		network = e.Network + ": "
+	}
+	return fmt.Sprintf("models: %simage %d: %s is not finite; check the checkpoint and its flags, and that its weights were not saved in a type that is too narrow, such as float16", network, e.Image, e.What)
 }

@@ -282,7 +282,7 @@ func (u *pixelUNet) Classes() int { return u.labels }
 // Pixels implements Generator: (x+1)·127.5 clamped to [0,255] and truncated, as
 // guided-diffusion's and improved-diffusion's image_sample.py do.
 func (u *pixelUNet) Pixels(_ context.Context, x tensor.Tensor) (Images, error) {
-	return ImagesOf(x, func(v float32) float32 { return float32(v+1) * 127.5 }), nil
+	return ImagesOf(x, func(v float32) float32 { return float32(v+1) * 127.5 }, "")
 }
 
 // hint compares the network that was asked for with what the shapes of a

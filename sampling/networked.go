@@ -34,12 +34,14 @@ type Classifier interface {
 	Gradient(ctx context.Context, x tensor.Tensor, t Timestep, y []int64) (tensor.Tensor, error)
 }
 
-// A Ref names a network: its family, its checkpoint and the family's flags. The
+// A Ref names a network: its family, its checkpoint with the set of weights in it,
+// and the family's flags. The
 // zero Ref names none.
 type Ref struct {
 	Place
 	Family     string // where Flags is nil: the family of a setting that is a path alone
 	Checkpoint File
+	Weights    string          // which of several sets of weights in the checkpoint, by its place there; "" = the usual one
 	Flags      any             // a models.Family
 	Written    json.RawMessage // the setting as it was written
 }

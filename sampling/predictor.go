@@ -57,6 +57,9 @@ func (p *Predictor) Predict(ctx context.Context, x tensor.Tensor, t Timestep) (g
 		if err := errors.Join(wantShape("a guidance's Eps", d.Eps, x), wantShape("a guidance's Score", d.Score, x)); err != nil {
 			return Prediction{}, tensor.Tensor{}, fmt.Errorf("sampling: %w", err)
 		}
+		if n, broken := FirstNotFinite(d.Eps, d.Score); broken {
+			return Prediction{}, tensor.Tensor{}, &NotFinite{Step: t, Image: n, What: "a guidance's correction", Of: g}
+		}
 		eps, score = sum(eps, d.Eps), sum(score, d.Score)
 	}
 	guided.Eps = sum(eps, guided.Eps)
@@ -194,6 +197,14 @@ func (s *Step) predict(ctx context.Context, d Denoiser, x tensor.Tensor, c Cond)
 	if err := p.check(x); err != nil {
 		return Prediction{}, fmt.Errorf("sampling: step %d (t = %g): the network's prediction: %w", s.T.Index, s.T.Value, err)
 	}
+	for _, out := range []struct {
+		name string
+		tensor.Tensor
+	}{{"output", p.Eps}, {"learned variance", p.Var}, {"attention map", p.Attn}} {
+		if n, broken := FirstNotFinite(out.Tensor); broken {
+			return Prediction{}, &NotFinite{Step: s.T, Image: n, What: "the network's " + out.name, Of: d}
+		}
+	}
 	return p, nil
 }
 
@@ -251,7 +262,7 @@ func (s *Step) predictTogether(ctx context.Context, conds []Cond) error {
 	n := s.X.Rows()
 	p, err := s.PredictAt(ctx, concatenated(slices.Repeat([]tensor.Tensor{s.X}, len(conds))), join(conds, n))
 	if err != nil {
-		return err
+		return renumbered(err, func(image int) int { return image % n })
 	}
 	for i, c := range conds {
 		s.memo = append(s.memo, remembered{c, p.images(i*n, (i+1)*n)})
@@ -269,7 +280,8 @@ func (s *Step) PredictRows(ctx context.Context, xHat tensor.Tensor, c Cond, rows
 	case xHat.Rows():
 		return s.PredictAt(ctx, xHat, c)
 	}
-	return s.PredictAt(ctx, pick(xHat, rows), c.pick(rows))
+	p, err := s.PredictAt(ctx, pick(xHat, rows), c.pick(rows))
+	return p, renumbered(err, func(image int) int { return rows[image] })
 }
 
 // pick is the condition of the images rows.

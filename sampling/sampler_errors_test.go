@@ -38,12 +38,14 @@ func TestSamplerErrors(t *testing.T) {
 		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps = tensor.Tensor{} }), Schedule: s}, x, "step 3 (t = 749): the network's prediction: no Eps"},
 		{Predictor{Denoiser: broken(func(p *Prediction) { p.Var = tensor.New(2, 3) }), Schedule: s}, x, "Var has shape [2 3] (6 values), expected [2 3 4 4]"},
 		{Predictor{Denoiser: broken(func(p *Prediction) { p.Attn = tensor.New(1, 4) }), Schedule: s}, x, "Attn has shape [1 4]"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps.Row(1)[5] = nan }), Schedule: s}, x, "step 3 (t = 749): image 1 of the batch is not finite, from the guided ε"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Var.Row(0)[5] = nan }), Schedule: s}, x, "image 0 of the batch is not finite, from the learned variance"},
-		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps.Data[0] = math.MaxFloat32 }), Schedule: s}, x, "the update overflowed"},
+		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps.Row(1)[5] = nan }), Schedule: s}, x, "step 3 (t = 749): image 1 of the batch is not finite, from the network's output"},
+		{Predictor{Denoiser: broken(func(p *Prediction) { p.Var.Row(0)[5] = nan }), Schedule: s}, x, "image 0 of the batch is not finite, from the network's learned variance"},
+		{Predictor{Denoiser: broken(func(p *Prediction) { p.Attn = tensor.Of([]float32{0, 1, nan, 0}, 2, 2) }), Schedule: s}, x, "image 1 of the batch is not finite, from the network's attention map"},
+		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps.Row(1)[5] = float32(math.Inf(1)) }), Schedule: s, ClipDenoised: true}, x, "step 3 (t = 749): image 1 of the batch is not finite, from the network's output"},
+		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps.Data[0] = math.MaxFloat32 }), Schedule: s}, x, "from the update, which overflowed"},
 		{Predictor{Denoiser: fine, Schedule: s, Guidances: []Guidance{guide(func(_ context.Context, s *Step) (Delta, error) {
 			return Delta{Score: each(s.X, func(float64) float64 { return math.Inf(1) })}, nil
-		})}}, x, "from a guidance's Score"},
+		})}}, x, "from a guidance's correction"},
 		{Predictor{Denoiser: fine, Schedule: s, Guidances: []Guidance{guide(func(context.Context, *Step) (Delta, error) {
 			return Delta{Eps: tensor.New(1)}, nil
 		})}}, x, "a guidance's Eps has shape [1]"},

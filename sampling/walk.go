@@ -2,6 +2,7 @@ package sampling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -153,27 +154,59 @@ func (p *Predictor) check(x tensor.Tensor) error {
 	return f.Join()
 }
 
-// finite is an error that tells which image of the state x is not finite, and
-// which tensor made it so.
+// finite is an error that tells which image of the state x, of the guided
+// prediction or of the score is not finite.
 func finite(x tensor.Tensor, guided Prediction, score tensor.Tensor, t Timestep) error {
-	broken := make([]bool, x.Rows())
-	EachImage(x.Rows(), func(n int) { broken[n] = !finiteRow(x.Row(n)) })
-	for n, b := range broken {
-		if !b {
-			continue
-		}
-		from := "a finite ε: the update overflowed"
+	if n, broken := FirstNotFinite(x, guided.Eps, score); broken {
+		from := "the update, which overflowed"
 		switch {
 		case !finiteRow(guided.Eps.Row(n)):
 			from = "the guided ε"
-		case !guided.Var.IsZero() && !finiteRow(guided.Var.Row(n)):
-			from = "the learned variance"
 		case !score.IsZero() && !finiteRow(score.Row(n)):
-			from = "a guidance's Score"
+			from = "the sum of the guidances' Scores"
 		}
-		return fmt.Errorf("sampling: step %d (t = %g): image %d of the batch is not finite, from %s; check the checkpoint, its flags and the guidance scale", t.Index, t.Value, n, from)
+		return &NotFinite{Step: t, Image: n, What: from}
 	}
 	return nil
+}
+
+// A NotFinite is the error about a NaN or an infinity, which nothing later could
+// repair, and which the conversion to pixels would hide.
+type NotFinite struct {
+	Step  Timestep
+	Image int    // number in the batch
+	What  string // is not finite: "the network's output"
+	Of    any    // the Denoiser or Guidance that gave it; nil: none of them alone
+}
+
+func (e *NotFinite) Error() string {
+	return fmt.Sprintf("sampling: step %d (t = %g): image %d of the batch is not finite, from %s; check the checkpoint, its flags and the guidance scale", e.Step.Index, e.Step.Value, e.Image, e.What)
+}
+
+// renumbered is err with the image of a NotFinite in the numbers of another batch.
+func renumbered(err error, image func(int) int) error {
+	var e *NotFinite
+	if errors.As(err, &e) {
+		e.Image = image(e.Image)
+	}
+	return err
+}
+
+// FirstNotFinite is the first image of tensors [N,…] that holds a NaN or an
+// infinity; ok is false where there is none.
+func FirstNotFinite(tensors ...tensor.Tensor) (image int, ok bool) {
+	image = math.MaxInt
+	for _, t := range tensors {
+		if t.IsZero() {
+			continue
+		}
+		broken := make([]bool, t.Rows())
+		EachImage(t.Rows(), func(n int) { broken[n] = !finiteRow(t.Row(n)) })
+		if n := slices.Index(broken, true); n >= 0 {
+			image = min(image, n)
+		}
+	}
+	return image, image < math.MaxInt
 }
 
 // finiteRow is false where v holds a NaN or an infinity: v−v is 0 otherwise.

@@ -58,6 +58,8 @@ type fileInspection struct {
 	File       string            `json:"file"`
 	Format     string            `json:"format"`
 	Wrapper    string            `json:"wrapper,omitempty"` // the key that the weights lie under
+	Others     []string          `json:"others,omitempty"`  // other sets of weights, for the key weights of a model block
+	Unnamed    []string          `json:"unnamed,omitempty"` // averages that cannot be used
 	Prefix     string            `json:"prefix,omitempty"`  // what every key began with: "module."
 	SHA256     string            `json:"sha256"`
 	Tensors    int               `json:"tensors"`
@@ -73,7 +75,7 @@ func inspectFile(path string, all bool) (in fileInspection, err error) {
 		return in, err
 	}
 	defer f.Close()
-	in = fileInspection{File: path, Format: f.Format, Wrapper: f.Wrapper, Prefix: f.Prefix, Tensors: len(f.Tensors), DTypes: map[string]int{}}
+	in = fileInspection{File: path, Format: f.Format, Wrapper: f.Wrapper, Others: f.Others, Unnamed: f.Unnamed, Prefix: f.Prefix, Tensors: len(f.Tensors), DTypes: map[string]int{}}
 	if in.SHA256, err = f.SHA256(); err != nil {
 		return in, err
 	}
@@ -95,6 +97,12 @@ func (in fileInspection) print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n  format      %s", in.File, in.Format)
 	if in.Wrapper != "" {
 		fmt.Fprintf(w, ", weights under %q", in.Wrapper)
+	}
+	if len(in.Others) > 0 {
+		fmt.Fprintf(w, "; other sets, for weights: in the model block: %s", strings.Join(in.Others, ", "))
+	}
+	if len(in.Unnamed) > 0 {
+		fmt.Fprintf(w, "; not usable, since its tensors have no names: %s", strings.Join(in.Unnamed, ", "))
 	}
 	if in.Prefix != "" {
 		fmt.Fprintf(w, ", keys without their %q", in.Prefix)

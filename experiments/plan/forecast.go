@@ -256,7 +256,7 @@ func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timeste
 	c.Calls, c.Passes = c.Calls+1, c.Passes+x.Rows()
 	p := sampling.Prediction{Eps: x.Like(), Attn: tensor.New(x.Rows(), x.Shape[2]*x.Shape[3])}
 	for i := range p.Attn.Data {
-		p.Attn.Data[i] = float32(math.Inf(1))
+		p.Attn.Data[i] = math.MaxFloat32
 	}
 	return p, nil
 }

@@ -20,9 +20,10 @@ import (
 // An input is a file that rows of an experiment read.
 type input struct {
 	sampling.File
-	kind   inputKind
-	source Source
-	rows   []*Row // that need it
+	kind    inputKind
+	weights string // set of weights in a checkpoint
+	source  Source
+	rows    []*Row // that need it
 
 	comparisons []Comparison // of the rows, where it is a feature network
 }
@@ -38,25 +39,25 @@ const (
 func (e *Experiment) inputs() []*input {
 	var all []*input
 	for _, r := range e.Rows {
-		need := func(kind inputKind, p sampling.File) *input {
-			i := slices.IndexFunc(all, func(in *input) bool { return in.kind == kind && in.Path == p.Path })
+		need := func(kind inputKind, p sampling.File, weights string) *input {
+			i := slices.IndexFunc(all, func(in *input) bool { return in.kind == kind && in.Path == p.Path && in.weights == weights })
 			if i < 0 {
 				i = len(all)
-				all = append(all, &input{File: p, kind: kind, source: r.sourceOf(p.Path)})
+				all = append(all, &input{File: p, kind: kind, weights: weights, source: r.sourceOf(p.Path)})
 			}
 			all[i].rows = append(all[i].rows, r)
 			return all[i]
 		}
 		for _, n := range r.Networks() {
-			need(networkInput, n.Checkpoint)
+			need(networkInput, n.Checkpoint, n.Weights)
 			for _, p := range n.parts() {
-				need(networkInput, p)
+				need(networkInput, p, "")
 			}
 		}
 		if len(r.Metrics) > 0 {
-			need(referenceInput, r.Reference)
+			need(referenceInput, r.Reference, "")
 			for _, c := range r.Comparisons {
-				in := need(inputKind(c.Title), c.Weights)
+				in := need(inputKind(c.Title), c.Weights, "")
 				in.comparisons = append(in.comparisons, c)
 			}
 		}
@@ -111,7 +112,7 @@ func (in *input) open() error {
 		return in.openNetwork()
 	}
 	if in.kind != referenceInput {
-		f, err := checkpoint.Open(in.Path)
+		f, err := checkpoint.OpenSet(in.Path, in.weights)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"sagbench/configs"
 	"sagbench/experiments/store"
 	"sagbench/models"
+	"sagbench/models/checkpoint"
 	"sagbench/models/families"
 	"sagbench/sampling"
 )
@@ -71,7 +73,10 @@ func PlaceOf(b configs.Block) sampling.Place {
 }
 
 // A NetworkRef is a network that a setting names; its Flags are a models.Family.
-type NetworkRef struct{ sampling.Ref }
+type NetworkRef struct {
+	sampling.Ref
+	set string // of the weights, where it is not the one that lies nearest in the file; known once a run is identified
+}
 
 // Hooks decode the settings that name files and networks; find tells which file a
 // block names, as FileOf does.
@@ -105,8 +110,9 @@ func decodeRef(b configs.Block, r *sampling.Ref) (err error) {
 	head := struct {
 		Family     string         `yaml:"family"`
 		Checkpoint *sampling.File `yaml:"checkpoint"`
-	}{Checkpoint: &r.Checkpoint}
-	if err := b.Only("family", "checkpoint").Decode(&head); err != nil {
+		Weights    *string        `yaml:"weights"`
+	}{Checkpoint: &r.Checkpoint, Weights: &r.Weights}
+	if err := b.Only("family", "checkpoint", "weights").Decode(&head); err != nil {
 		return err
 	}
 	family, known := families.Table[head.Family]
@@ -120,7 +126,7 @@ func decodeRef(b configs.Block, r *sampling.Ref) (err error) {
 		return b.Errorf("checkpoint is missing: the path of the file as its authors publish it")
 	}
 	r.Family, r.Flags = head.Family, family()
-	return b.Without("family", "checkpoint").Decode(r.Flags)
+	return b.Without("family", "checkpoint", "weights").Decode(r.Flags)
 }
 
 // DecodeNetwork reads a model block, {family: adm, checkpoint: FILE, <the family's
@@ -141,7 +147,7 @@ func (n *NetworkRef) parts() []sampling.File {
 // content is the hash of the checkpoint.
 func (n *NetworkRef) Key(content string, opt models.Options) (string, error) {
 	flags, err := configs.Canonical(n.Flags)
-	return fmt.Sprintf("%s %s %s %v %v", n.Family, content, flags, opt.Taps, opt.Perturbations), err
+	return fmt.Sprintf("%s %s %s %s %v %v", n.Family, content, n.Weights, flags, opt.Taps, opt.Perturbations), err
 }
 
 // settings are the flags by their names, defaults included, with the family and
@@ -153,12 +159,29 @@ func (n *NetworkRef) settings() (map[string]any, error) {
 		all[name] = value
 	}
 	all["family"], all["checkpoint"] = n.Family, n.Checkpoint.Written
+	if n.Weights != "" {
+		all["weights"] = n.Weights
+	}
 	return all, err
+}
+
+// findSet fills in set. A file that cannot be read is found wrong when the network is
+// opened.
+func (n *NetworkRef) findSet() {
+	if f, err := checkpoint.OpenSet(n.Checkpoint.Path, n.Weights); err == nil {
+		if f.Chosen {
+			n.set = cmp.Or(f.Wrapper, ".")
+		}
+		f.Close()
+	}
 }
 
 // effective are the flags that change what the network computes.
 func (n *NetworkRef) effective() (map[string]json.RawMessage, error) {
 	flags, err := settled(n.Flags)
+	if err == nil && n.set != "" {
+		flags["weights"], err = configs.Canonical(n.set)
+	}
 	delete(flags, "timestep_respacing") // it is the schedule's
 	if f, ok := n.Flags.(models.WithIdleFlags); ok {
 		for _, name := range f.IdleFlags() {

@@ -148,7 +148,7 @@ func (r *Row) planDrawing() error {
 	for _, g := range r.Guidances {
 		all = append(all, g.Value)
 		if n, ok := g.Value.(sampling.Networked); ok && !n.Network().IsZero() {
-			r.Attachments = append(r.Attachments, Attachment{NetworkRef{*n.Network()}, g.Name, n})
+			r.Attachments = append(r.Attachments, Attachment{NetworkRef{Ref: *n.Network()}, g.Name, n})
 		}
 	}
 	r.Perturbations = sampling.PerturbationsOf(all)

@@ -41,6 +41,10 @@ func (e *Experiment) Identify(folder string, h store.Hashes) ([]*Run, error) {
 			faults = append(faults, fmt.Errorf("checkpoint: %w", err))
 			continue
 		}
+		r.Model.findSet()
+		for i := range r.Attachments {
+			r.Attachments[i].findSet()
+		}
 		id, err := r.RunID(contents...)
 		if err != nil {
 			return nil, err

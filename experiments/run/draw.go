@@ -145,16 +145,58 @@ func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, ste
 		return models.Images{}, err
 	}
 	if err := Condition(p, n.Generator, labels, at.Len()); err != nil {
-		return models.Images{}, err
+		return models.Images{}, fmt.Errorf("row %q: %w", r.Title(), err)
 	}
 	if err := n.Prompt(ctx, r, p, at); err != nil {
 		return models.Images{}, err
 	}
 	p.Random = noise
 	if x, err = r.Sampler.Value.Sample(ctx, p, x, noise); err != nil {
-		return models.Images{}, fmt.Errorf("row %q, images %d to %d: %w", r.Title(), at.From, at.To-1, err)
+		return models.Images{}, n.explained(r, at, err)
 	}
-	return n.Pixels(ctx, x)
+	images, err := n.Pixels(ctx, x)
+	if err != nil {
+		err = n.explained(r, at, err)
+	}
+	return images, err
+}
+
+// explained is an error in drawing a span with the row and the images that it is
+// about and, where a number was not finite, the one image and the network.
+func (n *Network) explained(r *plan.Row, at store.Span, err error) error {
+	var drawn *sampling.NotFinite
+	if errors.As(err, &drawn) {
+		return fmt.Errorf("row %q, image %d, %s: %w", r.Title(), at.From+drawn.Image, n.nameOf(r, drawn.Of), err)
+	}
+	var decoded *models.NotFinite
+	if errors.As(err, &decoded) {
+		decoded.Image += at.From
+		return fmt.Errorf("row %q, after the last step: %w", r.Title(), err)
+	}
+	return fmt.Errorf("row %q, images %d to %d: %w", r.Title(), at.From, at.To-1, err)
+}
+
+// nameOf names what gave a prediction or a correction: a network of the row by its
+// checkpoint, a guidance by its name.
+func (n *Network) nameOf(r *plan.Row, of any) string {
+	networks := r.Networks()
+	for i, m := range n.opened {
+		if of == any(m) {
+			return "network " + networks[i].Checkpoint.Path
+		}
+	}
+	for _, g := range r.Guidances {
+		if of != any(g.Value) {
+			continue
+		}
+		for i, a := range r.Attachments {
+			if a.Name == g.Name {
+				return fmt.Sprintf("guidance %s with network %s", g.Name, networks[1+i].Checkpoint.Path)
+			}
+		}
+		return fmt.Sprintf("guidance %s of network %s", g.Name, networks[0].Checkpoint.Path)
+	}
+	return "network " + networks[0].Checkpoint.Path
 }
 
 // start is what the images of a span begin with, a function of the seed and their

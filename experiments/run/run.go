@@ -48,6 +48,8 @@ type session struct {
 	engine *score.Engine
 
 	open    map[string]models.Model // networks by their keys
+	known   map[string][]string     // notes by what they are of
+	said    map[string]bool         // notes
 	network *Network                // of the row that is being drawn
 }
 
@@ -56,7 +58,7 @@ func newSession(e *plan.Experiment, o Options) *session {
 	o.Runtime.Note = o.Progress.Note
 	return &session{
 		Experiment: e, Options: o, folder: filepath.Join(o.Results, e.Name), hashes: h,
-		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{},
+		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{}, known: map[string][]string{}, said: map[string]bool{},
 	}
 }
 
@@ -122,14 +124,25 @@ func Preview(ctx context.Context, e *plan.Experiment, o Options, trial bool) (f 
 		f.Rows[i].Folder = filepath.Base(r.Folder)
 	}
 	if trial && faults == nil {
-		err = timeForecast(ctx, f, s.Runtime)
+		err = timeForecast(ctx, f, s.runtime())
 	}
 	return f, faults, err
+}
+
+// runtime is how networks run whose files have been hashed.
+func (s *session) runtime() ort.Options {
+	o := s.Runtime
+	o.Unchanged = func() error { return s.hashes.Unchanged(false) }
+	return o
 }
 
 // row draws and evaluates one row; the result is nil where it has no metrics.
 func (s *session) row(ctx context.Context, r *plan.Run) (*store.Metrics, error) {
 	m, scored, err := s.engine.PrepareRow(r)
+	if err != nil {
+		return nil, err
+	}
+	notes, err := s.notes(r)
 	if err != nil {
 		return nil, err
 	}
@@ -151,11 +164,47 @@ func (s *session) row(ctx context.Context, r *plan.Run) (*store.Metrics, error) 
 			return nil, err
 		}
 	}
+	for _, n := range notes {
+		if !slices.Contains(m.Notes, n) {
+			m.Notes = append(m.Notes, n)
+		}
+	}
 	if err := m.Write(r.Folder); err != nil {
 		return nil, err
 	}
 	s.Progress.Note(r.NumberedTitle() + ":" + m.Summary())
 	return m, nil
+}
+
+// notes are those of the row's networks, a function of its settings and files alone.
+// Each is said once.
+func (s *session) notes(r *plan.Run) ([]string, error) {
+	var all []string
+	for i, n := range r.Networks() {
+		prompts := r.Prompts
+		if c, ok := n.Flags.(models.Captioned); ok && i == 0 {
+			prompts = append(slices.Clone(prompts), r.NegativePrompt, c.Negative())
+			prompts = slices.DeleteFunc(prompts, func(p string) bool { return p == "" })
+		}
+		key, err := n.Key(r.Contents[i], models.Options{})
+		if err != nil {
+			return nil, err
+		}
+		key += n.Checkpoint.Path + strings.Join(prompts, "\x00")
+		if _, known := s.known[key]; !known {
+			if s.known[key], err = models.Notes(&n.Ref, prompts); err != nil {
+				return nil, fmt.Errorf("row %q: %w", r.Title(), err)
+			}
+		}
+		all = append(all, s.known[key]...)
+	}
+	for _, n := range all {
+		if !s.said[n] {
+			s.said[n] = true
+			s.Progress.Note("note: " + n)
+		}
+	}
+	return all, nil
 }
 
 // checkNetworks opens every network that images are to be drawn with, before
@@ -218,13 +267,16 @@ func (s *session) prepare(r *plan.Run) error {
 	opened := make([]models.Model, len(keys))
 	for i, key := range keys {
 		if s.open[key] == nil {
-			m, err := OpenNetwork(r.Row, i, s.Runtime)
+			m, err := OpenNetwork(r.Row, i, s.runtime())
 			if err != nil {
 				return err
 			}
 			s.open[key] = m
 		}
 		opened[i] = s.open[key]
+	}
+	if err := s.hashes.Unchanged(false); err != nil {
+		return err
 	}
 	if p, ok := opened[0].(models.Incomplete); ok && p.Lacks() != nil {
 		return fmt.Errorf("row %q: %w", r.Title(), p.Lacks())
@@ -276,6 +328,9 @@ func (s *session) draw(ctx context.Context, r *plan.Run) error {
 		images, err := drawImages(ctx, r.Row, s.network, at, func(done, of int) {
 			s.Progress.Working(float64(at.Len()) * float64(done) / float64(of))
 		})
+		if err == nil {
+			err = s.hashes.Unchanged(false)
+		}
 		if err != nil {
 			return err
 		}

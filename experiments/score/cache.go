@@ -16,7 +16,7 @@ import (
 // given by a hash or an id of theirs.
 func (x *Extractor) featuresKey(images string) ([]byte, error) {
 	runtime, err := ort.RuntimeVersion()
-	key := sha256.Sum256(fmt.Appendf(nil, "features 4 %s %s %s %s", images, x.key(), runtime, ort.Kernels()))
+	key := sha256.Sum256(fmt.Appendf(nil, "features 4 %s %s %s %s", images, x.key(), runtime, x.options.Computer()))
 	return key[:], err
 }
 

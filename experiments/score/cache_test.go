@@ -2,6 +2,7 @@ package score
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -83,7 +84,7 @@ func TestCache(t *testing.T) {
 		if err := os.WriteFile(cached, flipped, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, ok := cachedFeatures(key, want, path, progress); ok {
+		if _, _, ok := cachedFeatures(key, want, path, images.Options{}, progress); ok {
 			t.Fatalf("byte %d was flipped: the features are used", at)
 		}
 	}
@@ -123,5 +124,121 @@ func TestCache(t *testing.T) {
 	}
 	if _, _, err := x.reference(t.Context(), path, "hash of something else", images.Options{}, want, human.NewProgress(os.Stderr)); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
 		t.Errorf("a file that changed after it was hashed: %v", err)
+	}
+}
+
+// A network that is replaced once it was hashed computes nothing that is kept under
+// the hash: neither features nor its optimised graph.
+func TestNetworkReplaced(t *testing.T) {
+	folder := t.TempDir()
+	path, weights := filepath.Join(folder, "data.npz"), filepath.Join(folder, "inception.pt")
+	data, err := os.ReadFile(filepath.Join(tiny.Root(), "models/pretrained/inception.pt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tiny.Write(t, weights, string(data))
+	if err := tiny.WriteReference(path, 6); err != nil {
+		t.Fatal(err)
+	}
+	runtimes, err := filepath.Glob(filepath.Join(os.Getenv("XDG_CACHE_HOME"), "sagbench", "onnxruntime-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := filepath.Join(t.TempDir(), "sagbench")
+	for _, r := range runtimes {
+		if err := errors.Join(os.MkdirAll(cache, 0o755), os.Symlink(r, filepath.Join(cache, filepath.Base(r)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("XDG_CACHE_HOME", filepath.Dir(cache))
+	network := plan.NewFeatureNetwork(features.Networks[0], eval.Protocol{})
+	network.Flags, network.Weights.Path = &features.Inception{InputSize: 107}, weights
+	h := store.Hashes{}
+	x, err := newExtractor(network, h, ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	sum, err := h.Of(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	tiny.Write(t, weights+".new", string(data))
+	if err := os.Rename(weights+".new", weights); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = x.reference(t.Context(), path, sum, images.Options{}, eval.Parts{Stats: true}, human.NewProgress(os.Stderr))
+	if err == nil || !strings.Contains(err.Error(), weights+": changed since") {
+		t.Errorf("features of a network that was replaced: %v", err)
+	}
+	for _, kind := range []string{"graphs/*.onnx", "features/*.npz"} {
+		if kept, err := filepath.Glob(filepath.Join(cache, kind)); err != nil || len(kept) > 0 {
+			t.Errorf("kept: %v, %v", kept, err)
+		}
+	}
+}
+
+// What a result says of the device and the versions is true: features of another
+// device are other features, a device that is not there computes nothing, not even
+// what is in the cache, and statistics made by other versions are said to be.
+func TestDeviceAndVersionsAreTrue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.npz")
+	if err := tiny.WriteReference(path, 6); err != nil {
+		t.Fatal(err)
+	}
+	network := plan.NewFeatureNetwork(features.Networks[0], eval.Protocol{})
+	network.Flags, network.Weights.Path = &features.Inception{InputSize: 107}, filepath.Join(tiny.Root(), "models/pretrained/inception.pt")
+	protocol, err := eval.ProtocolOf(eval.DefaultProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := plan.ParseMetrics(protocol, "fid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := Task{Protocol: protocol, Main: "inception", Reference: path, Samples: path, Metrics: metrics}
+	task.Comparisons = plan.ComparisonsOf(metrics, map[string]plan.FeatureNetwork{"inception": network}, "inception")
+	p := human.NewProgress(os.Stderr)
+	if _, err := task.Run(t.Context(), ort.Options{}, p); err != nil {
+		t.Fatal(err)
+	}
+	for _, device := range []string{"cuda:99", "gpu"} {
+		if e, err := task.Run(t.Context(), ort.Options{Device: device}, p); err == nil || e != nil || !strings.Contains(err.Error(), device) {
+			t.Errorf("%s with features in the cache: %v, %v", device, e, err)
+		}
+	}
+
+	x, err := newExtractor(network, store.Hashes{}, ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	here, err := x.featuresKey("images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := *x
+	other.options.Device = "cuda:0"
+	if there, err := other.featuresKey("images"); err != nil || bytes.Equal(here, there) {
+		t.Errorf("features of cpu and cuda:0 have one key (%v)", err)
+	}
+	if v, err := Versions(other.options); err != nil || v["kernels"] != "" {
+		t.Errorf("kernels of the processor on a GPU: %v, %v", v, err)
+	}
+
+	made, err := Versions(x.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := &eval.Reference{Path: "ref.npz", Pool: &eval.Stats{Mean: make([]float64, x.Net.Width())}, Provenance: &eval.Provenance{
+		Network: "inception", SHA256: x.sha256, Resize: string(x.Resize), InputSize: 107, Versions: made,
+	}}
+	if notes, err := x.agree(ref); err != nil || len(notes) > 0 {
+		t.Errorf("statistics of this very program: %q, %v", notes, err)
+	}
+	made["onnxruntime"] = "1.2.3"
+	if notes, err := x.agree(ref); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "made with onnxruntime 1.2.3 (here ") {
+		t.Errorf("statistics of another ONNX Runtime: %q, %v", notes, err)
 	}
 }

@@ -101,6 +101,6 @@ func (t *Task) describe(out *store.Evaluation, files map[string]store.InputFile,
 		out.Settings.Metrics = append(out.Settings.Metrics, map[string]any{m.Name: options})
 	}
 	var err error
-	out.Versions, err = Versions()
+	out.Versions, err = Versions(e.options)
 	return err
 }

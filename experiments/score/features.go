@@ -2,6 +2,7 @@ package score
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -35,17 +36,24 @@ type Extractor struct {
 	plan.FeatureNetwork
 	Net         features.Extractor
 	Products    *ort.Products // that statistics are computed with
-	sha256      string        // of the network's file
-	classWeight []float32     // [classes,width], where the network classifies
+	options     ort.Options
+	sha256      string       // of the network's file
+	unchanged   func() error // an error unless the files are those that were hashed; nil = they are
+	classWeight []float32    // [classes,width], where the network classifies
 }
 
 // newExtractor opens a network.
 func newExtractor(n plan.FeatureNetwork, h store.Hashes, opt ort.Options) (*Extractor, error) {
-	x := &Extractor{FeatureNetwork: n}
+	x := &Extractor{FeatureNetwork: n, options: opt}
+	if err := ort.CheckDevice(opt); err != nil {
+		return nil, err // also where all features are known: the result names the device
+	}
 	var err error
 	if x.sha256, err = n.Hash(h); err != nil {
 		return nil, err
 	}
+	x.unchanged = func() error { return h.Unchanged(false) }
+	opt.Unchanged = x.unchanged
 	if x.Net, err = n.Flags.Extractor(n.Weights.Path, models.Options{Options: opt}); err != nil {
 		return nil, err
 	}
@@ -100,6 +108,10 @@ func (x *Extractor) Features(ctx context.Context, from Source, opt images.Option
 		for batch := range full {
 			out, err := x.Net.Run(ctx, batch, c.outputs...)
 			if err != nil {
+				var broken *models.NotFinite
+				if errors.As(err, &broken) {
+					broken.Image += c.n
+				}
 				return err
 			}
 			empty <- batch
@@ -118,6 +130,11 @@ func (x *Extractor) Features(ctx context.Context, from Source, opt images.Option
 	})
 	if err := g.Wait(); err != nil {
 		return nil, report, images.WithPath(err, from.Name)
+	}
+	if x.unchanged != nil {
+		if err := x.unchanged(); err != nil {
+			return nil, report, err
+		}
 	}
 	f, err := c.features()
 	if err != nil {

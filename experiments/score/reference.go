@@ -1,6 +1,7 @@
 package score
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,10 +88,34 @@ func (x *Extractor) agree(ref *eval.Reference) (notes []string, err error) {
 		ref.Pool, ref.Spatial = nil, nil
 		return []string{fmt.Sprintf("%s: its statistics are not of %s, its %d images are used", ref.Path, file, ref.Images.N)}, nil
 	}
-	if notes, err = ref.Agree(x.Name, x.sha256, string(x.Resize), x.side()); err == nil && ref.Pool != nil && ref.Pool.D() != x.Net.Width() {
+	if notes, err = ref.Agree(x.Name, x.sha256, string(x.Resize), x.side()); err == nil && statistics && ref.Provenance != nil {
+		note, errVersions := x.otherVersions(ref)
+		if note != "" {
+			notes = append(notes, note)
+		}
+		err = errVersions
+	}
+	if err == nil && ref.Pool != nil && ref.Pool.D() != x.Net.Width() {
 		err = fmt.Errorf("%s: its statistics are of %d features, %s has %d: they were made with another network", ref.Path, ref.Pool.D(), file, x.Net.Width())
 	}
 	return notes, err
+}
+
+// otherVersions tells where the statistics of a reference were made by other
+// versions than those that the result names; "" where they were not.
+func (x *Extractor) otherVersions(ref *eval.Reference) (string, error) {
+	ours, err := Versions(x.options)
+	theirs := ref.Provenance.Versions
+	var differ []string
+	for _, name := range []string{"sagbench", "onnxruntime", "kernels"} {
+		if theirs[name] != ours[name] {
+			differ = append(differ, fmt.Sprintf("%s %s (here %s)", name, cmp.Or(theirs[name], "none"), cmp.Or(ours[name], "none")))
+		}
+	}
+	if err != nil || differ == nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s: its statistics were made with %s", ref.Path, strings.Join(differ, ", ")), nil
 }
 
 // referenceImages are the features of the images, from the cache if they are
@@ -175,7 +200,7 @@ func (b *ReferenceBatch) Make(ctx context.Context, opt ort.Options, p *human.Pro
 		Program: "sagbench " + store.Version, Protocol: b.Protocol.Name, Network: x.Name, SHA256: x.sha256, Resize: string(x.Resize),
 		InputSize: x.side(), Images: f.N, Source: filepath.Base(b.Data), Content: content,
 	}
-	if origin.Versions, err = Versions(); err != nil {
+	if origin.Versions, err = Versions(opt); err != nil {
 		return err
 	}
 	return store.ExplainWrite(b.Out, b.write(ctx, f, report, origin))

@@ -155,7 +155,7 @@ func (e *Engine) unscored(r *plan.Run) (*store.Metrics, error) {
 		}
 		m.Inputs.Guidance[r.Attachments[i-1].Name] = file
 	}
-	if m.Versions, err = Versions(); err != nil {
+	if m.Versions, err = Versions(e.options); err != nil {
 		return nil, err
 	}
 	if m.Config, err = r.Config(); err != nil {

@@ -126,6 +126,9 @@ func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
 			}
 		}
 	}
+	if err := e.hashes.Unchanged(true); err != nil {
+		return outcome{}, err
+	}
 	return out, errors.Join(faults...)
 }
 
@@ -329,13 +332,13 @@ func unusualNumber(gen *eval.Features) string {
 }
 
 // Versions are those of everything that computes, by its name: sagbench, sampling,
-// onnxruntime and, where they run on this processor, kernels. The error tells that
-// ONNX Runtime is not there.
-func Versions() (map[string]string, error) {
+// onnxruntime and, where networks run on them, kernels. The error tells that ONNX
+// Runtime is not there.
+func Versions(opt ort.Options) (map[string]string, error) {
 	runtime, err := ort.RuntimeVersion()
 	v := map[string]string{"sagbench": store.Version, "sampling": fmt.Sprint(plan.SamplingVersion), "onnxruntime": runtime}
-	if k := ort.Kernels(); k != "" {
-		v["kernels"] = k
+	if opt.HasKernels() {
+		v["kernels"] = ort.Kernels()
 	}
 	return v, err
 }

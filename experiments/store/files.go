@@ -1,12 +1,16 @@
 package store
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -77,20 +81,90 @@ func Exists(path string) bool {
 }
 
 // Hashes keeps the sha256 of files and folders by path, so that one command
-// reads each of them once.
-type Hashes map[string]string
+// reads each of them once, and knows whether one changed since.
+type Hashes map[string]hashed
+
+type hashed struct {
+	sum string
+	identity
+}
 
 // Of is the sha256, in hexadecimal, of what lies at a path: of a file's content,
 // or of a folder's images (images.Hash).
 func (h Hashes) Of(path string) (string, error) {
-	if sum, ok := h[path]; ok {
-		return sum, nil
+	if known, ok := h[path]; ok {
+		return known.sum, nil
+	}
+	before, err := identityOf(path)
+	if err != nil {
+		return "", err
 	}
 	sum, err := images.Hash(path)
-	if err == nil {
-		h[path] = sum
+	if err != nil {
+		return "", err
 	}
-	return sum, err
+	if after, err := identityOf(path); err != nil || after != before {
+		return "", errors.Join(err, fmt.Errorf("%s: changed while it was read; run the same command again when nobody writes to it", path))
+	}
+	h[path] = hashed{sum, before}
+	return sum, nil
+}
+
+// Unchanged is an error where a file that was hashed is not the one that it was:
+// what was computed since may be of another content than its results would say. It
+// looks at size, time and inode and, where only the time of the inode is another,
+// at the content again. A folder is looked at if folders is set, which takes a
+// look at each of its files.
+func (h Hashes) Unchanged(folders bool) error {
+	var faults []error
+	for _, path := range slices.Sorted(maps.Keys(h)) {
+		was := h[path]
+		if was.folder && !folders {
+			continue
+		}
+		now, err := identityOf(path)
+		if err == nil && now.inode != was.inode && now.content == was.content {
+			var sum string
+			if sum, err = images.Hash(path); err == nil && sum == was.sum {
+				h[path] = hashed{sum, now}
+				continue
+			}
+		}
+		if err != nil || now != was.identity {
+			faults = append(faults, errors.Join(fmt.Errorf("%s: changed since the command began, which read it then; what was computed with it since is not kept. Leave it as it is while a command uses it, and run the same command again", path), err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// An identity tells without reading a file whether it is the one that it was.
+type identity struct {
+	folder  bool
+	content string // inode, size and time of the content; of a folder, a hash of those of its files
+	inode   string // time of the inode, which a rename or a new mode changes as well
+}
+
+func identityOf(path string) (id identity, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return id, err
+	}
+	if !info.IsDir() {
+		s := info.Sys().(*syscall.Stat_t)
+		return identity{false, fmt.Sprint(s.Dev, s.Ino, s.Size, s.Mtim), fmt.Sprint(s.Ctim)}, nil
+	}
+	all := sha256.New()
+	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if info, err := os.Stat(name); err == nil { // a link that leads nowhere is no file
+			s := info.Sys().(*syscall.Stat_t)
+			fmt.Fprintln(all, name, s.Dev, s.Ino, s.Size, s.Mtim)
+		}
+		return nil
+	})
+	return identity{true, fmt.Sprintf("%x", all.Sum(nil)), ""}, err
 }
 
 // Files hashes files; paths and the result are by what the files are used for:

@@ -12,6 +12,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -104,8 +105,15 @@ type File struct {
 	// official sampling scripts do.
 	Wrapper string
 	// Others are the entries beside Wrapper that hold tensors too, dotted
-	// likewise, such as "model" where "ema" was taken.
+	// likewise, such as "model" where "ema" was taken; "." are the tensors that
+	// lie beside all entries. OpenSet takes any of them.
 	Others []string
+	// Unnamed are averages that cannot be used, since their tensors have no names:
+	// "ema.shadow_params", a list.
+	Unnamed []string
+	// Chosen tells that Wrapper is another set than the one that lies nearest:
+	// asked for, or an average that lies deeper than other weights.
+	Chosen bool
 	// Prefix is what every key began with and what was removed: "",
 	// DataParallel's "module.", torch.compile's "_orig_mod.", or both.
 	Prefix string
@@ -131,12 +139,16 @@ type File struct {
 // The error names the file, and the tensor where one is at fault. A file that
 // is something else (an HTML page, a Git LFS pointer, a gzip archive, …) is
 // called what it is.
-func Open(path string) (*File, error) {
+func Open(path string) (*File, error) { return OpenSet(path, "") }
+
+// OpenSet is Open for one of several sets of weights in a file, by its place as
+// File.Wrapper and File.Others name it; "" = the usual one.
+func OpenSet(path, set string) (*File, error) {
 	m, err := mapFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
 	}
-	f, err := parse(m)
+	f, err := parse(m, set)
 	if err != nil {
 		m.close()
 		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
@@ -145,16 +157,18 @@ func Open(path string) (*File, error) {
 }
 
 // parse tells the format of a mapping and reads its headers.
-func parse(m *mapping) (f *File, err error) {
+func parse(m *mapping, set string) (f *File, err error) {
 	defer guard(&err)()
 	b := newBudget(int64(len(m.data)))
 	switch format, ferr := detect(m.data); {
 	case ferr != nil:
 		return nil, ferr
 	case format == TorchZip:
-		f, err = parseTorchZip(m, b)
+		f, err = parseTorchZip(m, set, b)
 	case format == TorchLegacy:
-		f, err = parseTorchLegacy(m, b)
+		f, err = parseTorchLegacy(m, set, b)
+	case set != "":
+		return nil, fmt.Errorf("holds no weights %q: all tensors of a safetensors file are one set; leave weights out", set)
 	default:
 		f, err = parseSafetensors(m)
 	}
@@ -177,6 +191,22 @@ func (f *File) Close() error {
 		return fmt.Errorf("checkpoint: %s: %w", f.Path, err)
 	}
 	return nil
+}
+
+// Notes tell which of several sets of weights of the file this is, and averages
+// that cannot be used.
+func (f *File) Notes() []string {
+	var notes []string
+	name := cmp.Or(f.Wrapper, atTop)
+	if len(f.Others) > 0 {
+		notes = append(notes, fmt.Sprintf("%s: its weights %q are used; it also holds %s, which weights: %s takes",
+			filepath.Base(f.Path), name, shorten(strings.Join(f.Others, ", ")), shorten(f.Others[0])))
+	}
+	if len(f.Unnamed) > 0 {
+		notes = append(notes, fmt.Sprintf("%s: its weights %q are used, not the average %s: a list, whose tensors have no names",
+			filepath.Base(f.Path), name, shorten(strings.Join(f.Unnamed, ", "))))
+	}
+	return notes
 }
 
 // SHA256 is the hash of the whole file's content in hexadecimal. It is

@@ -177,7 +177,7 @@ func legacyHead(littleEndian bool) []byte {
 
 // parseBytes opens a checkpoint that lies in memory.
 func parseBytes(data []byte) (*File, error) {
-	return parse(&mapping{path: "memory.pt", data: data})
+	return parse(&mapping{path: "memory.pt", data: data}, "")
 }
 
 // write puts data into a file of a fresh folder.

@@ -97,7 +97,7 @@ func FuzzPickle(f *testing.F) {
 			t.Fatalf("the pickle is said to have %d of %d bytes", n, len(data))
 		}
 		file := &File{}
-		if err := file.unwrap(root, &resolver{everyStorage{}.locate, m, b}); err != nil {
+		if err := file.unwrap(root, "", &resolver{everyStorage{}.locate, m, b}); err != nil {
 			return
 		}
 		for name, tensor := range file.Tensors {

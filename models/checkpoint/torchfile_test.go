@@ -79,7 +79,7 @@ func TestDeflatedEntries(t *testing.T) {
 
 	// A real bomb: 1 MB of zeros in 1 kB, more than this budget allows.
 	bomb := zipped(item{"a/data.pkl", object, zip.Store}, item{"a/data/0", make([]byte, 1<<20), zip.Deflate})
-	_, err = parseTorchZip(&mapping{data: bomb}, &budget{size: int64(len(bomb)), left: 200_000})
+	_, err = parseTorchZip(&mapping{data: bomb}, "", &budget{size: int64(len(bomb)), left: 200_000})
 	if err == nil || !strings.Contains(err.Error(), "the decompressed entry needs 1048576 bytes of memory") {
 		t.Errorf("bomb: error %v", err)
 	}

@@ -23,7 +23,7 @@ type torchLegacy struct {
 	regions map[string]region
 }
 
-func parseTorchLegacy(m *mapping, b *budget) (*File, error) {
+func parseTorchLegacy(m *mapping, set string, b *budget) (*File, error) {
 	l := &torchLegacy{roots: map[string]*storage{}, regions: map[string]region{}}
 	u := &unpickler{b: b, persistent: l.persistent}
 	rest := m.data
@@ -47,7 +47,7 @@ func parseTorchLegacy(m *mapping, b *budget) (*File, error) {
 		return nil, err
 	}
 	f := &File{Format: TorchLegacy, Opaque: u.opaqueNames()}
-	return f, f.unwrap(root, &resolver{l.locate, m, b})
+	return f, f.unwrap(root, set, &resolver{l.locate, m, b})
 }
 
 // readHead reads magic number, version and system information; next reads a

@@ -21,7 +21,7 @@ type torchZip struct {
 	inflated map[string][]byte
 }
 
-func parseTorchZip(m *mapping, b *budget) (*File, error) {
+func parseTorchZip(m *mapping, set string, b *budget) (*File, error) {
 	z := &torchZip{m: m, b: b, inflated: map[string][]byte{}}
 	if err := z.readDirectory(); err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func parseTorchZip(m *mapping, b *budget) (*File, error) {
 		return nil, fmt.Errorf("%sdata.pkl: %w", z.root, err)
 	}
 	f := &File{Format: TorchZip, Opaque: u.opaqueNames()}
-	return f, f.unwrap(root, &resolver{z.locate, m, b})
+	return f, f.unwrap(root, set, &resolver{z.locate, m, b})
 }
 
 // readDirectory lists the archive's entries and finds the folder of data.pkl.

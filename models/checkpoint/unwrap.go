@@ -4,62 +4,178 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 )
 
 // wrappers are the keys under which training scripts put the weights, averages
 // first: the official sampling scripts (DiT, sample.py find_model) take those.
-var wrappers = []string{
-	"ema", "params_ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "model_ema_state_dict",
-	"model", "state_dict", "model_state_dict", "params", "network", "net", "module",
+var wrappers = append(slices.Clone(averages), "model", "state_dict", "model_state_dict", "params", "network", "net", "module")
+
+// averages are those of them that hold an average.
+var averages = []string{"ema", "params_ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "model_ema_state_dict"}
+
+// shadow is what ema_pytorch's and others' classes call the average, beside their
+// own state.
+const shadow = "shadow"
+
+// maxNesting is how deep a state dict may lie; a pickle can be a circle.
+const maxNesting = 8
+
+// atTop names the tensors beside other entries, as a set of weights.
+const atTop = "."
+
+// unwrap finds the state dict in the unpickled object, the set of weights of that
+// name if there is one, and locates its tensors.
+func (f *File) unwrap(root any, set string, v *resolver) error {
+	c := chooser{set: set, holds: map[*pyDict]bool{}}
+	es, err := c.find(root)
+	if err != nil {
+		return err
+	}
+	old := chooser{shallow: true, holds: c.holds}
+	_, errOld := old.find(root)
+	f.Wrapper, f.Others = strings.Join(c.path, "."), c.others
+	f.Unnamed = c.unnamed
+	f.Chosen = errOld != nil || f.Wrapper != strings.Join(old.path, ".")
+	return f.locate(es, v)
 }
 
-// unwrap finds the state dict in the unpickled object and locates its tensors.
-func (f *File) unwrap(root any, v *resolver) error {
-	var path []string
+// A chooser decides what in an object is the state dict.
+type chooser struct {
+	set     string // asked for, dotted; what is left of it
+	shallow bool   // an average does not count that lies deeper than other weights
+
+	path   []string // so far, of the entries that lead to the state dict
+	others []string // dotted, the sets of weights that were passed by
+
+	unnamed []string // averages that are lists
+
+	flat    bool             // of the dict at hand: it holds tensors itself
+	holders map[string]any   // its entries that are dicts with tensors
+	nested  map[string]any   // its entries named like a wrapper that hold such dicts
+	holds   map[*pyDict]bool // by dict: one may be there under many keys
+}
+
+// find returns the entries of the state dict.
+func (c *chooser) find(root any) ([]dictEntry, error) {
+	asked := c.set
 	for {
 		es, isDict := entries(root)
 		if !isDict {
-			return notADict(root)
+			return nil, notADict(root)
 		}
-		c := chooser{holds: map[*pyDict]bool{}}
-		key, inner, err := c.choose(es)
+		if len(c.path) > maxNesting {
+			return nil, fmt.Errorf("holds dicts within dicts, more than %d deep: %s …", maxNesting, shorten(strings.Join(c.path, ".")))
+		}
+		err := c.classify(es)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, other := range without(c.holders, key) {
-			f.Others = append(f.Others, strings.Join(append(slices.Clone(path), other), "."))
+		c.listed(es)
+		sets := c.sets(es)
+		var key string
+		var inner any
+		switch {
+		case c.set == "":
+			key, inner, err = c.choose(es)
+		case c.set == atTop && c.flat:
+			c.set = ""
+		default:
+			key, inner, err = c.ask(asked, sets)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range sets {
+			if taken := s == key || strings.HasPrefix(s, key+".") || key == "" && s == atTop; !taken {
+				c.others = append(c.others, strings.Join(append(slices.Clone(c.path), s), "."))
+			}
 		}
 		if key == "" {
-			f.Wrapper = strings.Join(path, ".")
-			return f.locate(es, v)
+			return es, nil
 		}
-		path, root = append(path, key), inner
+		c.path, root = append(c.path, key), inner
 	}
 }
 
-// A chooser decides what in a dict is the state dict.
-type chooser struct {
-	holders map[string]any   // entries that are dicts with tensors
-	nested  map[string]any   // entries named like a wrapper that hold such dicts
-	holds   map[*pyDict]bool // by dict: one may be there under many keys
+// sets names the sets of weights in the dict at hand, dotted, sorted.
+func (c *chooser) sets(es []dictEntry) []string {
+	var all []string
+	for _, key := range slices.Sorted(maps.Keys(c.holders)) {
+		all = append(all, key)
+	}
+	for key, v := range c.nested {
+		es, _ := entries(v)
+		for _, e := range es {
+			if name, ok := e.key.(string); ok && c.holdsTensors(e.value) {
+				all = append(all, key+"."+name)
+			}
+		}
+	}
+	slices.Sort(all)
+	if c.flat && len(all) > 0 && c.manyAtTop(es) {
+		all = append(all, atTop)
+	}
+	return all
+}
+
+// manyAtTop reports whether the tensors of a dict are as many as weights are: more
+// than half of those of an entry, not the state of a random generator.
+func (c *chooser) manyAtTop(es []dictEntry) bool {
+	own, least := 0, math.MaxInt
+	for _, e := range es {
+		if _, ok := e.value.(*rebuilt); ok {
+			own++
+		}
+	}
+	for _, holder := range c.holders {
+		of, _ := entries(holder)
+		least = min(least, len(of))
+	}
+	return 2*own > least
+}
+
+// ask is the entry that leads to the set that is asked for.
+func (c *chooser) ask(asked string, sets []string) (key string, inner any, err error) {
+	for _, entries := range []map[string]any{c.holders, c.nested} {
+		for key, inner := range entries {
+			if rest, ok := strings.CutPrefix(c.set+".", key+"."); ok {
+				c.set = strings.TrimSuffix(rest, ".")
+				return key, inner, nil
+			}
+		}
+	}
+	if len(sets) == 0 {
+		return "", nil, fmt.Errorf("holds no weights %q: all its tensors are one set; leave weights out", shorten(asked))
+	}
+	return "", nil, fmt.Errorf("holds no weights %q; it holds %s", shorten(asked), shorten(strings.Join(sets, ", ")))
 }
 
 // choose names the entry that is the state dict, or leads to it; "" where es
 // is the state dict itself.
 func (c *chooser) choose(es []dictEntry) (key string, inner any, err error) {
-	flat, err := c.classify(es)
-	if err != nil {
-		return "", nil, err
+	for _, in := range []map[string]any{c.holders, c.nested} {
+		for _, w := range averages {
+			if inner, ok := in[w]; ok {
+				return w, inner, nil
+			}
+		}
+		if c.shallow {
+			break
+		}
 	}
 	for _, w := range wrappers {
 		if inner, ok := c.holders[w]; ok {
 			return w, inner, nil
 		}
 	}
-	if flat {
+	if c.flat {
 		return "", nil, nil
+	}
+	if inner, ok := c.holders[shadow]; ok {
+		return shadow, inner, nil
 	}
 	if len(c.holders) == 1 {
 		for name, inner := range c.holders {
@@ -78,12 +194,12 @@ func (c *chooser) choose(es []dictEntry) (key string, inner any, err error) {
 	return "", nil, noTensors(es)
 }
 
-// classify fills in holders and nested; flat says that es holds tensors itself.
-func (c *chooser) classify(es []dictEntry) (flat bool, err error) {
-	c.holders, c.nested = map[string]any{}, map[string]any{}
+// classify fills in flat, holders and nested.
+func (c *chooser) classify(es []dictEntry) error {
+	c.flat, c.holders, c.nested = false, map[string]any{}, map[string]any{}
 	for _, e := range es {
 		if _, ok := e.value.(*rebuilt); ok {
-			flat = true
+			c.flat = true
 			continue
 		}
 		name, ok := e.key.(string)
@@ -92,14 +208,30 @@ func (c *chooser) classify(es []dictEntry) (flat bool, err error) {
 		}
 		if c.holdsTensors(e.value) {
 			if c.holders[name] != nil {
-				return false, fmt.Errorf("entry %q is there twice", shorten(name))
+				return fmt.Errorf("entry %q is there twice", shorten(name))
 			}
 			c.holders[name] = e.value
 		} else if slices.Contains(wrappers, name) && c.holdsHolders(e.value) {
 			c.nested[name] = e.value
 		}
 	}
-	return flat, nil
+	return nil
+}
+
+// listed notes averages whose tensors lie in lists, as torch_ema writes them.
+func (c *chooser) listed(es []dictEntry) {
+	for _, e := range es {
+		inner, _ := entries(e.value)
+		for _, i := range inner {
+			l, ok := i.value.(*pyList)
+			name, isAverage := e.key.(string)
+			if field, named := i.key.(string); ok && named && isAverage && slices.Contains(averages, name) && len(l.items) > 0 {
+				if _, ok := l.items[0].(*rebuilt); ok {
+					c.unnamed = append(c.unnamed, strings.Join(append(slices.Clone(c.path), name, field), "."))
+				}
+			}
+		}
+	}
 }
 
 // holdsTensors reports whether v is a dict with a tensor in it.

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -22,7 +23,10 @@ func TestUnwrap(t *testing.T) {
 		"ema that is a number":     {pairs{{"ema", .99}, {"w", ramp4("0")}}, "", []string{"w"}, nil, []string{"ema (0.99)"}},
 		"a name of its own":        {pairs{{"generator", sd}, {"step", 1}}, "generator", []string{"w"}, nil, nil},
 		"nested":                   {pairs{{"model", pairs{{"ema", sd}, {"model", more}}}}, "model.ema", []string{"w"}, []string{"model.model"}, nil},
-		"tensors beside":           {pairs{{"rng", ramp4("0")}, {"state_dict", sd}}, "state_dict", []string{"w"}, nil, nil},
+		"tensors beside":           {pairs{{"rng", ramp4("0")}, {"state_dict", sd}}, "state_dict", []string{"w"}, []string{"."}, nil},
+		"a random generator":       {pairs{{"rng", ramp4("0")}, {"state_dict", pairs{{"w", ramp4("0")}, {"v", ramp4("0")}}}}, "state_dict", []string{"v", "w"}, nil, nil},
+		"ema with a shadow":        {pairs{{"model", sd}, {"ema", pairs{{"decay", .99}, {"shadow", more}}}}, "ema.shadow", []string{"v", "w"}, []string{"model"}, nil},
+		"shadow and backup":        {pairs{{"model", sd}, {"ema", pairs{{"backup", sd}, {"shadow", more}}}}, "ema.shadow", []string{"v", "w"}, []string{"model", "ema.backup"}, nil},
 		"flat with another dict":   {pairs{{"w", ramp4("0")}, {"buffers", sd}}, "", []string{"w"}, []string{"buffers"}, []string{"buffers (dict of 1)"}},
 		"keys that are no strings": {pairs{{0, ramp4("0")}, {"w", ramp4("0")}, {nil, 1}}, "", []string{"w"}, nil, []string{"0 (tensor)", "None (1)"}},
 		"extra state":              {pairs{{"w", ramp4("0")}, {"_extra_state", nil}}, "", []string{"w"}, nil, []string{"_extra_state (None)"}},
@@ -86,6 +90,46 @@ func TestPrefix(t *testing.T) {
 		f, err := parseBytes(torchZipOf(c.object))
 		if err != nil || f.Prefix != c.prefix || !slices.Equal(f.Tensors.Names(), c.names) {
 			t.Errorf("%s: %+v, %v; want %+v", name, f, err, c)
+		}
+	}
+}
+
+// Any of several sets of weights can be asked for; Chosen tells where it is not the
+// one that lies nearest.
+func TestSets(t *testing.T) {
+	sd, more := pairs{{"w", ramp4("0")}}, pairs{{"w", ramp4("0")}, {"v", ramp4("0")}}
+	nested := pairs{{"model", sd}, {"ema", pairs{{"shadow", more}}}}
+	beside := pairs{{"model", sd}, {"ema", more}}
+	for _, c := range []struct {
+		object  any
+		set     string
+		wrapper string
+		chosen  bool
+		tensors int
+	}{
+		{nested, "", "ema.shadow", true, 2},
+		{nested, "ema", "ema.shadow", true, 2},
+		{nested, "ema.shadow", "ema.shadow", true, 2},
+		{nested, "model", "model", false, 1},
+		{beside, "", "ema", false, 2},
+		{beside, "ema", "ema", false, 2},
+		{beside, "model", "model", true, 1},
+		{pairs{{"w", ramp4("0")}, {"ema", more}}, ".", "", true, 1},
+		{pairs{{"left", sd}, {"right", more}}, "right", "right", true, 2},
+		{pairs{{"a.b", sd}, {"ema", more}}, "a.b", "a.b", true, 1},
+	} {
+		f, err := parse(&mapping{path: "memory.pt", data: torchZipOf(c.object)}, c.set)
+		if err != nil || f.Wrapper != c.wrapper || f.Chosen != c.chosen || len(f.Tensors) != c.tensors {
+			t.Errorf("%v of %v: %+v, %v", c.set, c.object, f, err)
+		}
+	}
+	f, err := parse(&mapping{path: "memory.pt", data: torchZipOf(pairs{{"model", sd}, {"ema", pairs{{"decay", .99}, {"shadow_params", list{ramp4("0"), ramp4("0")}}}}})}, "")
+	if err != nil || f.Wrapper != "model" || !slices.Equal(f.Unnamed, []string{"ema.shadow_params"}) {
+		t.Errorf("an average without names: %+v, %v", f, err)
+	}
+	for set, want := range map[string]string{"raw": `holds no weights "raw"; it holds ema.shadow, model`, "model.w": `no weights "model.w"`} {
+		if _, err := parse(&mapping{path: "memory.pt", data: torchZipOf(nested)}, set); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", set, err)
 		}
 	}
 }

@@ -51,3 +51,21 @@ func TestAlphabetOrder(t *testing.T) {
 		}
 	}
 }
+
+// Cut is what does not fit, as the tokens spell it.
+func TestCut(t *testing.T) {
+	p, err := Published(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prompt, want := range map[string]string{
+		"":                                   "",
+		"Ein Foto":                           "",
+		"one two three four five":            "",
+		"one two three four five SIX, Größe": "six , größe",
+	} {
+		if got := p.Cut(prompt, 7); got != want {
+			t.Errorf("%q: cut %q, want %q", prompt, got, want)
+		}
+	}
+}

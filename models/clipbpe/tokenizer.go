@@ -14,6 +14,7 @@ import (
 	"container/heap"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -77,6 +78,37 @@ func (t *Tokenizer) Encode(prompt string, length int) (ids, mask []int64, err er
 		ids = append(ids, t.pad)
 	}
 	return ids, mask, nil
+}
+
+// Cut is the text that Encode of a prompt leaves out, as its tokens spell it; "" where
+// all of it fits.
+func (t *Tokenizer) Cut(prompt string, length int) string {
+	tokens := t.Tokens(prompt)
+	if len(tokens) <= length-2 {
+		return ""
+	}
+	spelled := map[int64]string{}
+	for text, id := range t.vocab {
+		spelled[id] = text
+	}
+	for _, a := range slices.Concat(t.raw, t.normalized) {
+		spelled[a.id] = a.text + endOfWord
+	}
+	bytes := map[string]byte{}
+	for b, letter := range alphabet {
+		bytes[letter] = byte(b)
+	}
+	var text []byte
+	for _, id := range tokens[max(0, length-2):] {
+		letters, ends := strings.CutSuffix(spelled[id], endOfWord)
+		for _, l := range letters {
+			text = append(text, bytes[string(l)])
+		}
+		if ends {
+			text = append(text, ' ')
+		}
+	}
+	return strings.TrimSpace(strings.ToValidUTF8(string(text), "\uFFFD"))
 }
 
 // Tokens are the ids of a prompt alone, without begin, end and padding.

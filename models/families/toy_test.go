@@ -49,7 +49,7 @@ func (n *toyNet) Forward(ctx context.Context, in map[string]ort.Array) (map[stri
 }
 
 func (n *toyNet) Pixels(_ context.Context, x tensor.Tensor) (models.Images, error) {
-	return models.ImagesOf(x, func(v float32) float32 { return (v + 1) * 127.5 }), nil
+	return models.ImagesOf(x, func(v float32) float32 { return (v + 1) * 127.5 }, "")
 }
 
 // TestToyFamily adds the toy to the table by one row and draws from it. The count

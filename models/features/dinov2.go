@@ -135,7 +135,7 @@ func (c *DINOv2) Open(path string, opt models.Options) (models.Model, error) {
 
 // Extractor implements Flags.
 func (c *DINOv2) Extractor(path string, opt models.Options) (Extractor, error) {
-	f, err := checkpoint.Open(path)
+	f, err := checkpoint.OpenSet(path, opt.Weights)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ package features
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -172,7 +173,21 @@ func (n *network) Run(ctx context.Context, x tensor.Tensor, outputs ...string) (
 	if err := n.has(outputs); err != nil {
 		return nil, err
 	}
-	return n.Sessions.Run(ctx, key(outputs), map[string]ort.Array{"x": ort.Floats(x)})
+	out, err := n.Sessions.Run(ctx, key(outputs), map[string]ort.Array{"x": ort.Floats(x)})
+	if err == nil {
+		err = n.finite(out)
+	}
+	return out, err
+}
+
+// finite is an error where an output holds a NaN or an infinity.
+func (n *network) finite(out map[string]ort.Array) error {
+	for _, o := range slices.Sorted(maps.Keys(out)) {
+		if err := models.CheckFinite(out[o].Tensor(), n.path, "output "+o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // has is an error where the network lacks one of the outputs.

@@ -90,7 +90,7 @@ func (c *Inception) Extractor(path string, opt models.Options) (Extractor, error
 	if c.InputSize != 0 && c.InputSize < 75 {
 		return nil, fmt.Errorf("models: inception: input_size %d: the network needs at least 75 pixels", c.InputSize)
 	}
-	f, err := checkpoint.Open(path)
+	f, err := checkpoint.OpenSet(path, opt.Weights)
 	if err != nil {
 		return nil, err
 	}

@@ -246,7 +246,7 @@ func (n *onnxExtractor) Run(ctx context.Context, x tensor.Tensor, outputs ...str
 			all[o] = ort.Array{Shape: []int{first + count, t.RowLen()}, Data: append(joined, t.Slice(0, count).Data...)}
 		}
 	}
-	return all, nil
+	return all, n.finite(all)
 }
 
 // array is x in the graph's element type.

@@ -31,7 +31,10 @@ func TestPILResize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := models.ImagesOf(x, func(v float32) float32 { return v })
+		out, err := models.ImagesOf(x, func(v float32) float32 { return v }, "")
+		if err != nil {
+			t.Fatal(err)
+		}
 		if sum := fmt.Sprintf("%x", sha256.Sum256(out.Pixels))[:16]; sum != c.sum {
 			t.Errorf("%d×%d: sha256 %s, Pillow's result has %s", c.height, c.width, sum, c.sum)
 		}

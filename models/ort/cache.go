@@ -66,8 +66,10 @@ func (s *Session) openCached(key []byte) *rt.DynamicAdvancedSession {
 		if err := o.SetOptimizedModelFilePath(path); err != nil {
 			return err
 		}
-		session, err = s.create(s.model.Proto, o)
-		return err
+		if session, err = s.create(s.model.Proto, o); err != nil {
+			return err
+		}
+		return s.options.unchanged() // the caller refuses the session, and nothing is kept
 	})
 	return session // also where the file could not be kept in the end
 }

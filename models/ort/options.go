@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	rt "github.com/yalue/onnxruntime_go"
+
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 )
 
 // Options say where and how a graph runs. The zero value is: CPU, all cores,
@@ -24,10 +27,21 @@ type Options struct {
 	// Note, if there is one, is told in a sentence that a kept graph was damaged. It
 	// is called by the goroutine that runs the graph.
 	Note func(string)
+	// Unchanged is an error where the checkpoint's files are no longer those that
+	// were hashed. It is asked when the weights have been loaded.
+	Unchanged func() error
 	// idle lets the runtime's threads sleep between calls. They otherwise wait
 	// for the next one in a loop, which takes a core from what the caller does
 	// between short calls.
 	idle bool
+}
+
+// unchanged is Unchanged, where it is set.
+func (o Options) unchanged() error {
+	if o.Unchanged == nil {
+		return nil
+	}
+	return o.Unchanged()
 }
 
 func (o Options) device() string {
@@ -97,6 +111,33 @@ func (o Options) provider(so *rt.SessionOptions) error {
 // HasKernels tells whether graphs with operators of onnx.KernelsDomain run with
 // these options: on the CPU, if it is one that package kernels is for.
 func (o Options) HasKernels() bool { return o.device() == "cpu" && kernels.Name() != "" }
+
+// Computer names what features differ by in their last bits: the device, or on the
+// CPU the kernels; "" for a CPU without any.
+func (o Options) Computer() string {
+	if o.device() != "cpu" {
+		return o.device()
+	}
+	return Kernels()
+}
+
+// CheckDevice is an error where a graph cannot run on the device.
+func CheckDevice(o Options) error {
+	if o.device() == "cpu" {
+		return nil
+	}
+	m, err := onnx.Build(nil, func(m *onnx.Module) { m.Output("dst", transposed(m, checkpoint.F32)) })
+	if err != nil {
+		return err
+	}
+	s, err := Open(m, Options{Device: o.Device})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = s.prepared()
+	return err
+}
 
 // Kernels names what computes these operators on this processor; "" for none.
 func Kernels() string { return kernels.Name() }

@@ -56,6 +56,9 @@ func (s *Session) prepared() (*rt.DynamicAdvancedSession, error) {
 	if s.session == nil && s.err == nil {
 		if s.session, s.err = s.prepare(); s.err != nil {
 			s.err = fmt.Errorf("ort: the graph cannot be prepared on %s: %w", s.options.device(), s.err)
+		} else if s.err = s.options.unchanged(); s.err != nil {
+			s.session.Destroy()
+			s.session = nil
 		}
 	}
 	return s.session, s.err

@@ -52,9 +52,9 @@ func (w *weights) fault(err error) error {
 	return fmt.Errorf("models: %s: %w", w.path, err)
 }
 
-// fileWeights are those of one file.
-func fileWeights(path string) (*weights, error) {
-	f, err := checkpoint.Open(path)
+// fileWeights are those of one file, the set of that name if there is one.
+func fileWeights(path, set string) (*weights, error) {
+	f, err := checkpoint.OpenSet(path, set)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +64,9 @@ func fileWeights(path string) (*weights, error) {
 // loadPart opens the network of a part: open makes it of the folder's config.json
 // and weights, whose keys are compared at once.
 func loadPart[C componentConfig, N any](folder string, config C, variant string, open func(C, *weights, models.Options) (N, error), opt models.Options) (n N, err error) {
+	if opt.Weights != "" {
+		return n, fmt.Errorf("models: %s: weights %q: a folder of diffusers holds one set of weights; leave weights out, or choose its files by variant", folder, opt.Weights)
+	}
 	f := config.format()
 	if len(opt.Taps) > 0 && f.untapped != "" {
 		return n, fmt.Errorf("models: %s: layer %q: the attention maps of %s cannot be tapped", folder, opt.Taps[0].Layer, f.untapped)
@@ -136,7 +139,7 @@ func folderWeights(folder string, stem stems, variant string) (*weights, error) 
 	if strings.HasSuffix(name, ".index.json") {
 		return shardedWeights(path)
 	}
-	return fileWeights(path)
+	return fileWeights(path, "")
 }
 
 func chooseWeights(names []string, stem stems, variant string) (string, error) {

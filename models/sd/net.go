@@ -173,6 +173,9 @@ func (n *Net) Encode(ctx context.Context, prompts []string) (sampling.Cond, erro
 	if err != nil {
 		return sampling.Cond{}, err
 	}
+	if i, broken := sampling.FirstNotFinite(h); broken {
+		return sampling.Cond{}, fmt.Errorf("models: %s: the embedding of %q is not finite; check the checkpoint of the text encoder", n.text.weights.path, shortened(distinct[i]))
+	}
 	out := tensor.New(len(prompts), h.Shape[1], h.Shape[2])
 	for i, p := range prompts {
 		copy(out.Row(i), h.Row(row[p]))
@@ -226,7 +229,7 @@ func (n *Net) Pixels(ctx context.Context, x tensor.Tensor) (models.Images, error
 	if err != nil {
 		return models.Images{}, err
 	}
-	return models.ImagesOf(decoded, sdLevel), nil
+	return models.ImagesOf(decoded, sdLevel, n.vae.weights.path)
 }
 
 func sdLevel(v float32) float32 {

@@ -174,6 +174,71 @@ func (c *SD) TakesPrompts() bool { return c.Component == "" }
 // Negative implements Captioned.
 func (c *SD) Negative() string { return c.NegativePrompt }
 
+// Notes implements Noter: the text of prompts that is cut off.
+func (c *SD) Notes(path string, prompts []string, opt models.Options) ([]string, error) {
+	averages, t, err := c.openTokens(path, opt)
+	var notes []string
+	if averages {
+		used := map[bool]string{false: "raw ones are used; extract_ema: true takes the averages", true: "averages are used (extract_ema)"}[c.ExtractEMA]
+		notes = append(notes, fmt.Sprintf("%s: holds the U-Net's weights and their averages; the %s", filepath.Base(path), used))
+	}
+	if t == nil || err != nil {
+		return notes, err
+	}
+	long, rest, seen := 0, []string(nil), map[string]bool{}
+	for _, p := range prompts {
+		if seen[p] {
+			continue
+		}
+		seen[p] = true
+		cut := t.Cut(p, t.length)
+		if cut == "" {
+			continue
+		}
+		if long++; long <= 3 {
+			rest = append(rest, fmt.Sprintf("%q", shortened(cut)))
+		}
+	}
+	switch {
+	case long == 0:
+		return notes, nil
+	case long > len(rest):
+		rest = append(rest, "…")
+	}
+	return append(notes, fmt.Sprintf("%d of %d prompts are longer than the %d tokens that the text encoder reads; cut off: %s", long, len(seen), t.length-2, strings.Join(rest, ", "))), nil
+}
+
+// openTokens is the tokenizer alone, nil where prompts are not taken or there is
+// none, and whether a single file holds averages of the U-Net's weights.
+func (c *SD) openTokens(path string, opt models.Options) (averages bool, t *clipTokens, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return false, nil, err
+	case info.IsDir() && c.Component != "":
+		return false, nil, nil
+	case info.IsDir():
+		t, err = openCLIPTokens(filepath.Join(path, "tokenizer"))
+		return false, t, err
+	}
+	w, err := fileWeights(path, opt.Weights)
+	if err != nil {
+		return false, nil, err
+	}
+	defer w.Close()
+	averages = len(withPrefix(w.tensors, ldmEMA)) > 0
+	s, err := splitSingle(w, c.ExtractEMA)
+	if err != nil || c.Component != "" {
+		return averages, nil, err
+	}
+	d, err := c.describe(s)
+	if err != nil {
+		return averages, nil, err
+	}
+	t, err = c.singleTokens(s, d)
+	return averages, t, err
+}
+
 // Files implements FileLister: of a folder the files of the parts that are used, of
 // a single file that and what the flags name.
 func (c *SD) Files(path string) ([]string, error) {

@@ -263,7 +263,7 @@ func (c *SD) openSingle(path string, opt models.Options) (models.Model, error) {
 	if c.Variant != "" {
 		return nil, fmt.Errorf("models: %s: variant %q: a single file has no variants", path, c.Variant)
 	}
-	w, err := fileWeights(path)
+	w, err := fileWeights(path, opt.Weights)
 	if err != nil {
 		return nil, err
 	}

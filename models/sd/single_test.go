@@ -186,6 +186,10 @@ func TestSingleFileEMA(t *testing.T) {
 			t.Fatal(err)
 		}
 		eps[i] = denoise(t, n, x, c).Eps
+		notes, err := n.flags.Notes(open.path, nil, models.Options{})
+		if want := []string{"", "averages are used", "raw ones are used"}[i]; err != nil || (want == "") != (len(notes) == 0) || !strings.Contains(strings.Join(notes, "\n"), want) {
+			t.Errorf("notes of %+v: %q, %v", open, notes, err)
+		}
 	}
 	if !slices.Equal(eps[0].Data, eps[1].Data) || slices.Equal(eps[1].Data, eps[2].Data) {
 		t.Error("extract_ema has to take the averages, and nothing else may")

@@ -292,3 +292,12 @@ func (t *clipTokens) Tokenize(prompts []string) (ids, mask ort.Array, err error)
 func (c *CLIPText) Files(path string) ([]string, error) {
 	return componentFiles(path, transformersStems, c.Variant)
 }
+
+// shortened keeps messages that quote a text readable.
+func shortened(s string) string {
+	const most = 200
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + " …"
+	}
+	return s
+}
