@@ -17,11 +17,13 @@ func verifyCommand(g *globals) *cobra.Command {
 		Long: `Reads every file of the runs below RESULTS again: metrics.json and bootstrap.csv by
 their checksums, the images by the hash that metrics.json holds. Scores are computed
 from the features that lie beside them, as run.yaml says, and must be the same to the
-last bit. A line for each row says what agrees, and what is not there to be looked at.
+last bit. A line for each row says what agrees (ok), what is not there to be looked at
+(part), and what disagrees (FAIL).
 
-run.yaml names reference and networks as the experiment did, relative to the folder
-where you ran it; a setting says where a file is now. Nothing is written. The exit
-status is 1 where anything disagrees.`,
+run.yaml names reference and networks as the experiment did: call verify in the folder
+where you called run, or say by a setting where a file is now. Their hashes tell
+whether they are the right ones. Nothing is written. The exit status is 1 where
+anything disagrees.`,
 		Example: `  sagbench verify results/table1-fashion
   sagbench verify results reference=/data/ref.npz inception.checkpoint=/data/inception.pth`,
 		Args: cobra.MinimumNArgs(1),

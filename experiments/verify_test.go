@@ -47,6 +47,12 @@ func TestDamagedResults(t *testing.T) {
 	if text := verified.stdout.String(); !strings.HasPrefix(text, "ok") || !strings.Contains(text, ": metrics.json, samples, bootstrap.csv, scores\n") {
 		t.Errorf("verify: %s", text)
 	}
+	if text := succeed(t, "verify", results, "inception.checkpoint="+filepath.Join(folder, "none.pt")).stdout.String(); !strings.HasPrefix(text, "part") || !strings.Contains(text, "samples, bootstrap.csv; scores not computed again: ") || !strings.Contains(text, "none.pt is not there; inception.checkpoint=FILE says where it is now") {
+		t.Errorf("verify without the network: %s", text)
+	}
+	if text := succeed(t, "verify", results, "reference="+row(filepath.Join("samples", m.Inputs.Samples.Name))).stdout.String(); !strings.Contains(text, "has another content than then") {
+		t.Errorf("verify with another reference: %s", text)
+	}
 	for _, c := range []struct {
 		what  string
 		spoil func()

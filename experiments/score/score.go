@@ -186,7 +186,9 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	scores, failed, err := e.score(ctx, ref, gen, c.Metrics())
 	out.failed = append(out.failed, failed...)
 	if err == nil && j.bootstrap > 0 {
-		err = e.redraw(ctx, ref, gen, c.Metrics(), scores, j.bootstrap, out.replicates)
+		if err = e.redraw(ctx, ref, gen, c.Metrics(), scores, j.bootstrap, out.replicates); err != nil {
+			out.note("intervals are missing: " + relative(err.Error(), ref, gen))
+		}
 	}
 	out.scores = append(out.scores, scores...)
 	return err

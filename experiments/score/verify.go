@@ -36,6 +36,9 @@ func Verify(ctx context.Context, w io.Writer, folders, settings []string, opt or
 		}
 		p.End()
 		verdict := "ok  "
+		if len(v.absent) > 0 {
+			verdict = "part"
+		}
 		if err != nil {
 			verdict = "FAIL"
 			faults = append(faults, fmt.Errorf("%s: %w", m.Folder, err))
@@ -128,6 +131,10 @@ func (v *verification) evaluated() (r *plan.Run, why string, err error) {
 	}
 	r = &plan.Run{Row: found.Rows[0], ID: v.row.Run, Folder: v.row.Folder}
 	r.Contents = make([]string, len(r.Networks()))
+	r.Reference.Path = below(r.Reference.Path)
+	for i := range r.Comparisons {
+		r.Comparisons[i].Weights.Path = below(r.Comparisons[i].Weights.Path)
+	}
 	files := map[string]string{"reference": r.Reference.Path}
 	for _, c := range r.Comparisons {
 		files[c.Name] = c.Weights.Path
@@ -159,6 +166,22 @@ func (v *verification) evaluated() (r *plan.Run, why string, err error) {
 		return nil, "", fmt.Errorf("%s: its evaluation has the id %s, %s is of %s: one of them was changed", path, now.Evaluation, store.MetricsFile, v.row.Evaluation)
 	}
 	return r, "", nil
+}
+
+// below is where a file lies that an experiment in a subfolder of the working
+// directory names from there, as those in configs/ do. Its hash tells whether it is
+// the one.
+func below(path string) string {
+	for at := path; !store.Exists(path); {
+		rest, up := strings.CutPrefix(at, "../")
+		if !up {
+			break
+		}
+		if at = rest; store.Exists(at) {
+			return at
+		}
+	}
+	return path
 }
 
 // setting is the key of an experiment that names a file by its use.
