@@ -6,6 +6,7 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,10 +43,23 @@ func safetensorsFile(header []byte, data int) []byte {
 
 // emptyImages is an archive of n entries that are called images and hold nothing.
 func emptyImages(t *testing.T, n int) []byte {
+	files := map[string][]byte{}
+	for i := range n {
+		files[fmt.Sprintf("%06d.png", i)] = nil
+	}
+	return zipped(t, files)
+}
+
+// zipped is an archive of files, as they are.
+func zipped(t *testing.T, files map[string][]byte) []byte {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
-	for i := range n {
-		if _, err := w.CreateHeader(&zip.FileHeader{Name: fmt.Sprintf("%06d.png", i)}); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		entry, err := w.CreateHeader(&zip.FileHeader{Name: name})
+		if err == nil {
+			_, err = entry.Write(files[name])
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -24,12 +24,12 @@ const asProgram = "SAGBENCH_TEST_AS_PROGRAM"
 const dataLimit = "SAGBENCH_TEST_DATA_LIMIT"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		if n, err := strconv.ParseUint(os.Getenv(dataLimit), 10, 64); err == nil {
-			if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: n, Max: n}); err != nil {
-				panic(err)
-			}
+	if n, err := strconv.ParseUint(os.Getenv(dataLimit), 10, 64); err == nil {
+		if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			panic(err)
 		}
+	}
+	if os.Getenv(asProgram) != "" {
 		os.Exit(execute(os.Args[1:]))
 	}
 	os.Exit(tiny.Main(m))

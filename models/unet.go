@@ -98,6 +98,9 @@ func (u *unet) check() error {
 	if u.base <= 0 || u.blocks <= 0 {
 		return fmt.Errorf("num_channels %d and num_res_blocks %d: expected positive numbers", u.base, u.blocks)
 	}
+	if u.base > maxWidth {
+		return fmt.Errorf("num_channels is %d, expected at most %d", u.base, maxWidth)
+	}
 	if len(u.widths) > maxLevels {
 		return fmt.Errorf("channel_mult has %d levels, expected at most %d", len(u.widths), maxLevels)
 	}

@@ -126,7 +126,7 @@ sweep: {guidance.sag.scale: [0, 0.5]}
 
 // Experiment writes the experiment into a folder, with replacements old, new, old,
 // new …, and returns the path of the file.
-func Experiment(t *testing.T, folder string, replacements ...string) string {
+func Experiment(t testing.TB, folder string, replacements ...string) string {
 	t.Helper()
 	text := strings.NewReplacer(replacements...).Replace(experiment)
 	text = strings.NewReplacer("MODELS", filepath.Join(Root(), "models/pretrained"), "REFERENCE", Reference()).Replace(text)
@@ -136,7 +136,7 @@ func Experiment(t *testing.T, folder string, replacements ...string) string {
 }
 
 // Write writes a file.
-func Write(t *testing.T, path, text string) {
+func Write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)

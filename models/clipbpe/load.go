@@ -40,9 +40,17 @@ func (l *loader) errorf(file, format string, args ...any) {
 	l.errs = append(l.errs, fmt.Errorf("clipbpe: %s: %w", filepath.Join(l.folder, file), fmt.Errorf(format, args...)))
 }
 
+// maxFile bounds a tokenizer's files, in bytes: CLIP's have a million.
+const maxFile = 64 << 20
+
 // read is a file's content; nil, and no fault, where it is not there.
 func (l *loader) read(file string) []byte {
-	data, err := os.ReadFile(filepath.Join(l.folder, file))
+	path := filepath.Join(l.folder, file)
+	if info, err := os.Stat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxFile) {
+		l.errorf(file, "expected a file of at most %d bytes", maxFile)
+		return nil
+	}
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

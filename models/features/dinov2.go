@@ -77,6 +77,8 @@ func shapeOfDINOv2(sd checkpoint.StateDict) (dinoShape, error) {
 	switch {
 	case len(faults) > 0:
 		return s, fmt.Errorf("expected a DINOv2 checkpoint such as dinov2_vitl14_pretrain.pth, but there is no %s", strings.Join(faults, " and no "))
+	case max(s.width, s.hidden/4, 64*s.grid, 64*s.registers, 256*s.patch) > 1<<16:
+		return s, fmt.Errorf("patch_embed.proj.weight %v, pos_embed %v, perceptrons of %d and %d registers: no DINOv2 is as large", patch, positions, s.hidden, s.registers)
 	case s.patch < 1 || s.width < 1 || s.width%dinoHead != 0:
 		return s, fmt.Errorf("patch_embed.proj.weight %v: expected a multiple of %d channels, which is an attention head", patch, dinoHead)
 	case s.grid < 1 || s.grid*s.grid != positions[1]-1:

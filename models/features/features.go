@@ -121,7 +121,7 @@ var Networks = []Network{
 
 // maxSide is the largest image that a network may ask for, so that a mistyped
 // number is an error.
-const maxSide = 1 << 16
+const maxSide = 1 << 12
 
 // Of are outputs of a network for images, one size for all.
 func Of(ctx context.Context, x Extractor, r Resize, images models.Images, outputs ...string) (map[string]ort.Array, error) {

@@ -72,6 +72,9 @@ func (c *ONNXFile) Extractor(path string, opt models.Options) (Extractor, error)
 	return n, nil
 }
 
+// maxFixedBatch bounds the images of a call where the graph fixes them.
+const maxFixedBatch = 256
+
 // An onnxExtractor is a feature network from an .onnx file.
 type onnxExtractor struct {
 	network
@@ -110,7 +113,10 @@ func (n *onnxExtractor) input(inputs []onnx.Info, size int) error {
 		}
 	}
 	if n.size = sides[0]; sides[1] != n.size || n.size < 1 || n.size > maxSide {
-		return fmt.Errorf("input %s; expected images that are square", ports(inputs))
+		return fmt.Errorf("input %s; expected images that are square, of at most %d pixels", ports(inputs), maxSide)
+	}
+	if s[0] > maxFixedBatch {
+		return fmt.Errorf("input %s; expected any number of images, or at most %d at a time", ports(inputs), maxFixedBatch)
 	}
 	switch {
 	case n.in.DType == checkpoint.U8 && n.pixels != "" && n.pixels != ByteRange:

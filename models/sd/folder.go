@@ -188,7 +188,7 @@ func weightsOf(names []string, stem stems, variant string) string {
 // shardedWeights opens every file that an index names. Each tensor must lie in
 // the file that the index says, and nowhere else.
 func shardedWeights(index string) (*weights, error) {
-	data, err := os.ReadFile(index)
+	data, err := readSmall(index)
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
 	}
@@ -269,7 +269,7 @@ func (w *weights) Close() {
 
 // readScheduler reads a scheduler_config.json.
 func readScheduler(path string) (*sampling.SchedulerConfig, error) {
-	data, err := os.ReadFile(path)
+	data, err := readSmall(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("models: %s is missing; it says which process the U-Net was trained on", path)
 	}

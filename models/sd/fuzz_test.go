@@ -1,6 +1,8 @@
 package sd
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"sagbench/models"
@@ -56,5 +58,28 @@ func FuzzSingleFile(f *testing.F) {
 		_, _ = newSDUNet(d.unet, &weights{path: "model.ckpt", tensors: s.unet}, models.Options{})
 		_, _ = newVAE(d.vae, &weights{path: "model.ckpt", tensors: s.vae}, models.Options{})
 		_, _ = newTextNet(d.text, &weights{path: "model.ckpt", tensors: s.text}, models.Options{})
+	})
+}
+
+// FuzzOriginal: any YAML file beside a single file is taken over, or refused.
+func FuzzOriginal(f *testing.F) {
+	f.Add([]byte("model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n    timesteps: 1000\n    image_size: 64\n    unet_config: {target: x, params: {num_heads: 8}}\n"))
+	f.Add([]byte("model: &m {params: *m}\n"))
+	f.Add([]byte("a: &a [1]\nb: [*a, *a]\nmodel: {params: {timesteps: 9223372036854775807}}\n"))
+	whole := readTensors(f, singleSD)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(t.TempDir(), "v1.yaml")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := splitSingle(&weights{path: "model.ckpt", tensors: whole}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := (&SD{}).describe(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = d.readOriginal(path, s)
 	})
 }

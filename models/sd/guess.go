@@ -137,7 +137,7 @@ func (c *SD) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 	if s.textConfig(nil).VocabSize != clipbpe.PublishedSize {
 		g.Flags = append(g.Flags, models.NewFlag("tokenizer", "?", "a folder with its vocab.json and merges.txt: the vocabulary is not CLIP's"))
 	}
-	g.Mismatches = models.Mismatches(s.unet, nil, func(m *onnx.Module) { u.build(m, sdSize{size{1, 1}, 1}, models.NewTaps(models.Options{})) })
+	g.Mismatches = models.Mismatches(s.unet, u.Validate(), func(m *onnx.Module) { u.build(m, sdSize{size{1, 1}, 1}, models.NewTaps(models.Options{})) })
 	return g, true
 }
 

@@ -3,7 +3,6 @@ package sd
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 )
@@ -23,7 +22,7 @@ var ldmTargets = []struct {
 // (configs/stable-diffusion/v1-inference.yaml and its kin) says to what was read
 // off the shapes of a single-file checkpoint, and compares what both say.
 func (d *description) readOriginal(path string, s *singleFile) error {
-	data, err := os.ReadFile(path)
+	data, err := readSmall(path)
 	if err != nil {
 		return fmt.Errorf("models: original_config: %w", err)
 	}

@@ -26,11 +26,23 @@ type value struct {
 
 // readJSON reads a JSON file that holds one object.
 func readJSON(path string) (value, error) {
-	data, err := os.ReadFile(path)
+	data, err := readSmall(path)
 	if err != nil {
 		return value{}, err
 	}
 	return parseJSON(path, data)
+}
+
+// maxConfig bounds a configuration, in bytes.
+const maxConfig = 1 << 20
+
+// readSmall reads a regular file of at most maxConfig bytes.
+func readSmall(path string) ([]byte, error) {
+	info, err := os.Stat(path) // before it is opened, which would wait on a pipe
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxConfig) {
+		return nil, fmt.Errorf("%s: expected a file of at most %d bytes", path, maxConfig)
+	}
+	return os.ReadFile(path)
 }
 
 // parseJSON reads JSON, which is YAML but for tabs between its tokens: they become
