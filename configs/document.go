@@ -137,6 +137,13 @@ func (l *loader) included(path string, n *node) (*node, error) {
 
 // read returns a file's bytes, one more than maxBytes at most.
 func read(path string) ([]byte, error) {
+	info, err := os.Stat(path) // before Open, which would wait on a pipe
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() && !info.IsDir() {
+		return nil, errors.New("it is no regular file; write the settings to one")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

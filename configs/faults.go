@@ -67,6 +67,10 @@ type fault struct {
 	err error
 }
 
+// IsFault reports whether an error is, or holds, one of what a file or an override
+// says.
+func IsFault(err error) bool { return errors.As(err, new(*fault)) }
+
 func faultf(at position, format string, args ...any) error {
 	return &fault{at, fmt.Errorf(format, args...)}
 }

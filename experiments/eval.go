@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -57,16 +56,16 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			task.Reference, task.Samples = args[0], args[1]
 			if task.Protocol, err = eval.ProtocolOf(protocol); err != nil {
-				return fmt.Errorf("--%w", err)
+				return human.Misusef("--%w", err)
 			}
 			if !cmd.Flags().Changed("metrics") {
 				metrics = strings.Join(task.Protocol.Own, ",")
 			}
 			if task.Metrics, err = plan.ParseMetrics(task.Protocol, metrics); err != nil {
-				return err
+				return human.Misuse{Err: err}
 			}
 			if task.Bootstrap != 0 && task.Bootstrap < eval.MinReplicates {
-				return fmt.Errorf("--bootstrap is %d, expected 0 or at least %d", task.Bootstrap, eval.MinReplicates)
+				return human.Misusef("--bootstrap is %d, expected 0 or at least %d", task.Bootstrap, eval.MinReplicates)
 			}
 			if task.Comparisons, task.Main, err = networks.comparisons(cmd.Flags(), task.Protocol, task.Metrics); err != nil {
 				return err
@@ -74,7 +73,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if err := out.check(); err != nil {
 				return err
 			}
-			result, err := task.Run(cmd.Context(), g.runtime(), human.NewProgress(os.Stderr))
+			result, err := task.Run(cmd.Context(), g.runtime(), g.progress())
 			if result == nil {
 				return err
 			}
@@ -94,8 +93,8 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
-	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them; - for standard output")
-	f.StringVar(&out.csv, "csv", "", "file for the scores with every digit; - for standard output")
+	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
+	f.StringVar(&out.csv, "csv", "", "file for the scores with every digit, replaced if it is there; - for standard output")
 	return cmd
 }
 
@@ -106,7 +105,7 @@ type outputs struct{ json, csv string }
 // check reports flags that contradict each other.
 func (o outputs) check() error {
 	if o.json == "-" && o.csv == "-" {
-		return errors.New("--json and --csv cannot both go to standard output")
+		return human.Misusef("--json and --csv cannot both go to standard output")
 	}
 	return nil
 }
@@ -121,7 +120,7 @@ func (o outputs) write(w io.Writer, e *store.Evaluation) error {
 			_, err = w.Write(data)
 			return err
 		}
-		return store.WriteFile(path, data)
+		return store.WriteOutput(path, data)
 	}
 	json, errJSON := e.Encode()
 	csv, errCSV := report.EvaluationCSV(e)

@@ -24,12 +24,14 @@ type globals struct {
 	device  string
 	threads int
 	results string
+	quiet   bool
 }
 
 func (g *globals) register(f *pflag.FlagSet) {
 	f.StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
 	boundedInt(f, &g.threads, "threads", 0, 0, 4096, "threads of a network call; 0 for all cores")
 	f.StringVar(&g.results, "results", "results", "folder of the results")
+	f.BoolVar(&g.quiet, "quiet", false, "no progress, only what is out of the ordinary")
 }
 
 // A boundedFlag is a whole number that a flag sets, with both ends of its range.
@@ -60,7 +62,24 @@ func (b *boundedFlag) Set(text string) error {
 
 // runOptions are the flags for what runs an experiment.
 func (g *globals) runOptions() run.Options {
-	return run.Options{Results: g.results, Runtime: g.runtime(), Progress: human.NewProgress(os.Stderr)}
+	return run.Options{Results: g.results, Runtime: g.runtime(), Progress: g.progress()}
+}
+
+// progress is how the work is reported.
+func (g *globals) progress() *human.Progress {
+	p := human.NewProgress(os.Stderr)
+	p.Quiet = g.quiet
+	return p
+}
+
+// loadExperiment reads an experiment's file with the settings that override it. What
+// is wrong in them is a misuse.
+func loadExperiment(args []string) (*plan.Experiment, error) {
+	e, err := plan.Load(args[0], args[1:])
+	if err != nil {
+		return nil, human.Misuse{Err: err}
+	}
+	return e, nil
 }
 
 // runtime is how networks are run.
@@ -159,7 +178,7 @@ func checkFile(n plan.FeatureNetwork) error {
 	if n.Name == features.Networks[0].Name {
 		own = "; or models/pretrained/inception.pt of the repository, a network of an eighth of the width whose scores compare with each other only; or another network: --network dinov2 --dinov2 FILE, --network FILE.onnx --output pool=NAME --range RANGE"
 	}
-	return fmt.Errorf("--%s is missing: the weights of the %s, published as %s at %s%s", n.Name, n.Title, n.File, plan.PublishedFiles[n.File].Page, own)
+	return human.Misusef("--%s is missing: the weights of the %s, published as %s at %s%s", n.Name, n.Title, n.File, plan.PublishedFiles[n.File].Page, own)
 }
 
 // networks are the feature networks as the flags describe them, and the name of
@@ -192,12 +211,12 @@ func (n *networkFlags) networks(f *pflag.FlagSet, p eval.Protocol) (all map[stri
 			}
 		}
 		if err := one.Set(values); err != nil {
-			return nil, "", err
+			return nil, "", human.Misuse{Err: err}
 		}
 		all[row.Name] = one
 	}
 	if main == "" {
-		return nil, "", fmt.Errorf("--network is %q, expected %s or the path of an .onnx file", n.network, strings.Join(expected, ", "))
+		return nil, "", human.Misusef("--network is %q, expected %s or the path of an .onnx file", n.network, strings.Join(expected, ", "))
 	}
 	return all, main, nil
 }
@@ -207,12 +226,12 @@ func (n *networkFlags) values(f *pflag.FlagSet, row features.Network, isMain boo
 	values := map[string]string{}
 	for _, a := range row.Arguments {
 		if f.Changed(a.Flag) && !isMain {
-			return nil, fmt.Errorf("--%s is for --network FILE%s", a.Flag, row.Suffix)
+			return nil, human.Misusef("--%s is for --network FILE%s", a.Flag, row.Suffix)
 		}
 		for key, value := range *n.arguments[a.Flag] {
 			if !slices.Contains(a.Keys, key) {
 				last := len(a.Keys) - 1
-				return nil, fmt.Errorf("--%s %s=%s: expected %s=NAME or %s=NAME", a.Flag, key, value, strings.Join(a.Keys[:last], "=NAME, "), a.Keys[last])
+				return nil, human.Misusef("--%s %s=%s: expected %s=NAME or %s=NAME", a.Flag, key, value, strings.Join(a.Keys[:last], "=NAME, "), a.Keys[last])
 			}
 			values[key] = value
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 func gridCommand() *cobra.Command {
-	g := report.Grid{Images: 8}
+	g := report.Grid{}
 	output := ""
 	c := &cobra.Command{
 		Use:   "grid RESULTS... -o FILE.png",
@@ -17,7 +17,8 @@ same number, so it started from the same noise (and has the same label), and the
 rows differ by what the text at the left says.
 
 RESULTS are runs' folders or folders above them, whose runs come in the order of
-the table, and .npz files with arr_0 [N,H,W,3] uint8, such as a reference batch.`,
+the table, those that are not evaluated yet after them by their names; and .npz files
+with arr_0 [N,H,W,3] uint8, such as a reference batch.`,
 		Example: `  sagbench grid results/table1-fashion -o grid.png
   sagbench grid results/table1-fashion/*s=0-* results/table1-fashion/*s=0.8-* -o grid.png --images 16`,
 		Args: cobra.MinimumNArgs(1),
@@ -27,7 +28,7 @@ the table, and .npz files with arr_0 [N,H,W,3] uint8, such as a reference batch.
 	}
 	f := c.Flags()
 	f.StringVarP(&output, "output", "o", "", "file to write")
-	boundedInt(f, &g.Images, "images", g.Images, 1, 10_000, "images of each row")
+	boundedInt(f, &g.Images, "images", g.Images, 0, 10_000, "images of each row; 0 = 8, or as many as all rows have")
 	boundedInt(f, &g.First, "first", 0, 0, 10_000_000, "number of the first image")
 	boundedInt(f, &g.Columns, "columns", 0, 0, 10_000, "images on a line; 0 = all, up to 16")
 	boundedInt(f, &g.Scale, "scale", 0, 0, 64, "pixels that a pixel is enlarged to; 0 = so many that images are at least 64 wide")

@@ -8,14 +8,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"sagbench/configs"
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
 
@@ -27,7 +31,10 @@ func rootCommand() *cobra.Command {
 		Long: `Runs experiments with self-attention guidance (arXiv 2210.00939): draws images
 from official checkpoints, evaluates them as ADM's evaluator does (FID, sFID, IS,
 precision, recall) and prints the table. An experiment is one YAML file. Ctrl-C or
-kill it and run it again: it goes on where it stopped.`,
+kill it and run it again: it goes on where it stopped.
+
+Exit status: 0 done; 1 failed; 2 wrong usage or settings; 75 try again later (the disk
+is full, another process uses the folder); 130 or 143 stopped by SIGINT or SIGTERM.`,
 		Example: `  sagbench run configs/table1-fashion.yaml
   sagbench plan configs/table1.yaml --trial
   sagbench run configs/table1-fashion.yaml samples=64 sampler.ddpm.steps=5
@@ -64,12 +71,33 @@ kill it and run it again: it goes on where it stopped.`,
 
 func main() { os.Exit(execute(os.Args[1:])) }
 
+// The exit statuses beside 0 and, of a signal, 128 and its number.
+const (
+	statusFailed = 1
+	statusMisuse = 2
+	statusAgain  = 75 // EX_TEMPFAIL of sysexits.h
+)
+
+// statusOf is the exit status of a command that ended with an error.
+func statusOf(err error) int {
+	switch {
+	case store.IsFull(err), errors.Is(err, store.ErrInUse):
+		return statusAgain
+	case errors.As(err, new(human.Misuse)), configs.IsFault(err):
+		return statusMisuse
+	}
+	return statusFailed
+}
+
+// grace is how long a command has to end after the first signal.
+const grace = 5 * time.Second
+
 // execute runs a command line and returns the exit status.
 func execute(args []string) (status int) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			fmt.Fprintf(os.Stderr, "sagbench: internal error: %v\nThis is a bug. What is on the disk is whole; please report it with the command line and these lines:\n%s", fault, debug.Stack())
-			status = 2
+			status = statusFailed
 		}
 	}()
 	if os.Getenv("GOGC") == "" {
@@ -81,13 +109,32 @@ func execute(args []string) (status int) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
-		s := <-signals
+		by := &stopped{(<-signals).(syscall.Signal)}
 		signal.Stop(signals) // the second one ends the process at once
-		cancel(&stopped{s.(syscall.Signal)})
+		cancel(by)
+		time.Sleep(grace)
+		fmt.Fprintf(os.Stderr, "\nsagbench: %v, within something that takes longer; files that are there are whole\n", by)
+		os.Exit(by.status())
 	}()
+	out := &output{file: os.Stdout}
 	root := rootCommand()
 	root.SetArgs(args)
+	root.SetOut(out)
+	began := false
+	for _, c := range root.Commands() {
+		run := c.RunE
+		c.RunE = func(c *cobra.Command, args []string) error {
+			began = true
+			return run(c, args)
+		}
+	}
 	err := root.ExecuteContext(ctx)
+	if err != nil && !began {
+		err = human.Misuse{Err: err}
+	}
+	if failed := out.close(); failed != nil && !errors.Is(err, failed) {
+		err = errors.Join(err, failed)
+	}
 	if err == nil {
 		return 0
 	}
@@ -98,16 +145,50 @@ func execute(args []string) (status int) {
 			advice = "; nothing is lost; to go on: " + commandLine(os.Args[1:])
 		}
 		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice)
-		return 128 + int(by.signal)
+		return by.status()
 	}
-	fmt.Fprintf(os.Stderr, "sagbench: %s\n", strings.TrimRight(err.Error(), "\n"))
-	return 1
+	fmt.Fprintf(os.Stderr, "sagbench: %s\n", human.Printable(strings.TrimRight(err.Error(), "\n")))
+	return statusOf(err)
+}
+
+// An output is standard output. It keeps the first error of writing, which commands
+// need not look at, and shows control characters as escapes: no output of ours has
+// any, a label or a tensor's name in a file may.
+type output struct {
+	file    *os.File
+	err     error
+	written bool
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	o.written = true
+	if _, err := io.WriteString(o.file, human.Printable(string(p))); err != nil {
+		o.err = fmt.Errorf("standard output cannot be written: %w", err)
+		return 0, o.err
+	}
+	return len(p), nil
+}
+
+// close is the first error of writing; some file systems tell of it at the end.
+func (o *output) close() error {
+	if o.err == nil && o.written {
+		if err := o.file.Close(); err != nil {
+			o.err = fmt.Errorf("standard output cannot be written: %w", err)
+		}
+	}
+	return o.err
 }
 
 // stopped is why the context was cancelled.
 type stopped struct{ signal syscall.Signal }
 
 func (s *stopped) Error() string { return "stopped by " + s.signal.String() }
+
+func (s *stopped) status() int { return 128 + int(s.signal) }
 
 // An interruption is the end of a command that goes on where it stopped when it is
 // run again.

@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"sagbench/experiments/plan"
 	"sagbench/experiments/run"
 )
 
@@ -23,7 +22,7 @@ is written.`,
   MODELS=/data/models REFERENCES=/data/references sagbench plan configs/table1.yaml`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := plan.Load(args[0], args[1:])
+			e, err := loadExperiment(args)
 			if err != nil {
 				return err
 			}

@@ -78,16 +78,27 @@ func succeed(t *testing.T, args ...string) *process {
 	return p
 }
 
-// fail runs the program, which must end with status 1 and one message.
+// fail runs the program, which must end with status 1, or 2 where usage or settings
+// are wrong, and one message.
 func fail(t *testing.T, args ...string) string {
+	t.Helper()
+	message, status := failed(t, args...)
+	if status != statusFailed && status != statusMisuse {
+		t.Errorf("%s: exit status %d, expected 1 or 2\n%s", strings.Join(args, " "), status, message)
+	}
+	return message
+}
+
+// failed runs the program, which must end with one message, and returns its status.
+func failed(t *testing.T, args ...string) (message string, status int) {
 	t.Helper()
 	p := program(args...)
 	p.start(t)
-	status, message := p.status(t), p.stderr.String()
-	if status != 1 || strings.Count(message, "sagbench: ") != 1 || strings.Contains(message, "goroutine ") {
-		t.Fatalf("%s: exit status %d, expected 1 and one message\n%s", strings.Join(args, " "), status, message)
+	status, message = p.status(t), p.stderr.String()
+	if status == 0 || strings.Count(message, "sagbench: ") != 1 || strings.Contains(message, "goroutine ") {
+		t.Fatalf("%s: exit status %d, expected an error and one message\n%s", strings.Join(args, " "), status, message)
 	}
-	return message
+	return message, status
 }
 
 // shards lists the shards below a folder with the time of each.

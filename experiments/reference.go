@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"sagbench/eval"
 	"sagbench/experiments/human"
 	"sagbench/experiments/score"
-	"sagbench/experiments/store"
 )
 
 func referenceCommand(g *globals) *cobra.Command {
@@ -39,7 +37,7 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if job.Protocol, err = eval.ProtocolOf(protocol); err != nil {
-				return fmt.Errorf("--%w", err)
+				return human.Misusef("--%w", err)
 			}
 			if job.Network, err = networks.main(cmd.Flags(), job.Protocol); err != nil {
 				return err
@@ -47,13 +45,13 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 			job.Data = args[0]
 			switch {
 			case job.Out == "":
-				return errors.New("-o is missing: the file to write, REF.npz")
+				return human.Misusef("-o is missing: the file to write, REF.npz")
 			case filepath.Ext(job.Out) != ".npz":
-				return fmt.Errorf("-o is %q, expected a name that ends in .npz", job.Out)
-			case store.Exists(job.Out) && !force:
-				return fmt.Errorf("%s is there already; --force replaces it", job.Out)
+				return human.Misusef("-o is %q, expected a name that ends in .npz", job.Out)
+			case isFile(job.Out) && !force:
+				return human.Misusef("%s is there already; --force replaces it", job.Out)
 			}
-			return job.Make(cmd.Context(), g.runtime(), human.NewProgress(os.Stderr))
+			return job.Make(cmd.Context(), g.runtime(), g.progress())
 		},
 	}
 	f := cmd.Flags()
@@ -64,4 +62,10 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 	networks.register(f)
 	f.BoolVar(&job.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded; without it they are an error")
 	return cmd
+}
+
+// isFile reports whether there is a file at a path whose content would be lost.
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }

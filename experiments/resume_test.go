@@ -124,9 +124,13 @@ func TestTwoAtOnce(t *testing.T) {
 	for len(shards(results)) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	message := fail(t, "run", file, "--results", results)
-	if want := fmt.Sprintf("is in use by process %d", first.Process.Pid); !strings.Contains(message, want) {
+	message, status := failed(t, "run", file, "--results", results)
+	host, err := os.Hostname()
+	if want := fmt.Sprintf("is in use by process %d on %s;", first.Process.Pid, host); err != nil || !strings.Contains(message, want) {
 		t.Errorf("no %q in %s", want, message)
+	}
+	if status != statusAgain {
+		t.Errorf("exit status %d, want 75", status)
 	}
 	first.Process.Kill()
 	first.status(t)

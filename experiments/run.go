@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"sagbench/experiments/plan"
 	"sagbench/experiments/report"
 	"sagbench/experiments/run"
 )
@@ -29,7 +28,7 @@ More samples later continue the same run. Settings after the file override it.`,
   sagbench run configs/table1-fashion.yaml sweep.guidance.sag.scale=[0,0.5] --results /data/results`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := plan.Load(args[0], args[1:])
+			e, err := loadExperiment(args)
 			if err != nil {
 				return err
 			}
@@ -52,7 +51,7 @@ needs neither a reference batch nor Inception. A later run evaluates them.`,
   sagbench sample my-model.yaml samples=16 metrics=[]`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := plan.Load(args[0], args[1:])
+			e, err := loadExperiment(args)
 			if err != nil {
 				return err
 			}

@@ -23,6 +23,9 @@ func Hash(path string) (string, error) {
 		return "", err
 	}
 	if !info.IsDir() {
+		if !info.Mode().IsRegular() { // before Open, which would wait on a pipe
+			return "", fmt.Errorf("%s: is neither a file nor a folder", path)
+		}
 		f, err := os.Open(path)
 		if err != nil {
 			return "", err

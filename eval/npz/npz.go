@@ -36,6 +36,13 @@ type File struct {
 // Open opens the .npz archive at path and reads its directory. Two entries of
 // one name, encrypted entries and files that are no zip archive are errors.
 func Open(path string) (*File, error) {
+	info, err := os.Stat(path) // before Open, which would wait on a pipe
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = fmt.Errorf("%s: is not a regular file", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("npz: %w", err)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("npz: %w", err)

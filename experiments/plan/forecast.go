@@ -115,6 +115,15 @@ func (f *Forecast) Images() int {
 	return n
 }
 
+// Passes is how many passes of an image through the networks are still to be made.
+func (f *Forecast) Passes() int {
+	n := 0
+	for _, p := range f.Rows {
+		n += p.Images * p.Passes
+	}
+	return n
+}
+
 // bytes is the disk space that is needed at most: a row's samples are there
 // twice while its shards are put into one file.
 func (f *Forecast) bytes() int64 {
@@ -152,16 +161,16 @@ func (f *Forecast) Print(out io.Writer) error {
 
 // String is the sums for people: images, passes and calls, disk space, time.
 func (f *Forecast) String() string {
-	passes, calls, others := 0, 0, 0
+	calls, others := 0, 0
 	var total time.Duration
 	for _, p := range f.Rows {
-		passes, calls, total = passes+p.Images*p.Passes, calls+p.calls, total+p.Time
+		calls, total = calls+p.calls, total+p.Time
 		for _, n := range p.Others {
 			others += p.Images * n
 		}
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", human.Count(f.Images()), len(f.Rows), human.Count(passes), human.Count(calls))
+	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", human.Count(f.Images()), len(f.Rows), human.Count(f.Passes()), human.Count(calls))
 	if others > 0 {
 		fmt.Fprintf(&out, "       %s passes through the networks of guidances\n", human.Count(others))
 	}

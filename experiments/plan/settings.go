@@ -173,6 +173,8 @@ func readPromptsFile(f sampling.File) ([]string, error) {
 		return nil, err
 	case info.IsDir():
 		return nil, fmt.Errorf("%s is a folder, expected a file with one prompt a line", f.Path)
+	case !info.Mode().IsRegular(): // reading would wait on a pipe
+		return nil, fmt.Errorf("%s is not a regular file; write the prompts to one", f.Path)
 	case info.Size() > maxPromptsFile:
 		return nil, fmt.Errorf("%s has %s, expected a text of at most %s with one prompt a line", f.Path, human.Bytes(info.Size()), human.Bytes(maxPromptsFile))
 	}

@@ -2,7 +2,6 @@ package report
 
 import (
 	"cmp"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"sagbench/eval"
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
 
@@ -22,7 +22,7 @@ import (
 func Differences(w io.Writer, folders []string, format, baseline string, metrics []string) error {
 	render, ok := map[string]func(io.Writer, []difference) error{"terminal": printDifferences, "csv": differencesCSV}[format]
 	if !ok {
-		return fmt.Errorf("compare: --format is %q, expected terminal or csv", format)
+		return human.Misusef("compare: --format is %q, expected terminal or csv", format)
 	}
 	rows, err := store.FindMetrics(folders...)
 	if err != nil {
@@ -140,7 +140,7 @@ func printDifferences(w io.Writer, all []difference) error {
 	var lines [][]string
 	for _, d := range all {
 		number := func(v float64) string { return rounded(v, d.score.Decimals+1) }
-		lines = append(lines, []string{d.row.Title(), d.baseline.Title(), d.score.Title + " " + arrow(d.score.Direction),
+		lines = append(lines, []string{oneLine(d.row.Title()), oneLine(d.baseline.Title()), oneLine(d.score.Title) + " " + arrow(d.score.Direction),
 			number(d.score.Value), fmt.Sprintf("%+.*f", d.score.Decimals+1, d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict()})
 	}
 	return writeTable(w, "lllrrrl", []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, lines)
@@ -153,5 +153,5 @@ func differencesCSV(w io.Writer, all []difference) error {
 		lines = append(lines, []string{d.row.Experiment, d.row.Title(), d.baseline.Title(), d.score.Name,
 			exact(d.score.Value), exact(d.value), exact(d.interval.Low), exact(d.interval.High), d.verdict()})
 	}
-	return csv.NewWriter(w).WriteAll(lines)
+	return writeCSV(w, lines)
 }

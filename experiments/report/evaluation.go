@@ -2,7 +2,6 @@ package report
 
 import (
 	"bytes"
-	"encoding/csv"
 	"fmt"
 	"io"
 	"slices"
@@ -18,7 +17,7 @@ func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
 	var lines [][]string
 	for _, s := range e.Scores {
 		number := func(v float64) string { return rounded(v, s.Decimals+2) }
-		line := []string{s.Title + " " + arrow(s.Direction), number(s.Value), "", "", s.Note}
+		line := []string{oneLine(s.Title) + " " + arrow(s.Direction), number(s.Value), "", "", oneLine(s.Note)}
 		if s.Std > 0 {
 			line[2] = "± " + number(s.Std)
 		}
@@ -44,9 +43,10 @@ func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
 // digit.
 func EvaluationCSV(e *store.Evaluation) ([]byte, error) {
 	var out bytes.Buffer
-	lines := [][]string{{"metric", "value", "std", "low", "high", "direction", "protocol", "samples"}}
+	lines := [][]string{{"metric", "value", "std", "low", "high", "direction", "protocol", "samples", "reference", "reference_sha256", "sample", "sample_sha256"}}
+	reference, sample := e.Inputs["reference"].InputFile, e.Inputs["samples"].InputFile
 	for _, s := range e.Scores {
-		line := []string{s.Name, exact(s.Value), "", "", "", s.Direction, e.Protocol, strconv.Itoa(e.Samples)}
+		line := []string{s.Name, exact(s.Value), "", "", "", s.Direction, e.Protocol, strconv.Itoa(e.Samples), reference.Name, reference.SHA256, sample.Name, sample.SHA256}
 		if s.Std > 0 {
 			line[2] = exact(s.Std)
 		}
@@ -55,6 +55,6 @@ func EvaluationCSV(e *store.Evaluation) ([]byte, error) {
 		}
 		lines = append(lines, line)
 	}
-	err := csv.NewWriter(&out).WriteAll(lines)
+	err := writeCSV(&out, lines)
 	return out.Bytes(), err
 }

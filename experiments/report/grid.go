@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"image"
@@ -16,13 +17,14 @@ import (
 	"golang.org/x/image/font/basicfont"
 	"golang.org/x/image/math/fixed"
 
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
 
 // A Grid is a picture of samples: a row for each run or file, its label at the
 // left, the same image numbers under each other.
 type Grid struct {
-	Images  int // of each row, at least 1
+	Images  int // of each row; 0: 8, or as many as all rows have
 	First   int // number of the first image, from 0
 	Columns int // images on a line; 0: all, up to 16
 	Scale   int // pixels that a pixel is enlarged to, up to 64; 0: so many that images are at least 64 wide
@@ -38,7 +40,7 @@ type gridRow struct {
 
 // Write draws a PNG to path, whole or not at all. args are folders of runs or above
 // them, and .npz files of images arr_0 [N,H,W,3]. It is an error where one of them
-// has too few images.
+// has too few images, or images that cannot be read.
 func (g *Grid) Write(ctx context.Context, args []string, path string) error {
 	if err := g.validate(); err != nil {
 		return err
@@ -55,75 +57,102 @@ func (g *Grid) Write(ctx context.Context, args []string, path string) error {
 	if err := e.Encode(&out, picture); err != nil {
 		return fmt.Errorf("grid: %w", err)
 	}
-	return store.WriteFile(path, out.Bytes())
+	return store.WriteOutput(path, out.Bytes())
 }
 
 func (g *Grid) validate() error {
 	switch {
-	case g.Images < 1:
-		return fmt.Errorf("grid: --images is %d, expected at least 1", g.Images)
+	case g.Images < 0:
+		return human.Misusef("grid: --images is %d, expected 0 or more", g.Images)
 	case g.First < 0:
-		return fmt.Errorf("grid: --first is %d, expected 0 or more", g.First)
+		return human.Misusef("grid: --first is %d, expected 0 or more", g.First)
 	case g.Columns < 0:
-		return fmt.Errorf("grid: --columns is %d, expected 0 or more", g.Columns)
+		return human.Misusef("grid: --columns is %d, expected 0 or more", g.Columns)
 	case g.Scale < 0 || g.Scale > 64:
-		return fmt.Errorf("grid: --scale is %d, expected 0 to 64", g.Scale)
+		return human.Misusef("grid: --scale is %d, expected 0 to 64", g.Scale)
 	}
 	return nil
 }
 
+// usualImages is how many images of each row are shown where nothing else is asked
+// for and all rows have them.
+const usualImages = 8
+
 // read gets the images of all arguments.
 func (g *Grid) read(ctx context.Context, args []string) error {
+	var all []*store.Images
+	wanted := g.First + cmp.Or(g.Images, usualImages)
+	add := func(folder string, label []string) error {
+		s := &store.Images{Folder: filepath.Join(folder, "samples"), Classes: -1}
+		var damaged []string
+		if err := s.Scan(wanted, false, func(note string) { damaged = append(damaged, note) }); err != nil {
+			return err
+		}
+		if len(damaged) > 0 {
+			return fmt.Errorf("grid: %s", strings.Join(damaged, "; "))
+		}
+		all, g.rows = append(all, s), append(g.rows, gridRow{text: label})
+		return nil
+	}
 	for _, arg := range args {
 		if strings.EqualFold(filepath.Ext(arg), ".npz") {
 			s, err := store.OpenImages(arg)
 			if err != nil {
 				return err
 			}
-			if err := g.add(ctx, s, []string{strings.TrimSuffix(filepath.Base(arg), filepath.Ext(arg))}); err != nil {
-				return err
-			}
+			all, g.rows = append(all, s), append(g.rows, gridRow{text: []string{strings.TrimSuffix(filepath.Base(arg), filepath.Ext(arg))}})
 			continue
 		}
-		found, err := store.FindMetrics(arg)
+		scored, unscored, err := store.FindRuns(arg)
 		if err != nil {
 			return err
 		}
-		for _, m := range found {
-			s := &store.Images{Folder: filepath.Join(m.Folder, "samples"), Classes: -1}
-			var damaged []string
-			if err := s.Scan(g.First+g.Images, false, func(note string) { damaged = append(damaged, note) }); err != nil {
-				return err
-			}
-			if len(damaged) > 0 {
-				return fmt.Errorf("grid: %s", strings.Join(damaged, "; "))
-			}
-			if err := g.add(ctx, s, gridLabel(m)); err != nil {
+		for _, m := range scored {
+			if err := add(m.Folder, gridLabel(m)); err != nil {
 				return err
 			}
 		}
+		for _, folder := range unscored {
+			name := filepath.Base(folder)
+			if err := add(folder, []string{name[:max(0, strings.LastIndexByte(name, '-'))]}); err != nil {
+				return err
+			}
+		}
+	}
+	if err := g.choose(all, wanted); err != nil {
+		return err
+	}
+	for i, s := range all {
+		r := &g.rows[i]
+		err := s.Each(ctx, store.Span{From: g.First, To: g.First + g.Images}, func(pixels []uint8) error {
+			r.images = append(r.images, slices.Clone(pixels))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		r.height, r.width = s.Height, s.Width
 	}
 	return nil
 }
 
-// add appends the images of a store.
-func (g *Grid) add(ctx context.Context, s *store.Images, text []string) error {
-	r := gridRow{text: text}
-	end := g.First + g.Images
-	for _, m := range s.Missing(end) {
-		if m.To > g.First {
-			return fmt.Errorf("grid: %s: has no image %d; choose fewer with --images", s.Folder, max(m.From, g.First))
+// choose checks that all rows have the images below wanted, or settles for as many
+// as all of them have where no number was asked for.
+func (g *Grid) choose(all []*store.Images, wanted int) error {
+	end := wanted
+	for _, s := range all {
+		for _, m := range s.Missing(end) {
+			if m.To <= g.First {
+				continue
+			}
+			if first := max(m.From, g.First); g.Images > 0 || first == g.First {
+				return fmt.Errorf("grid: %s: has no image %d; choose fewer with --images, or others with --first", s.Folder, first)
+			}
+			end = m.From
+			break
 		}
 	}
-	err := s.Each(ctx, store.Span{From: g.First, To: end}, func(pixels []uint8) error {
-		r.images = append(r.images, slices.Clone(pixels))
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	r.height, r.width = s.Height, s.Width
-	g.rows = append(g.rows, r)
+	g.Images = end - g.First
 	return nil
 }
 

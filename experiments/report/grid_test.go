@@ -189,8 +189,9 @@ func TestGridMessages(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{results}, `grid: ` + filepath.Join(results, "x", "aaaaaaaaaa", "samples") + `: has no image 5; choose fewer with --images`},
-		{[]string{results, "--images", "0"}, "grid: --images is 0, expected at least 1"},
+		{[]string{results, "--images", "8"}, `grid: ` + filepath.Join(results, "x", "aaaaaaaaaa", "samples") + `: has no image 5; choose fewer with --images`},
+		{[]string{results, "--images", "-1"}, "grid: --images is -1, expected 0 or more"},
+		{[]string{results, "--first", "90"}, "has no image 90"},
 		{[]string{results, "--first", "-1"}, "grid: --first is -1, expected 0 or more"},
 		{[]string{results, "--columns", "-1"}, "grid: --columns is -1, expected 0 or more"},
 		{[]string{results, "--scale", "65"}, "grid: --scale is 65, expected 0 to 64"},

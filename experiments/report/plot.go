@@ -33,11 +33,11 @@ func Plots(out io.Writer, folder string, results, formats []string) error {
 	known := strings.Join(slices.Sorted(maps.Keys(plotFormats)), ", ")
 	for _, f := range formats {
 		if plotFormats[f] == nil {
-			return fmt.Errorf("plot: --format is %q, expected one of %s, or several with commas", f, known)
+			return human.Misusef("plot: --format is %q, expected one of %s, or several with commas", f, known)
 		}
 	}
 	if len(formats) == 0 {
-		return fmt.Errorf("plot: --format names no format, expected one of %s", known)
+		return human.Misusef("plot: --format names no format, expected one of %s", known)
 	}
 	rows, err := store.FindMetrics(results...)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/tw"
 
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
 
@@ -37,8 +38,19 @@ func (c tableColumn) written(cell tableCell) string {
 	return oneLine(text + superscript(cell.notes))
 }
 
-// oneLine keeps a label or setting on its line.
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine keeps a label or setting on its line, and control characters from the
+// terminal.
+func oneLine(s string) string { return human.Printable(strings.Join(strings.Fields(s), " ")) }
+
+// writeCSV writes lines for programs, control characters of labels as escapes.
+func writeCSV(w io.Writer, lines [][]string) error {
+	for _, line := range lines {
+		for j := range line {
+			line[j] = human.Printable(line[j])
+		}
+	}
+	return csv.NewWriter(w).WriteAll(lines)
+}
 
 // heads are the titles of the columns, each written by write.
 func (t *resultTable) heads(write func(tableColumn) string) []string {
@@ -92,12 +104,12 @@ func renderTerminal(w io.Writer, t *resultTable) error {
 	for _, g := range t.groups {
 		lines = append(lines, t.lines(g, true, tableColumn.written)...)
 	}
-	fmt.Fprintln(w, t.groups[0].experiment)
+	fmt.Fprintln(w, oneLine(t.groups[0].experiment))
 	if err := writeTable(w, t.alignment(), t.heads(tableColumn.head), lines); err != nil {
 		return err
 	}
 	for _, line := range t.footer() {
-		fmt.Fprintln(w, line)
+		fmt.Fprintln(w, oneLine(line))
 	}
 	return nil
 }
@@ -202,7 +214,7 @@ func renderCSV(w io.Writer, rows []*store.Metrics, order string) error {
 			lines = append(lines, line)
 		}
 	}
-	return csv.NewWriter(w).WriteAll(lines)
+	return writeCSV(w, lines)
 }
 
 // latexEscapes also guards [ and *, which are options of \\ at the start of a row.

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"sagbench/eval"
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
 
@@ -33,7 +34,7 @@ var tableFormats = map[string]func(io.Writer, []*store.Metrics, string) error{
 func Tables(w io.Writer, folders []string, format, order string) error {
 	render, ok := tableFormats[format]
 	if !ok {
-		return fmt.Errorf("table: --format is %q, expected one of %s", format, strings.Join(slices.Sorted(maps.Keys(tableFormats)), ", "))
+		return human.Misusef("table: --format is %q, expected one of %s", format, strings.Join(slices.Sorted(maps.Keys(tableFormats)), ", "))
 	}
 	rows, err := store.FindMetrics(folders...)
 	if err != nil {
@@ -250,7 +251,7 @@ func (t *resultTable) sort(by string) error {
 		}
 	}
 	if j < 0 {
-		return fmt.Errorf("table: --sort is %q, which is no column; known: %s", by, strings.Join(known, ", "))
+		return human.Misusef("table: --sort is %q, which is no column; known: %s", by, strings.Join(known, ", "))
 	}
 	sign := 1
 	if reverse != (t.columns[j].direction == store.HigherIsBetter) {

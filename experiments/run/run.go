@@ -51,6 +51,7 @@ type session struct {
 	known   map[string][]string     // notes by what they are of
 	said    map[string]bool         // notes
 	network *Network                // of the row that is being drawn
+	passes  int                     // of an image of that row through it
 }
 
 func newSession(e *plan.Experiment, o Options) *session {
@@ -74,12 +75,14 @@ func (s *session) run(ctx context.Context) ([]*store.Metrics, error) {
 		return nil, err
 	}
 	lock, err := store.LockFolder(s.folder)
-	if err != nil {
+	if err != nil && !(store.IsReadOnly(err) && s.finished()) {
 		return nil, err
 	}
 	defer lock.Release()
-	if err := s.tidy(); err != nil {
-		return nil, err
+	if lock != nil {
+		if err := s.tidy(); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.checkNetworks(); err != nil {
 		return nil, err
@@ -89,10 +92,12 @@ func (s *session) run(ctx context.Context) ([]*store.Metrics, error) {
 		return nil, err
 	}
 	if todo.Images() > 0 {
-		s.Progress.Note(strings.TrimRight(todo.String(), "\n"))
+		s.Progress.Tell(strings.TrimRight(todo.String(), "\n"))
 	}
+	s.Progress.Whole(float64(todo.Passes()))
 	var scored []*store.Metrics
-	for _, r := range s.runs {
+	for i, r := range s.runs {
+		s.passes = todo.Rows[i].Passes
 		m, err := s.row(ctx, r)
 		if err != nil {
 			return nil, err
@@ -155,7 +160,7 @@ func (s *session) row(ctx context.Context, r *plan.Run) (*store.Metrics, error) 
 		return nil, err
 	}
 	if len(r.Metrics) == 0 {
-		s.Progress.Note(fmt.Sprintf("%s: %d images in %s", r.NumberedTitle(), r.Samples, r.Images.Folder))
+		s.Progress.Tell(fmt.Sprintf("%s: %d images in %s", r.NumberedTitle(), r.Samples, r.Images.Folder))
 		return nil, nil
 	}
 	if !scored {
@@ -172,7 +177,7 @@ func (s *session) row(ctx context.Context, r *plan.Run) (*store.Metrics, error) 
 	if err := m.Write(r.Folder); err != nil {
 		return nil, err
 	}
-	s.Progress.Note(r.NumberedTitle() + ":" + m.Summary())
+	s.Progress.Tell(r.NumberedTitle() + ":" + m.Summary())
 	return m, nil
 }
 
@@ -230,6 +235,16 @@ func (s *session) checkNetworks() error {
 		faults[i] = s.prepare(r)
 	}
 	return errors.Join(faults...)
+}
+
+// finished reports whether all images are there and scored.
+func (s *session) finished() bool {
+	for _, r := range s.runs {
+		if _, scored, err := s.engine.PrepareRow(r); err != nil || !scored || !r.Images.Complete(r.Samples) {
+			return false
+		}
+	}
+	return true
 }
 
 // tidy removes what a killed process was writing.
@@ -323,6 +338,7 @@ func (s *session) draw(ctx context.Context, r *plan.Run) error {
 		}
 	}
 	s.Progress.Stage(r.NumberedTitle(), "images", r.Images.Done(r.Samples), r.Samples)
+	s.Progress.Worth(float64(s.passes))
 	defer s.Progress.End()
 	for _, at := range jobs(missing, r.Batch) {
 		images, err := drawImages(ctx, r.Row, s.network, at, func(done, of int) {

@@ -203,7 +203,9 @@ func (b *ReferenceBatch) Make(ctx context.Context, opt ort.Options, p *human.Pro
 	if origin.Versions, err = Versions(opt); err != nil {
 		return err
 	}
-	return store.ExplainWrite(b.Out, b.write(ctx, f, report, origin))
+	return store.Output(b.Out, func(file string) error {
+		return store.ExplainWrite(file, b.write(ctx, file, f, report, origin))
+	})
 }
 
 // checkSizes is an error where the images that are to be kept differ in size.
@@ -218,9 +220,9 @@ func (b *ReferenceBatch) checkSizes(ctx context.Context, set *images.Set) error 
 	return err
 }
 
-// write writes the statistics f, images and origin.
-func (b *ReferenceBatch) write(ctx context.Context, f *eval.Features, report images.Report, origin *eval.Provenance) error {
-	w, err := npz.Create(b.Out)
+// write writes the statistics f, images and origin to a file.
+func (b *ReferenceBatch) write(ctx context.Context, file string, f *eval.Features, report images.Report, origin *eval.Provenance) error {
+	w, err := npz.Create(file)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -24,13 +25,108 @@ import (
 var FolderName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // WriteFile writes a file, and makes its folder if need be. Whatever happens, a
-// power cut included, the old content is there or all of the new.
+// power cut included, the old content is there or all of the new. A file that has
+// this content already is left alone, so that finished results can lie in a folder
+// that cannot be written to.
 func WriteFile(path string, data []byte) error {
+	if same(path, data) {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return ExplainWrite(path, err)
 	}
-	err := renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o644))
+	return ExplainWrite(path, renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(filepath.Dir(path))))
+}
+
+// same reports whether a file has a content.
+func same(path string, data []byte) bool {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(data)) {
+		return false
+	}
+	there, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(there, data)
+}
+
+// WriteOutput writes a file that the user has named. A device, a FIFO, and what
+// standard output is connected to, are written to as they are. Of a symbolic link,
+// the file that it leads to is written. That one, and any other file, has the old
+// content or all of the new at every moment, and keeps its permissions.
+func WriteOutput(path string, data []byte) error {
+	return Output(path, func(file string) error {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return ExplainWrite(file, err)
+		}
+		err := renameio.WriteFile(file, data, 0o644, renameio.WithTempDir(filepath.Dir(file)))
+		return ExplainWrite(file, err)
+	})
+}
+
+// Output writes what the user has called path, as WriteOutput does. create writes
+// all of it to a file of another name that it is given.
+func Output(path string, create func(file string) error) error {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a folder; name the file to write", path)
+	}
+	own := err == nil && (isOpenAs(os.Stdout, info) || isOpenAs(os.Stderr, info))
+	if !own && (err != nil || info.Mode().IsRegular()) {
+		file, err := linked(path)
+		if err != nil {
+			return err
+		}
+		return create(file)
+	}
+	scratch, err := os.MkdirTemp("", "sagbench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	file := filepath.Join(scratch, filepath.Base(path))
+	if err := create(file); err != nil {
+		return err
+	}
+	from, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	os.RemoveAll(scratch) // a FIFO without a reader may keep us until we are killed
+	var to *os.File
+	switch {
+	case isOpenAs(os.Stdout, info):
+		to = os.Stdout
+	case isOpenAs(os.Stderr, info):
+		to = os.Stderr
+	default:
+		if to, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+			return ExplainWrite(path, err)
+		}
+		defer to.Close()
+	}
+	_, err = io.Copy(to, from)
 	return ExplainWrite(path, err)
+}
+
+// isOpenAs reports whether f is the file that info describes.
+func isOpenAs(f *os.File, info os.FileInfo) bool {
+	open, err := f.Stat()
+	return err == nil && os.SameFile(open, info)
+}
+
+// linked is where the symbolic links at a path lead to, which need not be there.
+func linked(path string) (string, error) {
+	for range 40 { // as many as Linux follows
+		to, err := os.Readlink(path)
+		if err != nil {
+			return path, nil // it is none
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return "", fmt.Errorf("%s: too many symbolic links", path)
 }
 
 // leftover matches the temporary names of files that were being written.
@@ -66,12 +162,24 @@ func ExplainWrite(path string, err error) error {
 		hint = "the disk is full; free some space and run the same command again, it goes on where it stopped"
 	case errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		hint = "a limit on the size of files is reached; raise it and run the same command again, it goes on where it stopped"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, os.ErrPermission):
-		hint = "the folder cannot be written to; choose another with --results"
+	case IsReadOnly(err):
+		hint = "nothing may be written there; choose another place, for results with --results"
 	default:
 		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
 	return fmt.Errorf("%s cannot be written: %s; nothing half written is left (%w)", path, hint, err)
+}
+
+// IsFull reports whether an error is that of a full disk, or of a limit on what may
+// be written to it.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// IsReadOnly reports whether an error is that of a place where nothing may be
+// written.
+func IsReadOnly(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, os.ErrPermission)
 }
 
 // Exists reports whether there is anything at a path.
@@ -212,17 +320,24 @@ func LockFolder(folder string) (*Lock, error) {
 	}
 }
 
+// ErrInUse is the error of a folder that another process has locked.
+var ErrInUse = errors.New("wait until it is done or stop it, or choose another folder with --results")
+
 // heldBy is the error about a lock that could not be taken; f, the file of the
-// lock, names the process that holds it.
+// lock, names the process that holds it and its machine.
 func heldBy(folder string, f *os.File, err error) error {
 	if !errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%s cannot be locked: %w; choose a folder on a local disk with --results", folder, err)
 	}
 	who := "another process"
-	if pid, err := io.ReadAll(io.LimitReader(f, 32)); err == nil && len(pid) > 0 {
-		who = "process " + strings.TrimSpace(string(pid))
+	text, _ := io.ReadAll(io.LimitReader(f, 512))
+	if names := strings.Fields(string(text)); len(names) > 0 {
+		who = "process " + names[0]
+		if len(names) > 1 {
+			who += " on " + names[1]
+		}
 	}
-	return fmt.Errorf("%s is in use by %s; wait until it is done or stop it, or choose another folder with --results", folder, who)
+	return fmt.Errorf("%s is in use by %s; %w", folder, who, ErrInUse)
 }
 
 // current reports whether f is still the file at path.
@@ -232,18 +347,22 @@ func current(f *os.File, path string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(mine, there)
 }
 
-// sign writes our process id into the lock.
+// sign writes our process id and the name of this machine into the lock.
 func (l *Lock) sign() error {
 	if err := l.f.Truncate(0); err != nil {
 		return err
 	}
-	_, err := l.f.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0)
+	host, _ := os.Hostname()
+	_, err := l.f.WriteAt([]byte(fmt.Sprintln(os.Getpid(), host)), 0)
 	return err
 }
 
 // Release unlocks the folder. The file is removed first, while nobody else can
-// hold the lock.
+// hold the lock. Nothing happens where l is nil.
 func (l *Lock) Release() {
+	if l == nil {
+		return
+	}
 	os.Remove(l.f.Name())
 	l.f.Close()
 }

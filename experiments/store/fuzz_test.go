@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sagbench/eval"
+	"sagbench/eval/images"
 )
 
 // Whatever is in the file, its scores can be shown, or it is refused.
@@ -30,7 +31,7 @@ func FuzzReadMetrics(f *testing.F) {
 func FuzzReadFeatures(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "features.npz")
 	features := &eval.Features{N: 2, D: 3, Pool: []float32{1, 2, 3, 4, 5, 6}}
-	if err := WriteFeatures(path, []byte("key"), features, nil); err != nil {
+	if err := WriteFeatures(path, []byte("key"), features, images.Report{}); err != nil {
 		f.Fatal(err)
 	}
 	data, err := os.ReadFile(path)

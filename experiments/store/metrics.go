@@ -223,6 +223,13 @@ func (m *Metrics) verify(data []byte) error {
 
 // ReadMetrics reads the metrics.json at path.
 func ReadMetrics(path string) (*Metrics, error) {
+	info, err := os.Stat(path) // before reading, which would wait on a pipe
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: is not a regular file", path)
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -279,6 +286,30 @@ func FindMetrics(folders ...string) ([]*Metrics, error) {
 		return cmp.Or(cmp.Compare(m.Experiment, n.Experiment), cmp.Compare(m.Row, n.Row), cmp.Compare(m.Run, n.Run))
 	})
 	return found, errors.Join(faults...)
+}
+
+// FindRuns reads every metrics.json below a folder, as FindMetrics does, and lists
+// the folders of runs that have images but no metrics.json, which are not evaluated.
+// It is an error where there is neither.
+func FindRuns(folder string) (scored []*Metrics, unscored []string, err error) {
+	any := false
+	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		any = any || d.Name() == MetricsFile
+		run := filepath.Dir(path)
+		if _, image := parseShard(run, d.Name()); image && filepath.Base(run) == "samples" {
+			if run = filepath.Dir(run); !Exists(filepath.Join(run, MetricsFile)) && !slices.Contains(unscored, run) {
+				unscored = append(unscored, run)
+			}
+		}
+		return nil
+	})
+	if any || err != nil || len(unscored) == 0 {
+		scored, err = FindMetrics(folder)
+	}
+	return scored, unscored, err
 }
 
 // A Setting is one choice of a sweep.
