@@ -163,8 +163,7 @@ func TestONNXFileRefuses(t *testing.T) {
 }
 
 // A graph whose weights lie in a file beside it: that file is one of the network's,
-// and the graph runs as well where both are links, as in a snapshot of Hugging
-// Face's cache.
+// and the graph runs as well where both are links to different folders.
 func TestONNXFileWithData(t *testing.T) {
 	folder := t.TempDir()
 	data := filepath.Join(folder, "features.onnx.data")
@@ -183,8 +182,8 @@ func TestONNXFileWithData(t *testing.T) {
 	snapshot := filepath.Join(folder, "snapshot")
 	err = errors.Join(os.WriteFile(data, values, 0o644), os.WriteFile(path, g.Proto, 0o644), os.Mkdir(snapshot, 0o755))
 	for i, file := range []string{path, data} {
-		blob := filepath.Join(folder, fmt.Sprintf("blob%d", i))
-		err = errors.Join(err, os.Link(file, blob), os.Symlink(filepath.Join("..", filepath.Base(blob)), filepath.Join(snapshot, filepath.Base(file))))
+		blob := filepath.Join(folder, fmt.Sprintf("blobs%d", i), "blob")
+		err = errors.Join(err, os.Mkdir(filepath.Dir(blob), 0o755), os.Link(file, blob), os.Symlink(blob, filepath.Join(snapshot, filepath.Base(file))))
 	}
 	if err != nil {
 		t.Fatal(err)
