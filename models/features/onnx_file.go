@@ -54,6 +54,9 @@ func (c *ONNXFile) Open(path string, opt models.Options) (models.Model, error) {
 
 // Extractor implements Flags.
 func (c *ONNXFile) Extractor(path string, opt models.Options) (Extractor, error) {
+	if opt.Weights != "" {
+		return nil, fmt.Errorf("models: %s: weights %q: an .onnx file holds one set of weights; leave weights out", path, opt.Weights)
+	}
 	inputs, outputs, err := ort.Inspect(path)
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
