@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
@@ -157,13 +158,13 @@ func (p *Progress) show() {
 // barOf is the line on a terminal, of so many columns at most: a bar where there is
 // room for it, the numbers, and as much of the title as then fits.
 func (p *Progress) barOf(columns int) string {
-	const length = 20
 	title := []rune(strings.ReplaceAll(Printable(p.title), "\n", " "))
 	numbers := p.numbers()
 	room := columns - wide(numbers)
-	if bar := length + 3; room-wide(string(title)) >= bar && p.total > 0 {
-		full := min(length, int(length*(float64(p.done)+p.part)/float64(p.total)))
-		return "[" + strings.Repeat("=", full) + strings.Repeat(" ", length-full) + "] " + string(title) + numbers
+	if p.total > 0 {
+		if bar := barAt((float64(p.done) + p.part) / float64(p.total)); room-wide(string(title)) >= len([]rune(bar)) {
+			return bar + string(title) + numbers
+		}
 	}
 	const shortest = len("row 1/5")
 	cut := len(title)
@@ -178,6 +179,15 @@ func (p *Progress) barOf(columns int) string {
 		out.WriteRune(r)
 	}
 	return out.String()
+}
+
+// barAt is a bar of 20 columns with its percentage.
+func barAt(fraction float64) string {
+	bar := progressbar.NewOptions(1000, progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetWidth(20),
+		progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false))
+	bar.RenderBlank()
+	bar.Set(min(999, int(1000*fraction))) // 1000 would finish it
+	return strings.Trim(bar.String(), "\r")
 }
 
 // wide is the columns that a text takes at most: some fonts and languages have
