@@ -148,7 +148,7 @@ func TestHostileInputs(t *testing.T) {
 		"broken images":     {against(broken), []string{filepath.Base(broken), "300 of 300 images", "000-aaa", "288 more"}},
 		"long name":         {[]string{"plan", experiment, "name=" + strings.Repeat("x", 256)}, []string{"override", "name has 256 letters"}},
 		"long name in file": {[]string{"run", write("named.yaml", bytes.Replace(text, []byte("name: tiny"), []byte("name: "+strings.Repeat("x", 256)), 1))}, []string{"named.yaml:1: name has 256"}},
-		"input size":        {against(tiny.Reference(), "--input-size", "2000"), []string{"input_size: is 2000, expected 75 to 1024"}},
+		"input size":        {against(tiny.Reference(), "--input-size", "2000"), []string{"input_size: is 2000, expected 0 to 1024"}},
 		"flag":              {against(tiny.Reference(), "--bootstrap", "9223372036854775807"), []string{"--bootstrap", "from 0 to 100000"}},
 	} {
 		t.Run(name, func(t *testing.T) {

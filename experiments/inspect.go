@@ -16,9 +16,11 @@ without loading it and tells its format, the family that its keys speak for with
 evidence, the flags that its shapes imply, its parameters and element types. For a
 file that nearly fits a family it names the first keys that do not.
 
-The model block that it prints can be pasted into an experiment; flags that leave
-no trace in the shapes (image_size, the number of heads, the noise schedule) have
-to come from the authors' README.`,
+The block that it prints can be pasted into an experiment and runs as it is. Flags
+that leave no trace in the shapes (image_size, the number of heads, the noise
+schedule) are marked: they are those of the authors' own networks, and have to be
+compared with the README of the file. The attention layers are listed by the names
+that guidances take, with the resolution and heads that follow from the flags.`,
 		Example: `  sagbench inspect models/pretrained/adm-uncond.pt
   sagbench inspect --tensors 256x256_diffusion_uncond.pt | less
   sagbench inspect --json model.safetensors

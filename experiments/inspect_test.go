@@ -10,6 +10,58 @@ import (
 	"sagbench/models"
 )
 
+// pasted is the block of an experiment that inspect prints of a checkpoint, as JSON
+// in the settings that draw from it.
+func pasted(t *testing.T, path, extra string) string {
+	t.Helper()
+	out := succeed(t, "inspect", path).stdout.String()
+	i := strings.Index(out, "\nmodel:\n")
+	if i < 0 || strings.Contains(out, "?") {
+		t.Fatalf("%s: no block, or one with unknown values:\n%s", path, out)
+	}
+	block, _, _ := strings.Cut(out[i+1:], "\n\n")
+	file := filepath.Join(t.TempDir(), "pasted.yaml")
+	if err := os.WriteFile(file, []byte("name: pasted\nsamples: 1\nmetrics: []\n"+strings.TrimSpace(block)+"\n"+extra+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestInspectedBlockRuns: what inspect prints is an experiment's block as it is.
+func TestInspectedBlockRuns(t *testing.T) {
+	pretrained, err := filepath.Abs("../models/pretrained")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blank := filepath.Join(t.TempDir(), "with a blank, and #: more.pt")
+	data, err := os.ReadFile(filepath.Join(pretrained, "adm-cond.pt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(blank, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path, extra := range map[string]string{
+		filepath.Join(pretrained, "adm-uncond.pt"): "sampler: {ddim: {steps: 2}}",
+		blank:                                 "sampler: {ddim: {steps: 2}}",
+		filepath.Join(pretrained, "iddpm.pt"): "sampler: {ddim: {steps: 2}}",
+		filepath.Join(pretrained, "dit.pt"):   "  vae: " + pretrained + "/sd/vae\nsampler: {ddim: {steps: 2}}",
+		filepath.Join(pretrained, "sd"):       "sampler: {ddim: {steps: 2}}\nprompts: [a coat]",
+	} {
+		succeed(t, "run", pasted(t, path, extra), "--results", t.TempDir())
+	}
+	out := succeed(t, "inspect", filepath.Join(pretrained, "classifier.pt"), filepath.Join(pretrained, "inception.pt"), filepath.Join(pretrained, "adm-cond.pt"), filepath.Join(pretrained, "sd")).stdout.String()
+	for _, want := range []string{
+		"guidance:\n  classifier:\n    model:\n      family: classifier", "inception:\n  checkpoint:",
+		"attention   16×16, heads 2: input_blocks.5.1, middle_block.1, output_blocks.0.1, output_blocks.1.1",
+		"attention   8×8, heads 4: mid_block.attentions.0.transformer_blocks.0.attn1",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
 func TestInspectFolder(t *testing.T) {
 	sd := "../models/pretrained/sd"
 	for folder, want := range map[string][]string{

@@ -147,7 +147,7 @@ func execute(args []string) (status int) {
 		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice)
 		return by.status()
 	}
-	fmt.Fprintf(os.Stderr, "sagbench: %s\n", human.Printable(strings.TrimRight(err.Error(), "\n")))
+	fmt.Fprintf(os.Stderr, "sagbench: %s\n", human.Printable(strings.TrimRight(said(err), "\n")))
 	return statusOf(err)
 }
 
@@ -181,6 +181,23 @@ func (o *output) close() error {
 		}
 	}
 	return o.err
+}
+
+// said is an error's text, in which what several faults have in common, such as
+// that a library is missing, stands once.
+func said(err error) string {
+	const long = 60 // bytes: shorter lines may be alike
+	seen := map[string]bool{}
+	var out strings.Builder
+	for line := range strings.Lines(err.Error()) {
+		text := strings.TrimSpace(line)
+		if len(text) > long && seen[text] {
+			continue
+		}
+		seen[text] = true
+		out.WriteString(line)
+	}
+	return out.String()
 }
 
 // stopped is why the context was cancelled.

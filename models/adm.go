@@ -101,7 +101,7 @@ func (c *ADM) Parameters() (map[string][]int, error) {
 	return onnx.Parameters(untapped(u.build))
 }
 
-// Size implements Sized.
+// Size implements WithParameters.
 func (c *ADM) Size() (Size, error) {
 	u, err := c.network()
 	if err != nil {
@@ -145,9 +145,16 @@ func (c *ADM) Guess(sd checkpoint.StateDict) (Guess, bool) {
 	if !ok {
 		return Guess{}, false
 	}
-	g := u.guess(sd, admChannelMult, "time_embed, input_blocks, middle_block and output_blocks of guided-diffusion's UNetModel")
-	g.Flags = append(g.Flags, NewFlag("resblock_updown", u.updown),
-		NewFlag("use_new_attention_order", "?", "not in the shapes; nor is num_head_channels, which some give in place of num_heads"))
+	headChannels := 64 // of the published networks but the one for 128×128
+	if u.channelMult() == admChannelMult[128] || !u.updown {
+		headChannels = 0
+	}
+	g := u.guess(sd, admChannelMult, headChannels, "time_embed, input_blocks, middle_block and output_blocks of guided-diffusion's UNetModel")
+	schedule, published64 := "linear", u.channelMult() == admChannelMult[64] && u.base == 192
+	if published64 {
+		schedule = "cosine"
+	}
+	g.Flags = append(g.Flags, NewFlag("resblock_updown", u.updown), NewFlag("use_new_attention_order", published64, Assumed), NewFlag("noise_schedule", schedule, Assumed))
 	return g, true
 }
 

@@ -123,15 +123,15 @@ func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *
 	a = t.perturbed(m, sampling.IdentityAttention, a, func(sampling.Perturbation) onnx.Value { return v })
 	h = m.In("proj_out").Conv(m.Reshape(a, n, c, height, width), onnx.Conv{Out: c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
 
-	t.mass(m, heads, order, w, func() onnx.Value { return qkv })
+	t.mass(m, heads, height, width, order, w, func() onnx.Value { return qkv })
 	return t.Skippable(m, x, m.Add(x, h))
 }
 
-// mass makes the map of an attention layer an output, for every tap of it: own
+// mass makes the map of an attention layer over an image of height×width an output, for every tap of it: own
 // are its weights where the graph has them, else the zero Value, and qkvOf gives
 // its queries, keys and values [N,3C,T] in the given order.
-func (t *Taps) mass(m *onnx.Module, heads int, order qkvOrder, own onnx.Value, qkvOf func() onnx.Value) {
-	t.Visit(m, func(tap sampling.Tap) onnx.Value {
+func (t *Taps) mass(m *onnx.Module, heads, height, width int, order qkvOrder, own onnx.Value, qkvOf func() onnx.Value) {
+	t.Visit(m, heads, height, width, func(tap sampling.Tap) onnx.Value {
 		qkv := qkvOf()
 		theirs, mapOrder, c := tap.Heads, order, qkv.Dim(1)/3
 		if theirs == 0 {

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type Classifier struct {
 	ChannelMult          string `yaml:"channel_mult" doc:"width of each level over classifier_width, comma-separated; empty = the authors' choice for the image size"`
 	NumHeadChannels      int    `yaml:"num_head_channels" min:"-1" max:"65536" doc:"channels of an attention head; -1 = one head a layer (not with attention pooling)"`
 	NumClasses           int    `yaml:"num_classes" min:"1" max:"65536" doc:"number of labels"`
+	InChannels           int    `yaml:"in_channels" min:"0" max:"3" doc:"channels of the images: 3, or 1 of a classifier of grey ones; 0 = 3"`
 }
 
 // NewClassifier is the classifier with its authors' defaults (script_util.py).
@@ -85,7 +87,7 @@ func (c *Classifier) network() (*unet, error) {
 	}
 	f := UNetFlags{
 		ImageSize: c.ImageSize, NumChannels: c.Width, NumResBlocks: c.Depth, ChannelMult: c.ChannelMult,
-		AttentionResolutions: c.AttentionResolutions, UseScaleShiftNorm: c.UseScaleShiftNorm,
+		AttentionResolutions: c.AttentionResolutions, UseScaleShiftNorm: c.UseScaleShiftNorm, InChannels: c.InChannels,
 	}
 	u, err := f.unet(admChannelMult)
 	if err != nil {
@@ -110,9 +112,9 @@ func (c *Classifier) heads(channels int, _ bool) int {
 	return channels / c.NumHeadChannels
 }
 
-// forward is EncoderUNetModel.forward: x [N,3,S,S], t [N] → logits [N,K].
+// forward is EncoderUNetModel.forward: x [N,C,S,S], t [N] → logits [N,K].
 func (c *Classifier) forward(m *onnx.Module, u *unet) (x, logits onnx.Value) {
-	x = m.Input("x", checkpoint.F32, onnx.Batch, 3, u.size, u.size)
+	x = m.Input("x", checkpoint.F32, onnx.Batch, u.channels, u.size, u.size)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
 	none := NewTaps(Options{})
 	emb := timeEmbed(m.In("time_embed"), steps, u.base)
@@ -200,7 +202,7 @@ func (c *Classifier) Open(path string, opt Options) (Model, error) {
 		g.Close()
 		return nil, fmt.Errorf("models: %s: %w", path, err)
 	}
-	return &ClassifierNet{g, logits, c.NumClasses, c.ImageSize}, nil
+	return &ClassifierNet{g, logits, c.NumClasses, u.channels, c.ImageSize}, nil
 }
 
 // Parameters lists the parameters of the network by key with their shapes.
@@ -212,7 +214,7 @@ func (c *Classifier) Parameters() (map[string][]int, error) {
 	return onnx.Parameters(func(m *onnx.Module) { c.forward(m, u) })
 }
 
-// Size implements Sized, without the gradient.
+// Size implements WithParameters, without the gradient.
 func (c *Classifier) Size() (Size, error) {
 	u, err := c.network()
 	if err != nil {
@@ -230,9 +232,9 @@ var (
 // the gradient as well, and one that gives the logits alone.
 type ClassifierNet struct {
 	*graph
-	logits  *ort.Session
-	classes int
-	size    int // height and width in pixels
+	logits         *ort.Session
+	classes        int
+	channels, size int // of an image; height and width in pixels
 }
 
 // Close implements Model.
@@ -242,7 +244,7 @@ func (n *ClassifierNet) Close() {
 }
 
 // SampleShape is [C,H,W] of the noisy images.
-func (n *ClassifierNet) SampleShape() []int { return []int{3, n.size, n.size} }
+func (n *ClassifierNet) SampleShape() []int { return []int{n.channels, n.size, n.size} }
 
 // Classes is the number of labels.
 func (n *ClassifierNet) Classes() int { return n.classes }
@@ -258,7 +260,7 @@ func (n *ClassifierNet) Forward(ctx context.Context, in map[string]ort.Array) (m
 
 // Gradient implements sampling.Classifier.
 func (n *ClassifierNet) Gradient(ctx context.Context, x tensor.Tensor, t sampling.Timestep, y []int64) (tensor.Tensor, error) {
-	if err := checkLabels(y, x.Rows(), n.classes); err != nil {
+	if err := CheckLabels(y, x.Rows(), n.classes); err != nil {
 		return tensor.Tensor{}, err
 	}
 	in := DenoiserInputs(x, t)
@@ -275,7 +277,7 @@ func (c *Classifier) hint(sd checkpoint.StateDict) string {
 	u, err := c.network()
 	g, ok := guessClassifier(sd)
 	if !ok || err != nil {
-		return "its keys are not those of guided-diffusion's EncoderUNetModel (input_blocks and middle_block without output_blocks)"
+		return cmp.Or(ownKind(sd), "its keys are not those of guided-diffusion's EncoderUNetModel (input_blocks and middle_block without output_blocks)")
 	}
 	d := u.differences(g.unet)
 	d.add("classifier_pool", c.Pool, g.Pool)
@@ -377,21 +379,30 @@ func (c *Classifier) Guess(sd checkpoint.StateDict) (Guess, bool) {
 		return Guess{}, false
 	}
 	levels := len(g.unet.widths)
-	size := NewFlag("image_size", "?", "not in the shapes")
-	attention := NewFlag("classifier_attention_resolutions", "?", "image_size divided by "+joined(g.unet.attention, ", "))
+	g.unet.size = max(64, 1<<levels)
+	size := NewFlag("image_size", g.unet.size, Assumed)
 	if g.side > 0 {
 		g.unet.size = g.side << (levels - 1)
 		size = NewFlag("image_size", g.unet.size)
-		attention = NewFlag("classifier_attention_resolutions", resolutions(g.unet.attention, levels, g.unet.size))
 	}
-	g.NumHeadChannels = g.unet.widths[levels-1] // one head: their number leaves no trace
+	attention := NewFlag("classifier_attention_resolutions", g.unet.resolutions(), g.unet.resolutionsNote(size))
+	g.NumHeadChannels = 64 // of every published classifier
+	for _, ch := range g.unet.attending() {
+		for ch%g.NumHeadChannels != 0 {
+			g.NumHeadChannels--
+		}
+	}
+	var grey []Flag
+	if g.unet.channels != 3 {
+		grey = []Flag{NewFlag("in_channels", g.unet.channels)}
+	}
 	return Guess{
 		Evidence: "time_embed, input_blocks and middle_block without output_blocks: guided-diffusion's EncoderUNetModel",
-		Flags: []Flag{
+		Flags: append([]Flag{
 			size, NewFlag("classifier_width", g.Width), NewFlag("classifier_depth", g.Depth), NewFlag("channel_mult", g.ChannelMult), attention,
 			NewFlag("classifier_use_scale_shift_norm", g.UseScaleShiftNorm), NewFlag("classifier_resblock_updown", g.ResblockUpdown), NewFlag("classifier_pool", g.Pool),
-			NewFlag("num_head_channels", "?", "not in the shapes; 64 in every published classifier"), NewFlag("num_classes", g.NumClasses),
-		},
+			NewFlag("num_head_channels", g.NumHeadChannels, Assumed), NewFlag("num_classes", g.NumClasses),
+		}, grey...),
 		Mismatches: Mismatches(sd, ofClassifier(g.unet.check()), func(m *onnx.Module) { g.forward(m, g.unet) }),
 	}, true
 }

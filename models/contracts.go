@@ -108,11 +108,12 @@ type (
 		Negative() string
 	}
 
-	// A WithImageSide tells the height and width of its images in pixels. The plan
-	// asks it how much disk they take.
+	// A WithImageSide tells the height and width of its images in pixels; 0 where
+	// neither the flags nor the checkpoint at path do. The plan asks it how much
+	// disk they take.
 	WithImageSide interface {
 		Family
-		ImageSide() int
+		ImageSides(path string) (height, width int)
 	}
 
 	// A WithParameters knows the shapes of its parameters, by key, without a checkpoint, and
@@ -147,6 +148,14 @@ type Conditioning struct {
 	Null         bool // and it knows ∅
 }
 
+// A Part is a further file or folder that a family's flags name.
+type Part struct {
+	sampling.File
+	Kind string // what it is, for messages
+	// Check opens the file at path without loading it; nil for a checkpoint.
+	Check func(path string) error
+}
+
 // What a family can tell of files.
 type (
 	// A Composite has flags that name further files, such as the checkpoint of the
@@ -154,7 +163,7 @@ type (
 	// experiment begins.
 	Composite interface {
 		Family
-		Parts() []sampling.File
+		Parts() []Part
 	}
 
 	// A FileLister knows the files that the output of the network at path depends

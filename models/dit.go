@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -158,7 +159,7 @@ func (c *DiT) Parameters() (map[string][]int, error) {
 	return onnx.Parameters(untapped(c.build))
 }
 
-// Size implements Sized.
+// Size implements WithParameters.
 func (c *DiT) Size() (Size, error) {
 	if err := c.Validate(); err != nil {
 		return Size{}, fmt.Errorf("models: dit: %w", err)
@@ -225,8 +226,8 @@ func (c *DiT) block(m *onnx.Module, in, cond onnx.Value, t *Taps) onnx.Value {
 func (c *DiT) attention(m *onnx.Module, h onnx.Value, t *Taps) onnx.Value {
 	qkv := m.In("qkv").Linear(h, 3*c.HiddenSize)
 	s := m.Split(qkv, 2, 3)
-	t.mass(m, c.NumHeads, newOrder, onnx.Value{}, func() onnx.Value { return m.Transpose(qkv, 0, 2, 1) })
 	grid := c.InputSize / c.PatchSize
+	t.mass(m, c.NumHeads, grid, grid, newOrder, onnx.Value{}, func() onnx.Value { return m.Transpose(qkv, 0, 2, 1) })
 	return m.In("proj").Linear(t.Attention(m, s[0], s[1], s[2], c.NumHeads, grid, grid), c.HiddenSize)
 }
 
@@ -261,16 +262,15 @@ var (
 	_ Composite       = (*DiT)(nil)
 )
 
-// ImageSide is the height and width of the images in pixels with the autoencoder
-// of Stable Diffusion.
-func (c *DiT) ImageSide() int { return 8 * c.InputSize }
+// ImageSides implements WithImageSide: with the autoencoder of Stable Diffusion.
+func (c *DiT) ImageSides(string) (height, width int) { return 8 * c.InputSize, 8 * c.InputSize }
 
 // Parts implements Composite.
-func (c *DiT) Parts() []sampling.File {
+func (c *DiT) Parts() []Part {
 	if c.VAE.IsZero() {
 		return nil
 	}
-	return []sampling.File{c.VAE.Checkpoint}
+	return []Part{{File: c.VAE.Checkpoint, Kind: "checkpoint"}}
 }
 
 // Files implements FileLister: the checkpoint, and the autoencoder's files.
@@ -385,7 +385,7 @@ func ditPixels(x tensor.Tensor, network string) (Images, error) {
 func (c *DiT) hint(sd checkpoint.StateDict) string {
 	g, ok := guessDiT(sd)
 	if !ok {
-		return "its keys are not those of a DiT (no x_embedder.proj.weight, pos_embed or final_layer.linear.weight)"
+		return cmp.Or(ownKind(sd), "its keys are not those of a DiT (no x_embedder.proj.weight, pos_embed or final_layer.linear.weight)")
 	}
 	var d differences
 	if name := g.published(); name != "" && c.Model != "" {
@@ -462,12 +462,14 @@ func (c *DiT) Guess(sd checkpoint.StateDict) (Guess, bool) {
 	if name := g.published(); name != "" {
 		flags = []Flag{NewFlag("model", name)}
 	} else {
-		flags = []Flag{NewFlag("hidden_size", g.HiddenSize), NewFlag("depth", g.Depth), NewFlag("num_heads", "?", "not in the shapes"), NewFlag("patch_size", g.PatchSize)}
+		flags = []Flag{NewFlag("hidden_size", g.HiddenSize), NewFlag("depth", g.Depth), NewFlag("num_heads", g.NumHeads, Assumed), NewFlag("patch_size", g.PatchSize)}
 	}
-	return Guess{
+	guess := Guess{
 		Evidence: "x_embedder, t_embedder, y_embedder, blocks.N.adaLN_modulation and final_layer of DiT",
 		Flags: append(flags, NewFlag("input_size", g.InputSize), NewFlag("in_channels", g.InChannels), NewFlag("mlp_ratio", g.MLPRatio),
 			NewFlag("num_classes", g.NumClasses, "and the null class"), NewFlag("learn_sigma", g.LearnSigma)),
-		Mismatches: Mismatches(sd, g.Validate(), untapped(g.build)),
-	}, true
+		Needs: []string{"vae: FOLDER  # of the autoencoder that decodes the latents, such as sd-vae-ft-ema"},
+	}
+	guess.Mismatches = Mismatches(sd, g.Validate(), guess.tapped(g.build))
+	return guess, true
 }

@@ -16,15 +16,29 @@ type Guess struct {
 	Evidence   string   `json:"evidence"`
 	Flags      []Flag   `json:"flags"`                // read off the shapes
 	Mismatches []string `json:"mismatches,omitempty"` // the first keys that do not fit those flags
+	Attention  []Layer  `json:"attention,omitempty"`  // that can be tapped, with those flags
+	Needs      []string `json:"needs,omitempty"`      // flags that images cannot be drawn without and the file does not tell
+	Block      string   `json:"block"`                // where an experiment has the block, dotted
 }
 
-// A Flag is a flag with its value as an experiment file spells it; "?" where the
-// shapes do not tell.
+// A Layer is an attention layer over the places of an image.
+type Layer struct {
+	Name   string `json:"name"`
+	Heads  int    `json:"heads"`
+	Height int    `json:"height"` // in positions, as Width is
+	Width  int    `json:"width"`
+}
+
+// A Flag is a flag with its value as an experiment file spells it. Where the shapes
+// do not tell, the value is what the authors' files have, and the note says Assumed.
 type Flag struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 	Note  string `json:"note,omitempty"`
 }
+
+// Assumed begins the note of a flag whose value is not in the shapes.
+const Assumed = "assumed, not in the shapes"
 
 // maxMismatches is how many keys a guess names that do not fit.
 const maxMismatches = 5
@@ -57,6 +71,16 @@ func Mismatches(sd checkpoint.StateDict, invalid error, build func(*onnx.Module)
 	return FirstFew(all)
 }
 
+// tapped is untapped that keeps the attention layers in g, where the network can be
+// built.
+func (g *Guess) tapped(build func(*onnx.Module, *Taps) error) func(*onnx.Module) {
+	return func(m *onnx.Module) {
+		t := NewTaps(Options{})
+		build(m, t)
+		g.Attention = t.Layers()
+	}
+}
+
 // FirstFew are the first of the mismatches, and how many more there are.
 func FirstFew(all []string) []string {
 	if len(all) > maxMismatches {
@@ -67,7 +91,7 @@ func FirstFew(all []string) []string {
 
 // NewFlag is a flag with its value; a text is put in quotes.
 func NewFlag(name string, value any, note ...string) Flag {
-	if s, ok := value.(string); ok && s != "?" {
+	if s, ok := value.(string); ok {
 		value = strconv.Quote(s)
 	}
 	return Flag{Name: name, Value: fmt.Sprint(value), Note: strings.Join(note, "; ")}

@@ -83,10 +83,21 @@ func TestOfficialSizes(t *testing.T) {
 		if got, want := sizes(g, c.ImageSize), sizes(u, c.ImageSize); got != want {
 			t.Errorf("%s: guessed %s, want %s", name, got, want)
 		}
+		told, _ := NewADM().Guess(sd)
+		for _, want := range []Flag{ // what is not in the shapes is the authors' choice
+			NewFlag("image_size", c.ImageSize), NewFlag("attention_resolutions", c.AttentionResolutions), NewFlag("use_new_attention_order", c.UseNewAttentionOrder),
+			NewFlag("num_head_channels", c.NumHeadChannels), NewFlag("num_heads", c.NumHeads),
+		} {
+			for _, f := range told.Flags {
+				if f.Name == want.Name && f.Value != want.Value {
+					t.Errorf("%s: guessed %s: %s, want %s", name, f.Name, f.Value, want.Value)
+				}
+			}
+		}
 	}
 }
 
 // sizes spells all that the shapes of a U-Net tell.
 func sizes(u *unet, imageSize int) string {
-	return fmt.Sprint(u.base, u.blocks, u.widths, u.out, u.classes, u.scaleShift, u.updown, resolutions(u.attention, len(u.widths), imageSize))
+	return fmt.Sprint(u.base, u.blocks, u.widths, u.out, u.classes, u.scaleShift, u.updown, (&unet{size: imageSize, widths: u.widths, attention: u.attention}).resolutions())
 }

@@ -64,7 +64,7 @@ func (c *IDDPM) Parameters() (map[string][]int, error) {
 	return onnx.Parameters(untapped(u.build))
 }
 
-// Size implements Sized.
+// Size implements WithParameters.
 func (c *IDDPM) Size() (Size, error) {
 	u, err := c.network()
 	if err != nil {
@@ -98,5 +98,11 @@ func (c *IDDPM) Guess(sd checkpoint.StateDict) (Guess, bool) {
 	if !ok || u.updown || u.widths[0] != u.base {
 		return Guess{}, false
 	}
-	return u.guess(sd, iddpmChannelMult, "time_embed, input_blocks, middle_block and output_blocks with convolutions between the levels, as in improved-diffusion's UNetModel"), true
+	g := u.guess(sd, iddpmChannelMult, 0, "time_embed, input_blocks, middle_block and output_blocks with convolutions between the levels, as in improved-diffusion's UNetModel")
+	steps, schedule := 4000, "cosine" // of the published networks but those for 256×256
+	if u.size == 256 {
+		steps, schedule = 1000, "linear"
+	}
+	g.Flags = append(g.Flags, NewFlag("diffusion_steps", steps, Assumed), NewFlag("noise_schedule", schedule, Assumed))
+	return g, true
 }

@@ -44,7 +44,7 @@ func TestIDDPMBatchInvariance(t *testing.T) {
 // differ from ADM's in what a checkpoint cannot tell.
 func TestIDDPMDefaults(t *testing.T) {
 	got, err := configs.Canonical(NewIDDPM())
-	want := `{"attention_resolutions":"16,8","channel_mult":"","class_cond":false,"diffusion_steps":1000,"dropout":0,"image_size":64,"learn_sigma":false,` +
+	want := `{"attention_resolutions":"16,8","channel_mult":"","class_cond":false,"diffusion_steps":1000,"dropout":0,"image_size":64,"in_channels":0,"learn_sigma":false,` +
 		`"noise_schedule":"linear","num_channels":128,"num_classes":1000,"num_heads":4,"num_heads_upsample":-1,"num_res_blocks":2,"predict_xstart":false,` +
 		`"rescale_learned_sigmas":true,"rescale_timesteps":true,"sigma_small":false,"timestep_respacing":"","use_checkpoint":false,"use_kl":false,"use_scale_shift_norm":true}`
 	if err != nil || string(got) != want {

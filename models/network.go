@@ -49,8 +49,13 @@ func openGraph(path string, opt Options, build func(*onnx.Module) error, hint fu
 func openSession(f *checkpoint.File, opt Options, build func(*onnx.Module) error, hint func(checkpoint.StateDict) string) (*ort.Session, error) {
 	m, err := Build(f.Tensors, build)
 	var mismatch *onnx.MismatchError
-	if errors.As(err, &mismatch) && hint != nil {
-		mismatch.Hint = hint(f.Tensors)
+	if errors.As(err, &mismatch) {
+		if what := Foreign(f.Tensors); what != "" {
+			return nil, errors.New(what)
+		}
+		if hint != nil {
+			mismatch.Hint = hint(f.Tensors)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -123,7 +128,7 @@ func DenoiserInputs(x tensor.Tensor, t sampling.Timestep) map[string]ort.Array {
 func (n *network) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
 	images, in := x.Rows(), DenoiserInputs(x, t)
 	if n.labels > 0 {
-		if err := checkLabels(c.Labels, images, n.labels); err != nil {
+		if err := CheckLabels(c.Labels, images, n.labels); err != nil {
 			return sampling.Prediction{}, err
 		}
 		in["y"] = ort.Array{Shape: []int{images}, Data: c.Labels}
@@ -136,14 +141,16 @@ func (n *network) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Times
 		return sampling.Prediction{}, err
 	}
 	var p sampling.Prediction
-	p.Eps, p.Var = splitVariance(out["model"].Tensor(), x.Shape[1])
+	p.Eps, p.Var = SplitVariance(out["model"].Tensor(), x.Shape[1])
 	if n.tapped {
 		p.Attn = out[TapName(0)].Tensor()
 	}
 	return p, nil
 }
 
-func checkLabels(labels []int64, images, classes int) error {
+// CheckLabels is an error unless there is a label for each image and the network,
+// which has so many classes, knows it.
+func CheckLabels(labels []int64, images, classes int) error {
 	if len(labels) != images {
 		return fmt.Errorf("models: %d labels for %d images: a class-conditional network needs one each", len(labels), images)
 	}
@@ -155,9 +162,9 @@ func checkLabels(labels []int64, images, classes int) error {
 	return nil
 }
 
-// splitVariance cuts [N,2C,H,W] into ε and v, both [N,C,H,W]; without a learned
+// SplitVariance cuts [N,2C,H,W] into ε and v, both [N,C,H,W]; without a learned
 // variance the output is ε.
-func splitVariance(out tensor.Tensor, channels int) (eps, v tensor.Tensor) {
+func SplitVariance(out tensor.Tensor, channels int) (eps, v tensor.Tensor) {
 	if out.Shape[1] == channels {
 		return out, tensor.Tensor{}
 	}
@@ -182,9 +189,9 @@ func ImagesIn(in map[string]ort.Array) (Images, error) {
 	return Images{N: a.Shape[0], Height: a.Shape[1], Width: a.Shape[2], Pixels: pixels}, nil
 }
 
-// ImagesOf maps x [N,3,H,W] to levels, clamps them to [0,255] and truncates. A
-// value that is not finite, which no level stands for, is an error, which names
-// the network that gave x.
+// ImagesOf maps x [N,3,H,W], or grey x [N,1,H,W], to levels, clamps them to [0,255]
+// and truncates. A value that is not finite, which no level stands for, is an error,
+// which names the network that gave x.
 func ImagesOf(x tensor.Tensor, level func(float32) float32, network string) (Images, error) {
 	if err := CheckFinite(x, network, "the decoded image"); err != nil {
 		return Images{}, err
@@ -194,7 +201,8 @@ func ImagesOf(x tensor.Tensor, level func(float32) float32, network string) (Ima
 	sampling.EachImage(n, func(i int) {
 		row, out := x.Row(i), im.Pixels[i*h*w*3:]
 		for c := range 3 {
-			for p, v := range row[c*h*w : (c+1)*h*w] {
+			plane := min(c, x.Shape[1]-1) * h * w
+			for p, v := range row[plane : plane+h*w] {
 				out[3*p+c] = uint8(min(max(level(v), 0), 255))
 			}
 		}

@@ -19,7 +19,7 @@ import (
 type Taps struct {
 	want   []sampling.Tap
 	maps   []onnx.Value
-	layers []string
+	layers []Layer
 	errs   []error
 
 	perturbations []sampling.Perturbation
@@ -32,9 +32,13 @@ func NewTaps(opt Options) *Taps {
 	return &Taps{want: opt.Taps, maps: make([]onnx.Value, len(opt.Taps)), perturbations: opt.Perturbations, perturbable: map[sampling.Kind][]string{}}
 }
 
-// Visit is called by an attention layer with the scope it lives in.
-func (t *Taps) Visit(m *onnx.Module, attention func(sampling.Tap) onnx.Value) {
-	t.layers = append(t.layers, m.Name())
+// Layers are the attention layers that were visited.
+func (t *Taps) Layers() []Layer { return t.layers }
+
+// Visit is called by an attention layer with the scope it lives in, its heads and
+// the size of its image.
+func (t *Taps) Visit(m *onnx.Module, heads, height, width int, attention func(sampling.Tap) onnx.Value) {
+	t.layers = append(t.layers, Layer{m.Name(), heads, height, width})
 	for i, w := range t.want {
 		if w.Layer == m.Name() {
 			t.maps[i] = attention(w)
@@ -52,7 +56,11 @@ func (t *Taps) Problem(format string, args ...any) {
 func (t *Taps) Output(m *onnx.Module) error {
 	for i, v := range t.maps {
 		if v.Name == "" {
-			t.Problem("layer %q is no attention layer of this network; it has %s", t.want[i].Layer, strings.Join(t.layers, ", "))
+			var names []string
+			for _, l := range t.layers {
+				names = append(names, l.Name)
+			}
+			t.Problem("layer %q is no attention layer of this network; it has %s", t.want[i].Layer, strings.Join(names, ", "))
 			continue
 		}
 		m.Output(TapName(i), v)

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -27,21 +28,23 @@ type UNetFlags struct {
 	NumHeads             int    `yaml:"num_heads" min:"-1" max:"1024" doc:"attention heads of a layer"`
 	NumHeadsUpsample     int    `yaml:"num_heads_upsample" min:"-1" max:"1024" doc:"heads in the decoder; -1 = num_heads"`
 	UseScaleShiftNorm    bool   `yaml:"use_scale_shift_norm" doc:"the embedding scales and shifts the norm"`
+	InChannels           int    `yaml:"in_channels" min:"0" max:"3" doc:"channels of the images: 3, or 1 of a network of grey ones, which are written as RGB; 0 = 3"`
 }
 
-// ImageSide implements WithImageSide.
-func (f *UNetFlags) ImageSide() int { return f.ImageSize }
+// ImageSides implements WithImageSide.
+func (f *UNetFlags) ImageSides(string) (height, width int) { return f.ImageSize, f.ImageSize }
 
-// A unet is a U-Net over RGB pixels by its sizes: guided_diffusion/unet.py
+// A unet is a U-Net over RGB or grey pixels by its sizes: guided_diffusion/unet.py
 // UNetModel; improved_diffusion/unet.py UNetModel is its case without updown.
 type unet struct {
 	size       int   // height and width in pixels
+	channels   int   // of an image: 3, or 1
 	base       int   // num_channels, the width of the timestep's sinusoids
 	widths     []int // channels of each level
 	blocks     int   // residual blocks a level
 	attention  []int // downsampling factors that have attention layers, ascending
 	classes    int   // 0 = unconditional
-	out        int   // 3, or 6 with a learned variance
+	out        int   // channels, or with a learned variance twice that
 	scaleShift bool  // the embedding scales and shifts the norm
 	updown     bool  // residual blocks change the resolution
 	order      qkvOrder
@@ -52,11 +55,15 @@ type unet struct {
 // mults is the authors' choice of channel_mult by image size.
 func (f *UNetFlags) unet(mults map[int]string) (*unet, error) {
 	u := &unet{
-		size: f.ImageSize, base: f.NumChannels, blocks: f.NumResBlocks, classes: f.classes(), out: 3,
+		size: f.ImageSize, channels: cmp.Or(f.InChannels, 3), base: f.NumChannels, blocks: f.NumResBlocks, classes: f.classes(),
 		scaleShift: f.UseScaleShiftNorm, order: legacyOrder, heads: f.heads,
 	}
+	if u.channels != 1 && u.channels != 3 {
+		return nil, fmt.Errorf("in_channels %d: images have 3 channels, or 1 where they are grey", f.InChannels)
+	}
+	u.out = u.channels
 	if f.LearnSigma {
-		u.out = 6
+		u.out *= 2
 	}
 	mult := f.ChannelMult
 	if mult == "" {
@@ -170,10 +177,10 @@ func sizesOf(mults map[int]string) string {
 	return text
 }
 
-// build is UNetModel.forward: x [N,3,S,S], t [N] and, if conditional, y [N] →
-// model [N,3 or 6,S,S].
+// build is UNetModel.forward: x [N,C,S,S], t [N] and, if conditional, y [N] →
+// model [N,C or 2C,S,S].
 func (u *unet) build(m *onnx.Module, t *Taps) error {
-	x := m.Input("x", checkpoint.F32, onnx.Batch, 3, u.size, u.size)
+	x := m.Input("x", checkpoint.F32, onnx.Batch, u.channels, u.size, u.size)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
 	emb := timeEmbed(m.In("time_embed"), steps, u.base)
 	if u.classes > 0 {
@@ -194,7 +201,7 @@ func timeEmbed(m *onnx.Module, t onnx.Value, width int) onnx.Value {
 	return m.In("2").Linear(m.SiLU(h), 4*width)
 }
 
-// encode is input_blocks: x [N,3,S,S] → the last block's output and those of
+// encode is input_blocks: x [N,C,S,S] → the last block's output and those of
 // all blocks.
 func (u *unet) encode(m *onnx.Module, x, emb onnx.Value, t *Taps) (h onnx.Value, skips []onnx.Value) {
 	h = m.In("input_blocks.0.0").Conv2D(x, u.widths[0], 3, 1, 1)
@@ -255,11 +262,11 @@ func (u *unet) decode(m *onnx.Module, h onnx.Value, skips []onnx.Value, emb onnx
 	return h
 }
 
-// A pixelUNet is a prepared U-Net over RGB pixels, ADM's or IDDPM's.
+// A pixelUNet is a prepared U-Net over pixels, ADM's or IDDPM's.
 type pixelUNet struct {
 	network
-	process Process
-	size    int // height and width
+	process        Process
+	channels, size int // 3 or 1; height and width
 }
 
 var _ Generator = (*pixelUNet)(nil)
@@ -270,14 +277,14 @@ func (u *unet) open(path string, opt Options, p Process, hint func(checkpoint.St
 	if err != nil {
 		return nil, err
 	}
-	return &pixelUNet{n, p, u.size}, nil
+	return &pixelUNet{n, p, u.channels, u.size}, nil
 }
 
 // Process implements Generator.
 func (u *pixelUNet) Process() Process { return u.process }
 
 // SampleShape implements Generator.
-func (u *pixelUNet) SampleShape() []int { return []int{3, u.size, u.size} }
+func (u *pixelUNet) SampleShape() []int { return []int{u.channels, u.size, u.size} }
 
 // Classes implements Generator.
 func (u *pixelUNet) Classes() int { return u.labels }
@@ -293,7 +300,7 @@ func (u *pixelUNet) Pixels(_ context.Context, x tensor.Tensor) (Images, error) {
 func (u *unet) hint(sd checkpoint.StateDict) string {
 	g, ok := guessUNet(sd)
 	if !ok {
-		return "its keys are not those of a guided-diffusion or improved-diffusion U-Net (no time_embed.0.weight or input_blocks.0.0.weight)"
+		return cmp.Or(ownKind(sd), "its keys are not those of a guided-diffusion or improved-diffusion U-Net (no time_embed.0.weight or input_blocks.0.0.weight)")
 	}
 	return u.differences(g).hint()
 }
@@ -303,14 +310,16 @@ func (u *unet) differences(g *unet) (d differences) {
 	d.add("num_channels", u.base, g.base)
 	d.add("num_res_blocks", u.blocks, g.blocks)
 	d.add("channel_mult", strconv.Quote(u.channelMult()), strconv.Quote(g.channelMult()))
-	d.add("learn_sigma", u.out == 6, g.out == 6)
+	d.add("in_channels", u.channels, g.channels)
+	d.add("learn_sigma", u.out == 2*u.channels, g.out == 2*g.channels)
 	d.add("class_cond", u.classes > 0, g.classes > 0)
 	if u.classes > 0 && g.classes > 0 {
 		d.add("num_classes", u.classes, g.classes)
 	}
 	d.add("use_scale_shift_norm", u.scaleShift, g.scaleShift)
 	d.add("resblock_updown", u.updown, g.updown)
-	d.add("attention_resolutions", strconv.Quote(resolutions(u.attention, len(g.widths), u.size)), strconv.Quote(resolutions(g.attention, len(g.widths), u.size)))
+	ours, theirs := unet{size: u.size, widths: g.widths, attention: u.attention}, unet{size: u.size, widths: g.widths, attention: g.attention}
+	d.add("attention_resolutions", strconv.Quote(ours.resolutions()), strconv.Quote(theirs.resolutions()))
 	return d
 }
 
@@ -324,8 +333,9 @@ func guessUNet(sd checkpoint.StateDict) (u *unet, ok bool) {
 		return nil, false
 	}
 	u = startUNet(sd)
+	u.out = u.channels
 	if out[0] == 2*first[1] {
-		u.out = 6
+		u.out *= 2
 	}
 	if label := sd["label_emb.weight"].Shape; len(label) == 2 {
 		u.classes = label[0]
@@ -343,7 +353,7 @@ func guessUNet(sd checkpoint.StateDict) (u *unet, ok bool) {
 // startUNet is what the shapes tell of any U-Net with such blocks.
 func startUNet(sd checkpoint.StateDict) *unet {
 	return &unet{
-		size: 512, base: sd.Dim("time_embed.0.weight", 1), out: 3, heads: func(int, bool) int { return 1 },
+		size: 512, channels: sd.Dim("input_blocks.0.0.weight", 1), base: sd.Dim("time_embed.0.weight", 1), heads: func(int, bool) int { return 1 },
 		scaleShift: sd.Dim("input_blocks.1.0.emb_layers.1.weight", 0) == 2*sd.Dim("input_blocks.1.0.out_layers.3.weight", 0),
 	}
 }
@@ -368,24 +378,56 @@ func (u *unet) countDecoder(sd checkpoint.StateDict) (levels int) {
 }
 
 // guess is the U-Net of a checkpoint as flags of a family whose authors choose
-// channel_mult by image size so.
-func (u *unet) guess(sd checkpoint.StateDict, mults map[int]string, evidence string) Guess {
-	size := NewFlag("image_size", "?", "not in the shapes")
-	attention := NewFlag("attention_resolutions", "?", "image_size divided by "+joined(u.attention, ", "))
+// channel_mult by image size so. headChannels is that of an attention head where
+// the authors' networks have them and the widths allow it; 0 = they have num_heads.
+func (u *unet) guess(sd checkpoint.StateDict, mults map[int]string, headChannels int, evidence string) Guess {
+	u.size = max(64, 1<<len(u.widths))
+	size := NewFlag("image_size", u.size, Assumed)
 	for s, mult := range mults {
 		if mult == u.channelMult() {
 			u.size = s
 			size = NewFlag("image_size", s, "whose default channel_mult this is")
-			attention = NewFlag("attention_resolutions", resolutions(u.attention, len(u.widths), s))
 		}
 	}
 	flags := []Flag{size, NewFlag("num_channels", u.base), NewFlag("num_res_blocks", u.blocks),
-		NewFlag("channel_mult", u.channelMult()), NewFlag("learn_sigma", u.out == 6), NewFlag("class_cond", u.classes > 0)}
+		NewFlag("channel_mult", u.channelMult()), NewFlag("learn_sigma", u.out == 2*u.channels), NewFlag("class_cond", u.classes > 0)}
 	if u.classes > 0 {
 		flags = append(flags, NewFlag("num_classes", u.classes))
 	}
-	flags = append(flags, attention, NewFlag("num_heads", "?", "not in the shapes; nor is the noise schedule"), NewFlag("use_scale_shift_norm", u.scaleShift))
-	return Guess{Evidence: evidence, Flags: flags, Mismatches: Mismatches(sd, u.check(), untapped(u.build))}
+	if u.channels != 3 {
+		flags = append(flags, NewFlag("in_channels", u.channels))
+	}
+	flags = append(flags, NewFlag("attention_resolutions", u.resolutions(), u.resolutionsNote(size)),
+		u.guessHeads(headChannels), NewFlag("use_scale_shift_norm", u.scaleShift))
+	g := Guess{Evidence: evidence, Flags: flags}
+	g.Mismatches = Mismatches(sd, u.check(), g.tapped(u.build))
+	return g
+}
+
+// resolutionsNote is the note of attention_resolutions, which follow from the
+// image's size.
+func (u *unet) resolutionsNote(size Flag) string {
+	if size.Note != Assumed {
+		return ""
+	}
+	return "image_size divided by " + joined(u.attention, ", ")
+}
+
+// guessHeads chooses the heads of the attention layers, which leave no trace.
+func (u *unet) guessHeads(channels int) Flag {
+	all := func(n int) bool {
+		return !slices.ContainsFunc(u.attending(), func(ch int) bool { return !divides(n, ch) })
+	}
+	if channels > 0 && all(channels) {
+		u.heads = func(ch int, _ bool) int { return ch / channels }
+		return NewFlag("num_head_channels", channels, Assumed+"; some give num_heads")
+	}
+	n := 4
+	if !all(n) {
+		n = 1
+	}
+	u.heads = func(int, bool) int { return n }
+	return NewFlag("num_heads", n, Assumed)
 }
 
 // channelMult spells the widths as the flag does.
@@ -397,14 +439,17 @@ func (u *unet) channelMult() string {
 	return joined(factors, ",")
 }
 
-// resolutions spells the downsampling factors that a network of so many levels
-// reaches, as the flag attention_resolutions does.
-func resolutions(factors []int, levels, imageSize int) string {
+// resolutions spells the downsampling factors that have attention layers as the
+// flag attention_resolutions does; where none has, it names one below the lowest.
+func (u *unet) resolutions() string {
 	var sizes []int
-	for level := range levels {
-		if slices.Contains(factors, 1<<level) {
-			sizes = append(sizes, imageSize>>level)
+	for level := range u.widths {
+		if slices.Contains(u.attention, 1<<level) {
+			sizes = append(sizes, u.size>>level)
 		}
+	}
+	if len(sizes) == 0 {
+		sizes = []int{max(1, u.size>>len(u.widths))}
 	}
 	return joined(sizes, ",")
 }

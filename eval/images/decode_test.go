@@ -134,6 +134,7 @@ func TestBrokenImages(t *testing.T) {
 		"JPEG of another":  {bytes.Replace(jpeg, []byte{0xff, 0xc0}, []byte{0xff, 0xc3}, 1), "FFC3 is not supported"},
 		"cut progressive":  {readFile(t, "testdata/pillow/420-progressive.jpg")[:700], "truncated"},
 		"lacking a scan":   {endEarly(t, "testdata/pillow/420-progressive.jpg"), "scans are not all there"},
+		"animated WebP":    {slices.Concat([]byte("RIFF\x40\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x03\x00\x00ANIM\x06\x00\x00\x00"), make([]byte, 6)), "WebP that cannot be decoded: it is animated"},
 		"animated by name": {[]byte("RIFF\x04\x00\x00\x00WEBP"), "WebP that cannot be decoded"},
 	} {
 		_, err := Decode(c.data, DefaultMaxPixels)

@@ -3,13 +3,20 @@ package images
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"image"
 	"io"
 
 	"golang.org/x/image/webp"
 )
 
+// animatedWebP is the bit of the flags in the chunk VP8X that says so.
+const animatedWebP = 0x02
+
 func decodeWebP(data []byte) (Image, error) {
+	if len(data) > 20 && string(data[12:16]) == "VP8X" && data[20]&animatedWebP != 0 {
+		return Image{}, errors.New("it is animated; save the frames that are meant as files of one image")
+	}
 	if !wholeWebP(data) {
 		return Image{}, io.ErrUnexpectedEOF
 	}

@@ -9,7 +9,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sagbench/experiments/human"
@@ -66,6 +68,7 @@ type fileInspection struct {
 	Parameters int               `json:"parameters"`
 	DTypes     map[string]int    `json:"dtypes"` // element type → number of tensors
 	Guesses    []models.Guess    `json:"guesses"`
+	Foreign    string            `json:"foreign,omitempty"` // what it is where no family here is it
 	Shapes     map[string]string `json:"shapes,omitempty"`
 }
 
@@ -83,7 +86,9 @@ func inspectFile(path string, all bool) (in fileInspection, err error) {
 		in.Parameters += tensor.Size(t.Shape)
 		in.DTypes[string(t.DType)]++
 	}
-	in.Guesses = families.Guess(f.Tensors)
+	if in.Foreign = models.Foreign(f.Tensors); in.Foreign == "" {
+		in.Guesses = families.Guess(f.Tensors)
+	}
 	if all {
 		in.Shapes = map[string]string{}
 		for k, t := range f.Tensors {
@@ -109,7 +114,11 @@ func (in fileInspection) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n  sha256      %s\n  tensors     %d of %s\n  parameters  %s\n",
 		in.SHA256, in.Tensors, in.types(), human.Count(in.Parameters))
-	printGuesses(w, in.File, in.Guesses)
+	if in.Foreign != "" {
+		fmt.Fprintf(w, "  family      none: %s\n", in.Foreign)
+	} else {
+		printGuesses(w, in.File, in.Guesses)
+	}
 	in.printShapes(w)
 }
 
@@ -129,7 +138,8 @@ func (in fileInspection) printShapes(w io.Writer) {
 	}
 }
 
-// printGuesses prints a model block for each guess, with its evidence.
+// printGuesses prints the block of an experiment for each guess, with its evidence
+// and its attention layers.
 func printGuesses(w io.Writer, path string, guesses []models.Guess) {
 	if len(guesses) == 0 {
 		fmt.Fprintf(w, "  family      none of %s: it speaks for none of them\n", strings.Join(slices.Sorted(maps.Keys(families.Table)), ", "))
@@ -142,14 +152,55 @@ func printGuesses(w io.Writer, path string, guesses []models.Guess) {
 		for _, m := range g.Mismatches {
 			fmt.Fprintf(w, "    but       %s\n", m)
 		}
-		fmt.Fprintf(w, "\nmodel:\n  family: %s\n  checkpoint: %s\n", g.Family, path)
-		for _, flag := range g.Flags {
-			line := fmt.Sprintf("  %s: %s", flag.Name, flag.Value)
-			if flag.Note != "" {
-				line += "  # " + flag.Note
-			}
-			fmt.Fprintln(w, line)
+		printAttention(w, g.Attention)
+		fmt.Fprintln(w)
+		printBlock(w, path, g)
+	}
+}
+
+// printAttention lists attention layers, those of one size and number of heads in
+// a line.
+func printAttention(w io.Writer, layers []models.Layer) {
+	named := map[models.Layer][]string{}
+	var kinds []models.Layer
+	for _, l := range layers {
+		kind := models.Layer{Heads: l.Heads, Height: l.Height, Width: l.Width}
+		if named[kind] == nil {
+			kinds = append(kinds, kind)
 		}
+		named[kind] = append(named[kind], l.Name)
+	}
+	for _, k := range kinds {
+		fmt.Fprintf(w, "  attention   %d×%d, heads %d: %s\n", k.Height, k.Width, k.Heads, strings.Join(named[k], ", "))
+	}
+}
+
+// plainPath is a path that YAML takes without quotes.
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9_./][A-Za-z0-9_./+@=-]*$`)
+
+// printBlock prints the block as an experiment has it.
+func printBlock(w io.Writer, path string, g models.Guess) {
+	indent := ""
+	for _, key := range strings.Split(g.Block, ".") {
+		fmt.Fprintf(w, "%s%s:\n", indent, key)
+		indent += "  "
+	}
+	if g.Block != g.Family { // a feature network's block is named like the family
+		fmt.Fprintf(w, "%sfamily: %s\n", indent, g.Family)
+	}
+	if !plainPath.MatchString(path) {
+		path = strconv.Quote(path)
+	}
+	fmt.Fprintf(w, "%scheckpoint: %s\n", indent, path)
+	for _, flag := range g.Flags {
+		line := fmt.Sprintf("%s%s: %s", indent, flag.Name, flag.Value)
+		if flag.Note != "" {
+			line += "  # " + flag.Note
+		}
+		fmt.Fprintln(w, line)
+	}
+	for _, need := range g.Needs {
+		fmt.Fprintf(w, "%s# %s\n", indent, need)
 	}
 }
 

@@ -71,18 +71,19 @@ func (e *Experiment) Forecast(ctx context.Context, results string, done func(*Ro
 	return f, configs.Join(faults...)
 }
 
-// ImageSide is the height and width that the model's flags name; 0 if they name none.
-func (r *Row) ImageSide() int {
+// ImageSides are the height and width of the row's images in pixels; 0 where
+// neither the model's flags nor its checkpoint tell.
+func (r *Row) ImageSides() (height, width int) {
 	if f, ok := r.Model.Flags.(models.WithImageSide); ok {
-		return f.ImageSide()
+		return f.ImageSides(r.Model.Checkpoint.Path)
 	}
-	return 0
+	return 0, 0
 }
 
-// imageBytes is what an image takes on the disk.
+// imageBytes is what an image takes on the disk; 0 where that is not known.
 func (r *Row) imageBytes() int64 {
-	side := int64(r.ImageSide())
-	return 3 * side * side
+	height, width := r.ImageSides()
+	return 3 * int64(height) * int64(width)
 }
 
 // featureBytes is what the features of the row's images take on the disk: rows of
@@ -137,6 +138,11 @@ func (f *Forecast) bytes() int64 {
 	return sum + most
 }
 
+// unsized tells whether the size of some images that are to be drawn is not known.
+func (f *Forecast) unsized() bool {
+	return slices.ContainsFunc(f.Rows, func(p RowForecast) bool { return p.Images > 0 && p.Row.imageBytes() == 0 })
+}
+
 // Print writes a table with a line for each row, and the sums.
 func (f *Forecast) Print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -174,7 +180,11 @@ func (f *Forecast) String() string {
 	if others > 0 {
 		fmt.Fprintf(&out, "       %s passes through the networks of guidances\n", human.Count(others))
 	}
-	fmt.Fprintf(&out, "disk:  %s at most in %s", human.Bytes(f.bytes()), f.folder)
+	atMost := "at most"
+	if f.unsized() {
+		atMost = "at most without the images, whose size is not known before the checkpoint is there,"
+	}
+	fmt.Fprintf(&out, "disk:  %s %s in %s", human.Bytes(f.bytes()), atMost, f.folder)
 	if f.diskSpace >= 0 {
 		fmt.Fprintf(&out, ", %s free", human.Bytes(f.diskSpace))
 		if f.bytes() > f.diskSpace {

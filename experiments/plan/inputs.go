@@ -25,7 +25,8 @@ type input struct {
 	source  Source
 	rows    []*Row // that need it
 
-	comparisons []Comparison // of the rows, where it is a feature network
+	comparisons []Comparison            // of the rows, where it is a feature network
+	check       func(path string) error // where it is a part of a network and no checkpoint
 }
 
 type inputKind string
@@ -51,7 +52,7 @@ func (e *Experiment) inputs() []*input {
 		for _, n := range r.Networks() {
 			need(networkInput, n.Checkpoint, n.Weights)
 			for _, p := range n.parts() {
-				need(networkInput, p, "")
+				need(inputKind(p.Kind), p.File, "").check = p.Check
 			}
 		}
 		if len(r.Metrics) > 0 {
@@ -96,6 +97,7 @@ func (in *input) problem() string {
 		return err.Error()
 	case info.IsDir() && in.comparisons != nil:
 		return "is a folder, expected a file"
+	case in.check != nil:
 	case info.IsDir(): // some checkpoints and sets of images are folders
 		return ""
 	}
@@ -108,8 +110,11 @@ func (in *input) problem() string {
 // open opens a file of its kind without loading it: a file that is cut off or of
 // another kind is an error.
 func (in *input) open() error {
-	if in.comparisons != nil {
+	switch {
+	case in.comparisons != nil:
 		return in.openNetwork()
+	case in.check != nil:
+		return in.check(in.Path)
 	}
 	if in.kind != referenceInput {
 		f, err := checkpoint.OpenSet(in.Path, in.weights)

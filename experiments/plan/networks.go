@@ -135,8 +135,8 @@ func DecodeNetwork(b configs.Block) (n NetworkRef, err error) {
 	return n, decodeRef(b, &n.Ref)
 }
 
-// parts are the further checkpoints that the flags name.
-func (n *NetworkRef) parts() []sampling.File {
+// parts are the further files that the flags name.
+func (n *NetworkRef) parts() []models.Part {
 	if c, ok := n.Flags.(models.Composite); ok {
 		return c.Parts()
 	}

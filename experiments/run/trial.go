@@ -44,7 +44,8 @@ func timeForecast(ctx context.Context, f *plan.Forecast, opt ort.Options) error 
 			p.Time += time.Duration(p.Images*n) * passes[id][i]
 		}
 		for _, c := range p.Row.Comparisons {
-			id = fmt.Sprint(c.Key(c.Weights.Path), c.MetricNames(), p.Row.ImageSide())
+			height, width := p.Row.ImageSides()
+			id = fmt.Sprint(c.Key(c.Weights.Path), c.MetricNames(), height, width)
 			if _, known := extractions[id]; !known {
 				if extractions[id], err = tryFeatures(ctx, p.Row, c, opt); err != nil {
 					return err
@@ -97,9 +98,9 @@ func tryFeatures(ctx context.Context, r *plan.Row, c plan.Comparison, opt ort.Op
 		return 0, err
 	}
 	defer net.Close()
-	side := max(1, r.ImageSide())
-	images := models.Images{N: trialBatch(r), Height: side, Width: side}
-	images.Pixels = make([]uint8, images.N*side*side*3)
+	height, width := r.ImageSides()
+	images := models.Images{N: trialBatch(r), Height: max(1, height), Width: max(1, width)}
+	images.Pixels = make([]uint8, images.N*images.Height*images.Width*3)
 	outputs := []string{features.Pool}
 	if c.Needs().Generated.Spatial {
 		outputs = append(outputs, features.Spatial)

@@ -115,7 +115,8 @@ type File struct {
 	// asked for, or an average that lies deeper than other weights.
 	Chosen bool
 	// Prefix is what every key began with and what was removed: "",
-	// DataParallel's "module.", torch.compile's "_orig_mod.", or both.
+	// DataParallel's "module.", torch.compile's "_orig_mod.", or several; behind
+	// "…" what was removed within keys.
 	Prefix string
 	// Ignored are the keys of the state dict whose value is no tensor, each
 	// with what it is: "_extra_state (None)".

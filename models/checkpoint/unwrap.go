@@ -274,6 +274,9 @@ func noTensors(es []dictEntry) error {
 	if len(es) == 0 {
 		return errors.New("holds an empty dict: no tensors")
 	}
+	if named(es, "state") && named(es, "param_groups") {
+		return errors.New("holds the state of an optimizer (state, param_groups), which training saves beside the weights, as opt….pt; give the file of the weights or of their average, model….pt or ema….pt")
+	}
 	var have []string
 	for _, e := range es[:min(len(es), 8)] {
 		have = append(have, label(e))
@@ -282,6 +285,11 @@ func noTensors(es []dictEntry) error {
 		have = append(have, "…")
 	}
 	return fmt.Errorf("holds no state dict: none of its entries is a tensor or a dict of tensors: %s", strings.Join(have, ", "))
+}
+
+// named reports whether an entry has this key.
+func named(es []dictEntry, key string) bool {
+	return slices.ContainsFunc(es, func(e dictEntry) bool { return e.key == any(key) })
 }
 
 // label is "epoch (3)".
@@ -331,21 +339,55 @@ func (f *File) locate(es []dictEntry, v *resolver) error {
 // maxFaults keeps the message about a thoroughly broken file readable.
 const maxFaults = 20
 
-// prefixes are what wrappers of a network put before every key: DataParallel
-// and torch.compile.
-var prefixes = []string{"module.", "_orig_mod."}
+// prefixes are what wrappers of a network put before every key: DataParallel,
+// torch.compile, FSDP and Lightning.
+var prefixes = []string{"module.", "_orig_mod.", "_fsdp_wrapped_module.", "model."}
 
-// stripPrefixes removes prefixes that every key has, also one behind another.
+// innerPrefixes are those that FSDP, torch.compile and activation checkpointing
+// put before the keys of a part: none is a name that a network could have.
+var innerPrefixes = []string{"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}
+
+// stripPrefixes removes prefixes that every key has, however they are nested, and
+// those of parts. model. stays where it is the name of a part, in the layout of
+// CompVis.
 func (f *File) stripPrefixes() {
-	for _, p := range slices.Concat(prefixes, prefixes) {
-		stripped := make(StateDict, len(f.Tensors))
-		for name, t := range f.Tensors {
-			if rest, ok := strings.CutPrefix(name, p); ok && rest != "" {
-				stripped[rest] = t
+	for again := true; again; {
+		again = false
+		for _, p := range prefixes {
+			if f.rename(func(key string) string {
+				rest, ok := strings.CutPrefix(key, p)
+				if !ok || rest == "" || p == "model." && strings.HasPrefix(rest, "diffusion_model.") {
+					return key
+				}
+				return rest
+			}, true) {
+				f.Prefix, again = f.Prefix+p, true
 			}
 		}
-		if n := len(stripped); n > 0 && n == len(f.Tensors) {
-			f.Prefix, f.Tensors = f.Prefix+p, stripped
+	}
+	for _, p := range innerPrefixes {
+		if f.rename(func(key string) string { return strings.ReplaceAll(key, p, "") }, false) {
+			f.Prefix += "…" + p
 		}
 	}
+}
+
+// rename gives every key its new name, and reports whether it did: not where none
+// changes, two would become one or, with all, one keeps its name.
+func (f *File) rename(name func(string) string, all bool) bool {
+	renamed, changed := make(StateDict, len(f.Tensors)), 0
+	for key, t := range f.Tensors {
+		to := name(key)
+		if to != key {
+			changed++
+		} else if all {
+			return false
+		}
+		renamed[to] = t
+	}
+	if changed == 0 || len(renamed) != len(f.Tensors) || renamed.Has("") {
+		return false
+	}
+	f.Tensors = renamed
+	return true
 }

@@ -66,6 +66,7 @@ func TestNoStateDict(t *testing.T) {
 		"two that might be":  {pairs{{"left", sd}, {"right", sd}}, "several entries hold tensors (left, right)"},
 		"key twice":          {pairs{{"w", ramp4("0")}, {"w", ramp4("0")}}, `tensor "w": is there twice`},
 		"wrapper twice":      {pairs{{"model", sd}, {"model", sd}}, `entry "model" is there twice`},
+		"an optimizer":       {pairs{{"state", pairs{{0, pairs{{"step", ramp4("0")}, {"exp_avg", ramp4("0")}}}}}, {"param_groups", list{pairs{{"lr", .1}}}}}, "holds the state of an optimizer (state, param_groups), which training saves beside the weights, as opt….pt"},
 		"many other entries": {pairs{{"a", 1}, {"b", 1}, {"c", 1}, {"d", 1}, {"e", 1}, {"f", 1}, {"g", 1}, {"h", 1}, {"i", 1}}, "h (1), …"},
 		"OrderedDict, twice": {filled{orderedDict, pairs{{"w", ramp4("0")}, {"w", ramp4("0")}}}, `tensor "w": is there twice`},
 	} {
@@ -80,12 +81,19 @@ func TestPrefix(t *testing.T) {
 		prefix string
 		names  []string
 	}{
-		"every key":     {pairs{{"module.a", ramp4("0")}, {"module.b.module.c", ramp4("0")}}, "module.", []string{"a", "b.module.c"}},
-		"compiled":      {pairs{{"_orig_mod.a", ramp4("0")}}, "_orig_mod.", []string{"a"}},
-		"both":          {pairs{{"_orig_mod.module.a", ramp4("0")}}, "_orig_mod.module.", []string{"a"}},
-		"the other way": {pairs{{"module._orig_mod.a", ramp4("0")}}, "module._orig_mod.", []string{"a"}},
-		"not every key": {pairs{{"module.a", ramp4("0")}, {"b", ramp4("0")}}, "", []string{"b", "module.a"}},
-		"nothing else":  {pairs{{"module.", ramp4("0")}}, "", []string{"module."}},
+		"every key":        {pairs{{"module.a", ramp4("0")}, {"module.b.module.c", ramp4("0")}}, "module.", []string{"a", "b.module.c"}},
+		"compiled":         {pairs{{"_orig_mod.a", ramp4("0")}}, "_orig_mod.", []string{"a"}},
+		"both":             {pairs{{"_orig_mod.module.a", ramp4("0")}}, "_orig_mod.module.", []string{"a"}},
+		"the other way":    {pairs{{"module._orig_mod.a", ramp4("0")}}, "module._orig_mod.", []string{"a"}},
+		"FSDP":             {pairs{{"_fsdp_wrapped_module.a", ramp4("0")}, {"_fsdp_wrapped_module.b._fsdp_wrapped_module.c", ramp4("0")}}, "_fsdp_wrapped_module.…_fsdp_wrapped_module.", []string{"a", "b.c"}},
+		"Lightning":        {pairs{{"model.a", ramp4("0")}, {"model.b", ramp4("0")}}, "model.", []string{"a", "b"}},
+		"three":            {pairs{{"model._orig_mod.module.model.a", ramp4("0")}}, "model._orig_mod.module.model.", []string{"a"}},
+		"parts":            {pairs{{"a._orig_mod.w", ramp4("0")}, {"b", ramp4("0")}}, "…_orig_mod.", []string{"a.w", "b"}},
+		"two become one":   {pairs{{"a._orig_mod.w", ramp4("0")}, {"a.w", ramp4("0")}}, "", []string{"a._orig_mod.w", "a.w"}},
+		"CompVis' U-Net":   {pairs{{"model.diffusion_model.out.0.bias", ramp4("0")}}, "", []string{"model.diffusion_model.out.0.bias"}},
+		"compiled CompVis": {pairs{{"_orig_mod.model.diffusion_model.a", ramp4("0")}}, "_orig_mod.", []string{"model.diffusion_model.a"}},
+		"not every key":    {pairs{{"module.a", ramp4("0")}, {"b", ramp4("0")}}, "", []string{"b", "module.a"}},
+		"nothing else":     {pairs{{"module.", ramp4("0")}}, "", []string{"module."}},
 	} {
 		f, err := parseBytes(torchZipOf(c.object))
 		if err != nil || f.Prefix != c.prefix || !slices.Equal(f.Tensors.Names(), c.names) {

@@ -20,8 +20,10 @@ var Table = withFeatureNetworks(map[string]func() models.Family{
 	"classifier": func() models.Family { return models.NewClassifier() },
 	"clip_text":  func() models.Family { return &sd.CLIPText{} },
 	"dit":        func() models.Family { return models.NewDiT() },
+	"dit2d":      func() models.Family { return &sd.DiT2D{} },
 	"iddpm":      func() models.Family { return models.NewIDDPM() },
 	"sd":         func() models.Family { return &sd.SD{} },
+	"unet2d":     func() models.Family { return &sd.UNet2D{} },
 	"vae":        func() models.Family { return &sd.VAE{} },
 })
 
@@ -41,11 +43,25 @@ func Guess(sd checkpoint.StateDict) []models.Guess {
 			continue
 		}
 		if g, ok := family.Guess(sd); ok {
-			g.Family = name
+			g.Family, g.Block = name, blockOf(name)
 			found = append(found, g)
 		}
 	}
 	return found
+}
+
+// blockOf is where an experiment has the block of a network of the family, dotted:
+// that of the guidance of a classifier, say.
+func blockOf(family string) string {
+	switch {
+	case family == "classifier":
+		return "guidance.classifier.model"
+	case family == "vae":
+		return "model.vae"
+	case slices.ContainsFunc(features.Networks, func(n features.Network) bool { return n.Name == family }):
+		return family
+	}
+	return "model"
 }
 
 // GuessFolder asks every family whether a folder is one of its checkpoints. A
@@ -61,7 +77,7 @@ func GuessFolder(path string) (found []models.Guess, files []string) {
 		if !ok {
 			continue
 		}
-		g.Family = name
+		g.Family, g.Block = name, blockOf(name)
 		of, err := models.Files(family, path)
 		if err == nil {
 			files = append(files, of...)

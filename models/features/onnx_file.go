@@ -41,7 +41,7 @@ func (c *ONNXFile) Resize() Resize { return PIL }
 // Features implements Flags: only a run of the graph tells.
 func (c *ONNXFile) Features(string) (pool, spatial int) { return 0, 0 }
 
-// Files implements models.Lister: weights may lie in files beside the graph.
+// Files implements models.FileLister: weights may lie in files beside the graph.
 func (c *ONNXFile) Files(path string) ([]string, error) {
 	data, err := onnx.DataFiles(path)
 	return append([]string{path}, data...), err

@@ -192,14 +192,24 @@ func (m *Module) MaxPool(x Value, p Pool) Value { return m.pool("MaxPool", x, p,
 // values, cosines first: guided_diffusion/nn.py timestep_embedding. The
 // frequencies are rounded to float32 after every operation, as there.
 func (m *Module) TimestepEmbedding(t Value, dim int, maxPeriod float64) Value {
+	return m.Sinusoids(t, dim, maxPeriod, 0, false)
+}
+
+// Sinusoids is TimestepEmbedding with the options of diffusers' models/embeddings.py
+// get_timestep_embedding: downscale_freq_shift, and sines before cosines
+// (flip_sin_to_cos false).
+func (m *Module) Sinusoids(t Value, dim int, maxPeriod float64, shift int, sinesFirst bool) Value {
 	half := dim / 2
 	freqs := make([]float32, half)
 	for i := range freqs {
-		exponent := float32(-math.Log(maxPeriod)*float64(i)) / float32(half)
+		exponent := float32(-math.Log(maxPeriod)*float64(i)) / float32(half-shift)
 		freqs[i] = float32(math.Exp(float64(exponent)))
 	}
 	arg := m.Mul(m.Reshape(t, t.Shape[0], 1), m.Const(freqs, 1, half))
 	parts := []Value{m.Cos(arg), m.Sin(arg)}
+	if sinesFirst {
+		parts = []Value{m.Sin(arg), m.Cos(arg)}
+	}
 	if dim%2 == 1 {
 		parts = append(parts, m.Mul(m.Slice(arg, 1, 0, 1), m.Scalar(0)))
 	}

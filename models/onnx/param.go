@@ -109,16 +109,37 @@ func (e *MismatchError) Error() string {
 	if e.Hint != "" {
 		b.WriteString("; " + e.Hint)
 	}
-	for _, p := range e.Missing {
+	for i, p := range e.Missing {
+		if more(&b, i, len(e.Missing), "missing") {
+			break
+		}
 		fmt.Fprintf(&b, "\n  missing    %s %v", p.Key, p.Shape)
 	}
-	for _, p := range e.Unexpected {
+	for i, p := range e.Unexpected {
+		if more(&b, i, len(e.Unexpected), "unexpected") {
+			break
+		}
 		fmt.Fprintf(&b, "\n  unexpected %s %v", p.Key, p.Shape)
 	}
-	for _, s := range e.Misshaped {
+	for i, s := range e.Misshaped {
+		if more(&b, i, len(e.Misshaped), "mis-shaped") {
+			break
+		}
 		fmt.Fprintf(&b, "\n  mis-shaped %s: the network wants %v, the checkpoint has %v", s.Key, s.Want, s.Have)
 	}
 	return b.String()
+}
+
+// mostNamed is how many parameters of a kind a MismatchError names.
+const mostNamed = 4
+
+// more ends a list of n parameters after mostNamed with how many there are besides.
+func more(b *strings.Builder, i, n int, kind string) bool {
+	if i < mostNamed || n == mostNamed+1 {
+		return false
+	}
+	fmt.Fprintf(b, "\n  and %d more are %s", n-i, kind)
+	return true
 }
 
 func (g *graph) mismatch() error {

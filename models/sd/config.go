@@ -31,6 +31,7 @@ type configFormat struct {
 	stems                         // of its weights, and the library that saves it
 	untapped    string            // what the part is, where its attention maps cannot be tapped
 	key, is     string            // the key whose value tells the class, and that value
+	was         string            // the value in older files; "" = the same
 	unsupported string            // what is said of another value: format of the value and of what is supported
 	fixed       map[string]string // keys of which one value is supported
 	null        []string          // keys of which only null is supported
@@ -53,7 +54,7 @@ func readConfig(folder string, c componentConfig) error {
 // decodeConfig is readConfig for a document that is read.
 func decodeConfig(doc value, c componentConfig) error {
 	f := c.format()
-	if at, ok := doc.at(f.key); ok && at.text() != f.is { // the keys of another class say nothing
+	if at, ok := doc.at(f.key); ok && at.text() != f.is && (f.was == "" || at.text() != f.was) { // the keys of another class say nothing
 		return fmt.Errorf("models: %w", at.errorf(f.unsupported, at.text(), f.is))
 	}
 	var errs, undecoded []error
@@ -73,6 +74,8 @@ func decodeConfig(doc value, c componentConfig) error {
 			undecoded = append(undecoded, fmt.Errorf("%s:%d: unknown key %q; known: %s", v.file, v.line, v.key, strings.Join(known, ", ")))
 		case null && field.Kind() != reflect.Pointer && field.Kind() != reflect.Slice:
 			errs = append(errs, v.errorf("null is not supported; expected a value"))
+		case null && field.Kind() == reflect.Pointer:
+			field.SetZero()
 		case !null:
 			undecoded = append(undecoded, v.decode(field.Addr().Interface()))
 		}

@@ -52,6 +52,30 @@ func (w *weights) fault(err error) error {
 	return fmt.Errorf("models: %s: %w", w.path, err)
 }
 
+// snapshot is the folder of a checkpoint in the cache of a Hugging Face hub, where
+// path is the cache's folder of a repository (models--ORG--NAME): the snapshot that
+// refs/main names, or the only one. Any other path is itself.
+func snapshot(path string) (string, error) {
+	snapshots := filepath.Join(path, "snapshots")
+	entries, err := os.ReadDir(snapshots)
+	if err != nil || isFile(filepath.Join(path, "model_index.json")) {
+		return path, nil
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if main, err := os.ReadFile(filepath.Join(path, "refs", "main")); err == nil {
+		if name := strings.TrimSpace(string(main)); slices.Contains(names, name) {
+			return filepath.Join(snapshots, name), nil
+		}
+	}
+	if len(names) == 1 {
+		return filepath.Join(snapshots, names[0]), nil
+	}
+	return "", fmt.Errorf("models: %s is the cache of a hub with %d snapshots, and refs/main names none of them; give the folder of one: %s", path, len(names), examples(names))
+}
+
 // fileWeights are those of one file, the set of that name if there is one.
 func fileWeights(path, set string) (*weights, error) {
 	f, err := checkpoint.OpenSet(path, set)
@@ -70,6 +94,9 @@ func loadPart[C componentConfig, N any](folder string, config C, variant string,
 	f := config.format()
 	if len(opt.Taps) > 0 && f.untapped != "" {
 		return n, fmt.Errorf("models: %s: layer %q: the attention maps of %s cannot be tapped", folder, opt.Taps[0].Layer, f.untapped)
+	}
+	if folder, err = snapshot(folder); err != nil {
+		return n, err
 	}
 	if err := readConfig(folder, config); err != nil {
 		return n, err
@@ -294,6 +321,10 @@ func compVisScheduler() *sampling.SchedulerConfig {
 
 // componentFiles are the files of a part of a diffusers folder.
 func componentFiles(folder string, stem stems, variant string) ([]string, error) {
+	folder, err := snapshot(folder)
+	if err != nil {
+		return nil, err
+	}
 	w, err := folderWeights(folder, stem, variant)
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ func FuzzSingleFile(f *testing.F) {
 		}
 		rows, columns = rows&0xff, columns&0xff
 		sd[key] = checkpoint.FromFloat32(make([]float32, rows*columns), rows, columns)
-		s, err := splitSingle(&weights{path: "model.ckpt", tensors: sd}, false)
+		s, err := splitSingle(&weights{path: "model.ckpt", tensors: sd}, false, "")
 		if err != nil {
 			return
 		}
@@ -72,7 +72,7 @@ func FuzzOriginal(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := splitSingle(&weights{path: "model.ckpt", tensors: whole}, false)
+		s, err := splitSingle(&weights{path: "model.ckpt", tensors: whole}, false, "")
 		if err != nil {
 			t.Fatal(err)
 		}

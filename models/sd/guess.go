@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sagbench/models"
@@ -53,17 +54,22 @@ func (s *singleFile) unetConfig() *sdUNetConfig {
 	return c
 }
 
-// vaeConfig reads the autoencoder's dimensions off the shapes.
-func (s *singleFile) vaeConfig() *vaeConfig {
-	v, c := s.vae, newVAEConfig()
-	c.InChannels, c.OutChannels = v.Dim("encoder.conv_in.weight", 1), v.Dim("decoder.conv_out.weight", 0)
-	c.LatentChannels, c.NormNumGroups = v.Dim("decoder.conv_in.weight", 1), compVisGroups
-	c.LayersPerBlock = v.Count("encoder.down_blocks.0.resnets.%d.conv1.weight")
+// vaeConfigOf reads the autoencoder's dimensions off the shapes of its decoder,
+// which every file holds.
+func vaeConfigOf(v checkpoint.StateDict) *vaeConfig {
+	c := newVAEConfig()
+	c.OutChannels, c.LatentChannels, c.NormNumGroups = v.Dim("decoder.conv_out.weight", 0), v.Dim("decoder.conv_in.weight", 1), compVisGroups
+	c.InChannels = c.OutChannels
+	if v.Has("encoder.conv_in.weight") {
+		c.InChannels = v.Dim("encoder.conv_in.weight", 1)
+	}
+	c.LayersPerBlock = max(0, v.Count("decoder.up_blocks.0.resnets.%d.conv1.weight")-1)
 	c.BlockOutChannels, c.DownBlockTypes, c.UpBlockTypes = nil, nil, nil
-	for i := range v.Count("encoder.down_blocks.%d.resnets.0.conv1.weight") {
-		c.BlockOutChannels = append(c.BlockOutChannels, v.Dim(fmt.Sprintf("encoder.down_blocks.%d.resnets.0.conv1.weight", i), 0))
+	for i := range v.Count("decoder.up_blocks.%d.resnets.0.conv1.weight") {
+		c.BlockOutChannels = append(c.BlockOutChannels, v.Dim(fmt.Sprintf("decoder.up_blocks.%d.resnets.0.conv1.weight", i), 0))
 		c.DownBlockTypes, c.UpBlockTypes = append(c.DownBlockTypes, "DownEncoderBlock2D"), append(c.UpBlockTypes, "UpDecoderBlock2D")
 	}
+	slices.Reverse(c.BlockOutChannels)
 	c.UseQuantConv, c.UsePostQuantConv = v.Has("quant_conv.weight"), v.Has("post_quant_conv.weight")
 	c.MidBlockAddAttention = v.Has("decoder.mid_block.attentions.0.group_norm.weight")
 	return c
@@ -122,7 +128,13 @@ func (c *SD) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 		return models.Guess{}, false
 	}
 	g := models.Guess{Evidence: "model.diffusion_model, first_stage_model and cond_stage_model of CompVis' LatentDiffusion in one file"}
-	s, err := splitSingle(&weights{path: "the file", tensors: sd}, false)
+	s, err := splitSingle(&weights{path: "the file", tensors: sd}, false, "")
+	if err != nil {
+		if part, errPart := splitSingle(&weights{path: "the file", tensors: sd}, false, "unet"); errPart == nil {
+			s, g.Evidence = part, "model.diffusion_model of CompVis' LatentDiffusion; "+strings.TrimPrefix(err.Error(), "models: the file: ")
+			g.Flags, err = []models.Flag{models.NewFlag("component", "unet")}, nil
+		}
+	}
 	if err != nil {
 		g.Mismatches = []string{strings.TrimPrefix(err.Error(), "models: the file: ")}
 		return g, true
@@ -130,15 +142,40 @@ func (c *SD) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 	u := s.unetConfig()
 	version, prediction := "1.x", models.NewFlag("prediction_type", "epsilon", "as published; not in the shapes")
 	if s.openCLIP {
-		version, prediction = "2.x", models.NewFlag("prediction_type", "?", "v_prediction (768-v) or epsilon (512-base); not in the shapes")
+		version, prediction = "2.x", models.NewFlag("prediction_type", "v_prediction", models.Assumed+": that of 768-v; 512-base has epsilon")
 	}
 	g.Evidence += fmt.Sprintf("; context of %d channels: Stable Diffusion %s", u.CrossAttentionDim, version)
 	g.Flags = []models.Flag{prediction}
 	if s.textConfig(nil).VocabSize != clipbpe.PublishedSize {
-		g.Flags = append(g.Flags, models.NewFlag("tokenizer", "?", "a folder with its vocab.json and merges.txt: the vocabulary is not CLIP's"))
+		g.Needs = append(g.Needs, "tokenizer: FOLDER  # with its vocab.json and merges.txt: the vocabulary is not CLIP's")
 	}
-	g.Mismatches = models.Mismatches(s.unet, u.Validate(), func(m *onnx.Module) { u.build(m, sdSize{size{1, 1}, 1}, models.NewTaps(models.Options{})) })
+	side := 64
+	if s.openCLIP {
+		side = 96
+	}
+	g.Mismatches = models.Mismatches(s.unet, u.Validate(), func(m *onnx.Module) { g.Attention = u.layers(m, size{side, side}) })
 	return g, true
+}
+
+// layers builds the U-Net for latents of a size, and lists its layers of
+// self-attention.
+func (c *sdUNetConfig) layers(m *onnx.Module, latent size) []models.Layer {
+	t := models.NewTaps(models.Options{})
+	c.build(m, sdSize{latent, clipLength}, t)
+	return t.Layers()
+}
+
+// folderLayers are those of the U-Net whose config.json lies in a folder; none
+// where that makes no sense.
+func folderLayers(folder string) (layers []models.Layer) {
+	c := newSDUNetConfig()
+	if err := readConfig(folder, c); err != nil {
+		return nil
+	}
+	if s := c.latentSize(); s.height > 0 && s.width > 0 {
+		_, _ = onnx.Parameters(func(m *onnx.Module) { layers = c.layers(m, s) })
+	}
+	return layers
 }
 
 // Guess implements Guesser.
@@ -155,17 +192,24 @@ func (c *CLIPText) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 
 // GuessFolder implements FolderGuesser.
 func (c *SD) GuessFolder(path string) (models.Guess, bool) {
+	path, err := snapshot(path)
+	if err != nil {
+		return models.Guess{}, false
+	}
 	if partClass(path) == unetFormat.class {
 		c.Component = "unet"
-		return models.Guess{Evidence: "config.json of a UNet2DConditionModel", Flags: []models.Flag{models.NewFlag("component", "unet")}}, true
+		return models.Guess{Evidence: "config.json of a UNet2DConditionModel", Flags: []models.Flag{models.NewFlag("component", "unet")}, Attention: folderLayers(path)}, true
+	}
+	if class := pipelineClass(path); class == ditPipeline || slices.Contains(unet2DPipelines, class) {
+		return models.Guess{}, false
 	}
 	_, errIndex := os.Stat(filepath.Join(path, "model_index.json"))
 	_, errUNet := os.Stat(filepath.Join(path, "unet"))
 	switch {
 	case errIndex == nil:
-		return models.Guess{Evidence: "model_index.json of a pipeline of diffusers"}, true
+		return models.Guess{Evidence: "model_index.json of a pipeline of diffusers", Attention: folderLayers(filepath.Join(path, "unet"))}, true
 	case errUNet == nil:
-		return models.Guess{Evidence: "a folder unet"}, true
+		return models.Guess{Evidence: "a folder unet", Attention: folderLayers(filepath.Join(path, "unet"))}, true
 	}
 	return models.Guess{}, false
 }
@@ -181,9 +225,23 @@ func (c *CLIPText) GuessFolder(path string) (models.Guess, bool) {
 	return models.Guess{Evidence: "config.json of a " + class}, strings.HasPrefix(class, "CLIPTextModel")
 }
 
+// pipelineClass is the class of the pipeline of diffusers whose folder path is, ""
+// where model_index.json does not tell.
+func pipelineClass(path string) string {
+	index, err := readJSON(filepath.Join(path, "model_index.json"))
+	if err != nil {
+		return ""
+	}
+	at, _ := index.at("_class_name")
+	return at.text()
+}
+
 // partClass is the class of the part of a diffusers folder whose own folder
 // path is, "" where it is none.
 func partClass(path string) string {
+	if of, err := snapshot(path); err == nil {
+		path = of
+	}
 	doc, err := readJSON(filepath.Join(path, "config.json"))
 	if err != nil {
 		return ""

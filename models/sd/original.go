@@ -18,17 +18,25 @@ var ldmTargets = []struct {
 	{"model.params.cond_stage_config.target", []string{"ldm.modules.encoders.modules.FrozenCLIPEmbedder", "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"}},
 }
 
+// originalDocument is the YAML file that original_config names.
+func originalDocument(path string) (doc value, err error) {
+	data, err := readSmall(path)
+	if err == nil {
+		doc, err = parseYAML(path, data)
+	}
+	if err != nil {
+		return doc, fmt.Errorf("models: original_config: %w", err)
+	}
+	return doc, nil
+}
+
 // readOriginal adds what a YAML file of CompVis/stable-diffusion
 // (configs/stable-diffusion/v1-inference.yaml and its kin) says to what was read
 // off the shapes of a single-file checkpoint, and compares what both say.
 func (d *description) readOriginal(path string, s *singleFile) error {
-	data, err := readSmall(path)
+	doc, err := originalDocument(path)
 	if err != nil {
-		return fmt.Errorf("models: original_config: %w", err)
-	}
-	doc, err := parseYAML(path, data)
-	if err != nil {
-		return fmt.Errorf("models: original_config: %w", err)
+		return err
 	}
 	r := &originalReader{doc: doc}
 	for _, t := range ldmTargets {

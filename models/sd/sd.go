@@ -1,6 +1,7 @@
 package sd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -87,6 +88,9 @@ func (c *SD) Open(path string, opt models.Options) (models.Model, error) {
 	case !c.OriginalConfig.IsZero(), !c.Tokenizer.IsZero(), c.TextEncoder != nil, c.ExtractEMA:
 		return nil, fmt.Errorf("models: %s: original_config, tokenizer, text_encoder and extract_ema are for single files; a folder of diffusers says all of it itself", path)
 	}
+	if path, err = snapshot(path); err != nil {
+		return nil, err
+	}
 	return c.openFolder(path, opt)
 }
 
@@ -133,6 +137,12 @@ func checkPipeline(path string) error {
 			return fmt.Errorf("models: %w", at.errorf("%q is not supported; supported: %s", at.text(), strings.Join(supported, ", ")))
 		}
 		return nil
+	}
+	if class := pipelineClass(path); slices.Contains(unet2DPipelines, class) {
+		return fmt.Errorf("models: %s is the folder of a %s, which draws without prompts (family: unet2d)", path, class)
+	}
+	if pipelineClass(path) == ditPipeline {
+		return fmt.Errorf("models: %s is the folder of a %s, which draws from labels (family: dit2d)", path, ditPipeline)
 	}
 	if err := unsupported("_class_name", sdPipelines); err != nil {
 		return err
@@ -218,6 +228,9 @@ func (c *SD) openTokens(path string, opt models.Options) (averages bool, t *clip
 	case info.IsDir() && c.Component != "":
 		return false, nil, nil
 	case info.IsDir():
+		if path, err = snapshot(path); err != nil {
+			return false, nil, err
+		}
 		t, err = openCLIPTokens(filepath.Join(path, "tokenizer"))
 		return false, t, err
 	}
@@ -227,7 +240,7 @@ func (c *SD) openTokens(path string, opt models.Options) (averages bool, t *clip
 	}
 	defer w.Close()
 	averages = len(withPrefix(w.tensors, ldmEMA)) > 0
-	s, err := splitSingle(w, c.ExtractEMA)
+	s, err := splitSingle(w, c.ExtractEMA, c.Component)
 	if err != nil || c.Component != "" {
 		return averages, nil, err
 	}
@@ -239,6 +252,42 @@ func (c *SD) openTokens(path string, opt models.Options) (averages bool, t *clip
 	return averages, t, err
 }
 
+var _ models.WithImageSide = (*SD)(nil)
+
+// ImageSides implements WithImageSide: what the flags say, else what the U-Net
+// was trained on.
+func (c *SD) ImageSides(path string) (height, width int) {
+	u, v, err := c.sizes(path)
+	if err == nil && u.Validate() == nil && v.Validate() == nil {
+		s, f := u.latentSize(), v.factor()
+		height, width = s.height*f, s.width*f
+	}
+	return cmp.Or(c.Height, height), cmp.Or(c.Width, width)
+}
+
+// sizes are the U-Net and the autoencoder of the checkpoint at path by their
+// configurations, or by the shapes of a single file.
+func (c *SD) sizes(path string) (u *sdUNetConfig, v *vaeConfig, err error) {
+	if isFile(path) {
+		w, err := fileWeights(path, "")
+		if err != nil {
+			return nil, nil, err
+		}
+		defer w.Close()
+		s, err := splitSingle(w, false, c.Component)
+		if err != nil {
+			return nil, nil, err
+		}
+		d, err := c.describe(s)
+		return d.unet, d.vae, err
+	}
+	u, v = newSDUNetConfig(), newVAEConfig()
+	if path, err = snapshot(path); err == nil {
+		err = errors.Join(readConfig(filepath.Join(path, "unet"), u), readConfig(filepath.Join(path, "vae"), v))
+	}
+	return u, v, err
+}
+
 // Files implements FileLister: of a folder the files of the parts that are used, of
 // a single file that and what the flags name.
 func (c *SD) Files(path string) ([]string, error) {
@@ -248,6 +297,9 @@ func (c *SD) Files(path string) ([]string, error) {
 	}
 	if !info.IsDir() {
 		return c.singleFiles(path)
+	}
+	if path, err = snapshot(path); err != nil {
+		return nil, err
 	}
 	if c.Component == "" {
 		if err := checkPipeline(path); err != nil {

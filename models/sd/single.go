@@ -23,6 +23,8 @@ type singleFile struct {
 	names           map[string]string // the file's keys by their new ones
 	blocks          int               // residual blocks a level of the U-Net
 	openCLIP        bool              // the text encoder is SD 2.x's
+	predictsV       bool              // the file says so (v_pred)
+	zeroSNR         bool              // the file says so (ztsnr)
 }
 
 // The prefixes of the parts.
@@ -34,15 +36,20 @@ const (
 	ldmOpenCLIP = "cond_stage_model.model."
 )
 
-// ldmUnused are the buffers and other state of LatentDiffusion.
+// ldmUnused are the buffers and other state of LatentDiffusion, what textual
+// inversion, CLIP's other half and a safety checker left in files, and the keys
+// by which merging tools mark what a network predicts.
 var ldmUnused = regexp.MustCompile(`^(betas|(log_one_minus_|sqrt_|sqrt_one_minus_|sqrt_recip_|sqrt_recipm1_)?alphas_cumprod(_prev)?|` +
 	`posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|first_stage_model\.loss\..*|` +
-	`cond_stage_model\.model\.(logit_scale|text_projection|attn_mask)|cond_stage_model\.logit_scale)$`)
+	`cond_stage_model\.model\.(logit_scale|text_projection|attn_mask)|cond_stage_model\.logit_scale|` +
+	`first_stage_model\.model_ema\..*|cond_stage_model\.transformer\.(vision_model\..*|visual_projection\.weight|logit_scale)|` +
+	`(embedding_manager|safety_checker)\..*|v_pred|ztsnr)$`)
 
-// splitSingle sorts the tensors of a single file by part and renames them.
-// With ema the U-Net's averaged weights are taken.
-func splitSingle(w *weights, ema bool) (*singleFile, error) {
-	s := &singleFile{weights: w, names: map[string]string{}}
+// splitSingle sorts the tensors of a single file by part and renames them. With
+// ema the U-Net's averaged weights are taken. The file has to hold the component,
+// or all where that is "".
+func splitSingle(w *weights, ema bool, component string) (*singleFile, error) {
+	s := &singleFile{weights: w, names: map[string]string{}, predictsV: w.tensors.Has("v_pred"), zeroSNR: w.tensors.Has("ztsnr")}
 	raw := map[string]checkpoint.StateDict{ldmUNet: {}, ldmVAE: {}, ldmText: {}, ldmOpenCLIP: {}}
 	var unknown []string
 	for _, key := range w.tensors.Names() {
@@ -60,12 +67,8 @@ func splitSingle(w *weights, ema bool) (*singleFile, error) {
 			raw[prefix][key[len(prefix):]] = w.tensors[key]
 		}
 	}
-	if len(raw[ldmUNet]) == 0 {
-		others := append(unknown, raw[ldmVAE].Names()...)
-		return nil, fmt.Errorf("models: %s: no key begins with %s; expected a Stable Diffusion checkpoint in CompVis' layout (a folder of diffusers is given as a folder); its keys begin with %s", w.path, ldmUNet, examples(others))
-	}
-	if len(unknown) > 0 {
-		return nil, fmt.Errorf("models: %s: %d keys belong to no part of Stable Diffusion 1.x or 2.x: %s", w.path, len(unknown), examples(unknown))
+	if err := checkSingle(raw, unknown, component); err != nil {
+		return nil, fmt.Errorf("models: %s: %w", w.path, err)
 	}
 	if ema {
 		if err := averaged(raw[ldmUNet], w.tensors); err != nil {
@@ -74,18 +77,48 @@ func splitSingle(w *weights, ema bool) (*singleFile, error) {
 	}
 	s.blocks = ldmBlocks(raw[ldmUNet])
 	s.unet = s.renamed(ldmUNet, raw, func(key string) string { return unetName(key, s.blocks, raw[ldmUNet]) })
-	s.vae = s.renamed(ldmVAE, raw, vaeNames(raw[ldmVAE]))
-	for key, t := range s.vae { // 1×1 convolutions of the attention, as linear layers
-		if strings.Contains(key, ".attentions.") && len(t.Shape) == 4 && t.Shape[2] == 1 && t.Shape[3] == 1 {
-			t.Shape = t.Shape[:2]
-			s.vae[key] = t
-		}
-	}
+	s.vae = s.renamedVAE(ldmVAE, raw)
 	s.text = s.renamed(ldmText, raw, func(key string) string { return key })
 	if s.openCLIP = len(raw[ldmOpenCLIP]) > 0; s.openCLIP {
 		s.text = openCLIPNames(raw[ldmOpenCLIP])
 	}
 	return s, nil
+}
+
+// ldmParts are the parts of a single file by the component that each is.
+var ldmParts = []struct {
+	component, name string
+	prefixes        []string
+}{
+	{"unet", "U-Net", []string{ldmUNet}},
+	{"vae", "autoencoder", []string{ldmVAE}},
+	{"text_encoder", "text encoder", []string{ldmText, ldmOpenCLIP}},
+}
+
+func checkSingle(raw map[string]checkpoint.StateDict, unknown []string, component string) error {
+	var has, lacks []string
+	for _, p := range ldmParts {
+		switch {
+		case slices.ContainsFunc(p.prefixes, func(prefix string) bool { return len(raw[prefix]) > 0 }):
+			has = append(has, p.name)
+		case component == "" || component == p.component:
+			lacks = append(lacks, fmt.Sprintf("no %s (no key begins with %s)", p.name, strings.Join(p.prefixes, " or ")))
+		}
+	}
+	diffusers := func(key string) bool {
+		return strings.HasPrefix(key, "down_blocks.") || strings.HasPrefix(key, "decoder.mid_block.") || strings.HasPrefix(key, "text_model.")
+	}
+	switch {
+	case len(has) == 0 && slices.ContainsFunc(unknown, diffusers):
+		return fmt.Errorf("the file is one part of a folder of diffusers (its keys begin with %s); give the folder of the whole pipeline, the one with model_index.json", examples(unknown))
+	case len(has) == 0:
+		return fmt.Errorf("no key begins with %s; expected a Stable Diffusion checkpoint in CompVis' layout (a folder of diffusers is given as a folder); its keys begin with %s", ldmUNet, examples(unknown))
+	case len(lacks) > 0:
+		return fmt.Errorf("the file holds %s, only: %s; give the whole checkpoint, or the folder of diffusers", strings.Join(lacks, ", "), strings.Join(has, ", "))
+	case len(unknown) > 0:
+		return fmt.Errorf("%d keys belong to no part of Stable Diffusion 1.x or 2.x: %s", len(unknown), examples(unknown))
+	}
+	return nil
 }
 
 // examples are the first of some keys.
@@ -189,6 +222,19 @@ func layerName(side string, level, j int, rest, resample, resampler, key string)
 var resnetNames = strings.NewReplacer("in_layers.0.", "norm1.", "in_layers.2.", "conv1.", "emb_layers.1.", "time_emb_proj.",
 	"out_layers.0.", "norm2.", "out_layers.3.", "conv2.", "skip_connection.", "conv_shortcut.")
 
+// renamedVAE is renamed for the autoencoder, the 1×1 convolutions of its attention
+// as linear layers.
+func (s *singleFile) renamedVAE(prefix string, raw map[string]checkpoint.StateDict) checkpoint.StateDict {
+	vae := s.renamed(prefix, raw, vaeNames(raw[prefix]))
+	for key, t := range vae {
+		if strings.Contains(key, ".attentions.") && len(t.Shape) == 4 && t.Shape[2] == 1 && t.Shape[3] == 1 {
+			t.Shape = t.Shape[:2]
+			vae[key] = t
+		}
+	}
+	return vae
+}
+
 var vaeLevel = regexp.MustCompile(`^(encoder|decoder)\.(down|up)\.(\d+)\.(block|downsample|upsample)\.(.*)$`)
 
 // vaeNames gives the keys of ldm/modules/diffusionmodules/model.py Encoder and
@@ -254,8 +300,11 @@ func third(t checkpoint.Tensor, i int) checkpoint.Tensor {
 }
 
 // Parts implements Composite.
-func (c *SD) Parts() []sampling.File {
-	return slices.DeleteFunc([]sampling.File{c.OriginalConfig, c.Tokenizer}, sampling.File.IsZero)
+func (c *SD) Parts() []models.Part {
+	return slices.DeleteFunc([]models.Part{
+		{File: c.OriginalConfig, Kind: "original_config", Check: func(path string) error { _, err := originalDocument(path); return err }},
+		{File: c.Tokenizer, Kind: "tokenizer", Check: func(path string) error { _, err := openCLIPTokens(path); return err }},
+	}, func(p models.Part) bool { return p.IsZero() })
 }
 
 // openSingle opens a checkpoint of one file.
@@ -267,7 +316,12 @@ func (c *SD) openSingle(path string, opt models.Options) (models.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := splitSingle(w, c.ExtractEMA)
+	var s *singleFile
+	if what := models.Foreign(w.tensors); what != "" {
+		err = fmt.Errorf("models: %s: %s", path, what)
+	} else {
+		s, err = splitSingle(w, c.ExtractEMA, c.Component)
+	}
 	if err != nil {
 		w.Close()
 		return nil, err
@@ -337,7 +391,7 @@ type description struct {
 // describe reads the dimensions off the shapes and the rest from
 // original_config, or from what the published models have.
 func (c *SD) describe(s *singleFile) (d description, err error) {
-	d = description{s.unetConfig(), s.vaeConfig(), s.textConfig(c.TextEncoder), compVisScheduler()}
+	d = description{s.unetConfig(), vaeConfigOf(s.vae), s.textConfig(c.TextEncoder), compVisScheduler()}
 	if c.OriginalConfig.IsZero() {
 		err = c.published(s, &d)
 	} else if path, errPath := c.OriginalConfig.Find(); errPath != nil {
@@ -348,12 +402,36 @@ func (c *SD) describe(s *singleFile) (d description, err error) {
 	if err != nil {
 		return d, err
 	}
-	for part, v := range map[string]interface{ Validate() error }{"U-Net": d.unet, "autoencoder": d.vae, "text encoder": d.text} {
-		if e := v.Validate(); e != nil {
-			err = errors.Join(err, fmt.Errorf("models: %s: the shapes of the %s make no sense: %w", s.weights.path, part, e))
+	if err := c.marked(s, &d); err != nil {
+		return d, err
+	}
+	for i, v := range []interface{ Validate() error }{d.unet, d.vae, d.text} {
+		if p := ldmParts[i]; c.Component == "" || c.Component == p.component {
+			if e := v.Validate(); e != nil {
+				err = errors.Join(err, fmt.Errorf("models: %s: the shapes of the %s make no sense: %w", s.weights.path, p.name, e))
+			}
 		}
 	}
 	return d, err
+}
+
+// marked adds what the file itself says of its process.
+func (c *SD) marked(s *singleFile, d *description) error {
+	if s.zeroSNR {
+		yes, spacing := true, "trailing" // as arXiv 2305.08891, whose schedule it is, has it
+		d.scheduler.RescaleBetasZeroSNR, d.scheduler.TimestepSpacing = &yes, &spacing
+	}
+	if !s.predictsV {
+		return nil
+	}
+	for _, said := range []struct{ by, prediction string }{{"prediction_type", c.PredictionType}, {"original_config", *d.scheduler.PredictionType}} {
+		given := said.by == "prediction_type" && said.prediction != "" || said.by == "original_config" && !c.OriginalConfig.IsZero()
+		if given && said.prediction != "v_prediction" {
+			return fmt.Errorf("models: %s: its key v_pred says that the network predicts v, %s says %s", s.weights.path, said.by, said.prediction)
+		}
+	}
+	*d.scheduler.PredictionType = "v_prediction"
+	return nil
 }
 
 // published fills in what leaves no trace in the shapes. SD 2.x was published
@@ -361,7 +439,11 @@ func (c *SD) describe(s *singleFile) (d description, err error) {
 func (c *SD) published(s *singleFile, d *description) error {
 	side := 64
 	if s.openCLIP && c.Component == "" {
-		switch c.PredictionType {
+		prediction := c.PredictionType
+		if s.predictsV {
+			prediction = "v_prediction"
+		}
+		switch prediction {
 		case "":
 			return fmt.Errorf("models: %s is an SD 2.x checkpoint, which does not tell what it predicts; give prediction_type: v_prediction (768-v) or epsilon (512-base), or original_config", s.weights.path)
 		case "v_prediction":

@@ -115,7 +115,7 @@ func TestSingleFileUNets(t *testing.T) {
 	} {
 		s.sd = checkpoint.StateDict{}
 		s.unet()
-		file, err := splitSingle(&weights{path: name, tensors: s.sd}, false)
+		file, err := splitSingle(&weights{path: name, tensors: s.sd}, false, "unet")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -204,20 +204,21 @@ func TestSingleFileFaults(t *testing.T) {
 		want  string
 		spoil func(checkpoint.StateDict)
 	}{
-		{"no key begins with model.diffusion_model.; expected a Stable Diffusion checkpoint in CompVis' layout", func(sd checkpoint.StateDict) {
+		{"the file holds no U-Net (no key begins with model.diffusion_model.), only: autoencoder, text encoder; give the whole checkpoint", func(sd checkpoint.StateDict) {
 			maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, ldmUNet) })
 		}},
-		{"1 keys belong to no part of Stable Diffusion 1.x or 2.x: conditioner.embedders.0.weight", func(sd checkpoint.StateDict) { sd["conditioner.embedders.0.weight"] = sd["betas"] }},
+		{"1 keys belong to no part of Stable Diffusion 1.x or 2.x: depth_model.weight", func(sd checkpoint.StateDict) { sd["depth_model.weight"] = sd["betas"] }},
+		{"this is a Stable Diffusion XL model: 1 tensors named conditioner", func(sd checkpoint.StateDict) { sd["conditioner.embedders.0.weight"] = sd["betas"] }},
 		{"what is missing is named as diffusers names it\n  missing    conv_out.bias [4]", func(sd checkpoint.StateDict) { delete(sd, ldmUNet+"out.2.bias") }},
 		{"unexpected model.diffusion_model.input_blocks.9.0.in_layers.0.weight [1000]", func(sd checkpoint.StateDict) { sd[ldmUNet+"input_blocks.9.0.in_layers.0.weight"] = sd["betas"] }},
 		{"unexpected model.diffusion_model.middle_block.3.x [1000]", func(sd checkpoint.StateDict) { sd[ldmUNet+"middle_block.3.x"] = sd["betas"] }},
 		{"unexpected first_stage_model.encoder.down.0.attn.0.q.weight", func(sd checkpoint.StateDict) { sd[ldmVAE+"encoder.down.0.attn.0.q.weight"] = sd["betas"] }},
 		{"mis-shaped model.diffusion_model.input_blocks.1.0.emb_layers.1.bias: the network wants [32], the checkpoint has [1000]", func(sd checkpoint.StateDict) { sd[ldmUNet+"input_blocks.1.0.emb_layers.1.bias"] = sd["betas"] }},
 		{"missing    text_model.final_layer_norm.bias [32]", func(sd checkpoint.StateDict) { delete(sd, ldmText+"text_model.final_layer_norm.bias") }},
-		{"the shapes of the autoencoder make no sense: block_out_channels has 0 numbers", func(sd checkpoint.StateDict) {
+		{"the file holds no autoencoder (no key begins with first_stage_model.), only: U-Net, text encoder; give the whole checkpoint, or the folder of diffusers", func(sd checkpoint.StateDict) {
 			maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, ldmVAE) })
 		}},
-		{"the shapes of the text encoder make no sense: vocab_size is 0", func(sd checkpoint.StateDict) {
+		{"the file holds no text encoder (no key begins with cond_stage_model.transformer. or cond_stage_model.model.)", func(sd checkpoint.StateDict) {
 			maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, ldmText) })
 		}},
 	} {

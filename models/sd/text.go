@@ -168,6 +168,11 @@ func (c *CLIPText) load(path string, opt models.Options) (*textNet, error) {
 }
 
 func newTextNet(c *clipTextConfig, w *weights, opt models.Options) (*textNet, error) {
+	// A CLIPTextModel has no projection: what config.json says of one is a default,
+	// whatever CLIP the file comes of.
+	if t, ok := w.tensors["text_projection.weight"]; ok && len(t.Shape) == 2 {
+		c.ProjectionDim = t.Shape[0]
+	}
 	if _, err := models.Build(w.tensors, func(m *onnx.Module) error { return c.build(m, textKey{length: 1}) }); err != nil {
 		return nil, w.fault(err)
 	}

@@ -208,7 +208,7 @@ func crossAttention(m *onnx.Module, x, context onnx.Value, heads int, s size, t 
 	width := x.Dim(2)
 	q, k, v := m.In("to_q").LinearNoBias(x, width), m.In("to_k").LinearNoBias(context, width), m.In("to_v").LinearNoBias(context, width)
 	if t != nil {
-		t.Visit(m, func(tap sampling.Tap) onnx.Value { return tokenMass(m, q, k, tap, heads, t) })
+		t.Visit(m, heads, s.height, s.width, func(tap sampling.Tap) onnx.Value { return tokenMass(m, q, k, tap, heads, t) })
 	}
 	return m.In("to_out.0").Linear(t.Attention(m, q, k, v, heads, s.height, s.width), width)
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,7 +20,8 @@ import (
 
 // VAE is the autoencoder of latent diffusion (Rombach et al., arXiv
 // 2112.10752), a diffusers vae/ folder (models/autoencoders/autoencoder_kl.py
-// AutoencoderKL), whose config.json is the source of its dimensions.
+// AutoencoderKL), whose config.json is the source of its dimensions, or one file in
+// CompVis' layout, whose shapes are.
 type VAE struct {
 	Variant string `yaml:"variant" doc:"which weights of the folder: fp16 = diffusion_pytorch_model.fp16.safetensors; empty = those without a variant"`
 }
@@ -190,14 +194,102 @@ func (c *VAE) Open(path string, opt models.Options) (models.Model, error) { retu
 
 // load opens the autoencoder; graphs are made for the sizes that come.
 func (c *VAE) load(path string, opt models.Options) (*vaeNet, error) {
+	if isFile(path) {
+		return c.loadFile(path, opt)
+	}
 	return loadPart(path, newVAEConfig(), c.Variant, newVAE, opt)
+}
+
+// isFile reports whether a path is that of a regular file.
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// besideConfig is the path of the config.json that diffusers saves beside the
+// weights at path, "" where there is none.
+func besideConfig(path string) string {
+	if config := filepath.Join(filepath.Dir(path), "config.json"); isFile(config) {
+		return config
+	}
+	return ""
+}
+
+// loadFile opens an autoencoder that is one file: in CompVis' layout, alone or as
+// a part of Stable Diffusion, whose dimensions its shapes tell, or that of a
+// folder of diffusers, with its config.json where that lies beside it.
+func (c *VAE) loadFile(path string, opt models.Options) (*vaeNet, error) {
+	if len(opt.Taps) > 0 {
+		return nil, fmt.Errorf("models: %s: layer %q: the attention maps of %s cannot be tapped", path, opt.Taps[0].Layer, vaeFormat.untapped)
+	}
+	if c.Variant != "" {
+		return nil, fmt.Errorf("models: %s: variant %q: a single file has no variants", path, c.Variant)
+	}
+	w, err := fileWeights(path, opt.Weights)
+	if err != nil {
+		return nil, err
+	}
+	config, err := vaeOf(w)
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("models: %s: %w", path, err)
+	}
+	n, err := newVAE(config, w, opt)
+	if err != nil {
+		w.Close()
+	}
+	return n, err
+}
+
+// vaeState is what is in the file of an autoencoder beside its weights.
+var vaeState = regexp.MustCompile(`^(loss|model_ema)\.`)
+
+// vaeOf leaves of the tensors of a file those of its autoencoder, under the names
+// of diffusers, and says what it is.
+func vaeOf(w *weights) (*vaeConfig, error) {
+	prefix := ""
+	if slices.ContainsFunc(w.tensors.Names(), func(key string) bool { return strings.HasPrefix(key, ldmVAE) }) {
+		prefix = ldmVAE
+	}
+	vae := checkpoint.StateDict{}
+	for key, t := range w.tensors {
+		if rest, ok := strings.CutPrefix(key, prefix); ok && !vaeState.MatchString(rest) {
+			vae[rest] = t
+		}
+	}
+	switch {
+	case vae.Has("decoder.up_blocks.0.resnets.0.conv1.weight"):
+		w.tensors = vae
+		if besideConfig(w.path) != "" {
+			c := newVAEConfig()
+			return c, readConfig(filepath.Dir(w.path), c)
+		}
+	case vae.Has("decoder.up.0.block.0.norm1.weight"):
+		s := &singleFile{names: map[string]string{}}
+		w.tensors, w.names = s.renamedVAE(prefix, map[string]checkpoint.StateDict{prefix: vae}), s.names
+	default:
+		if what := models.Foreign(w.tensors); what != "" {
+			return nil, errors.New(what)
+		}
+		return nil, fmt.Errorf("holds no autoencoder: no key is decoder.up.0.block.0.norm1.weight (of CompVis) or decoder.up_blocks.0.resnets.0.conv1.weight (of diffusers); its keys begin with %s", examples(w.tensors.Names()))
+	}
+	c := vaeConfigOf(w.tensors)
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("the shapes of the autoencoder make no sense: %w", err)
+	}
+	return c, nil
 }
 
 func newVAE(c *vaeConfig, w *weights, opt models.Options) (*vaeNet, error) {
 	f := c.factor()
+	encodes := len(withPrefix(w.tensors, "encoder.")) > 0 // some files are for decoding alone
 	if _, err := onnx.Build(w.tensors, func(m *onnx.Module) {
 		c.decoder(m, m.Input("z", checkpoint.F32, onnx.Batch, c.LatentChannels, 1, 1))
-		c.encoder(m, m.Input("image", checkpoint.F32, onnx.Batch, c.InChannels, f, f))
+		if encodes {
+			c.encoder(m, m.Input("image", checkpoint.F32, onnx.Batch, c.InChannels, f, f))
+		} else {
+			m.In("quant_conv").Ignore("weight", "bias")
+		}
 	}); err != nil {
 		return nil, w.fault(err)
 	}
@@ -209,10 +301,11 @@ func newVAE(c *vaeConfig, w *weights, opt models.Options) (*vaeNet, error) {
 		m.Output("moments", c.encoder(m, m.Input("image", checkpoint.F32, onnx.Batch, c.InChannels, s.height, s.width)))
 		return nil
 	}
-	return &vaeNet{config: c, weights: w,
-		decode: sessions(w, withPrefix(w.tensors, "decoder.", "post_quant_conv."), opt, decode),
-		encode: sessions(w, withPrefix(w.tensors, "encoder.", "quant_conv."), opt, encode),
-	}, nil
+	n := &vaeNet{config: c, weights: w, decode: sessions(w, withPrefix(w.tensors, "decoder.", "post_quant_conv."), opt, decode)}
+	if encodes {
+		n.encode = sessions(w, withPrefix(w.tensors, "encoder.", "quant_conv."), opt, encode)
+	}
+	return n, nil
 }
 
 // withPrefix is the part of a state dict whose keys begin so.
@@ -228,7 +321,7 @@ func withPrefix(sd checkpoint.StateDict, prefixes ...string) checkpoint.StateDic
 type vaeNet struct {
 	config         *vaeConfig
 	weights        *weights
-	decode, encode *models.Sessions[size]
+	decode, encode *models.Sessions[size] // encode is nil where the file holds no encoder
 }
 
 var _ models.Model = (*vaeNet)(nil)
@@ -239,7 +332,9 @@ func (n *vaeNet) LatentChannels() int { return n.config.LatentChannels }
 // Close frees all sessions.
 func (n *vaeNet) Close() {
 	n.decode.Close()
-	n.encode.Close()
+	if n.encode != nil {
+		n.encode.Close()
+	}
 	n.weights.Close()
 }
 
@@ -285,6 +380,9 @@ func (n *vaeNet) decodeScaled(ctx context.Context, x tensor.Tensor) (tensor.Tens
 // Encode is the distribution of an image's latents: x [N,3,H,W] in [-1,1] → mean
 // and log variance, [N,2·C,H/f,W/f], before any scaling.
 func (n *vaeNet) Encode(ctx context.Context, x tensor.Tensor) (tensor.Tensor, error) {
+	if n.encode == nil {
+		return tensor.Tensor{}, fmt.Errorf("models: %s: holds a decoder and no encoder (no key begins with encoder.)", n.weights.path)
+	}
 	s, err := sizeOf("image", ort.Floats(x), n.config.InChannels)
 	if err != nil {
 		return tensor.Tensor{}, err
@@ -329,5 +427,11 @@ func (n *vaeNet) Forward(ctx context.Context, in map[string]ort.Array) (map[stri
 
 // Files implements FileLister: config.json and the weights that it is opened with.
 func (c *VAE) Files(path string) ([]string, error) {
+	if isFile(path) {
+		if config := besideConfig(path); config != "" {
+			return []string{config, path}, nil
+		}
+		return []string{path}, nil
+	}
 	return componentFiles(path, diffusersStems, c.Variant)
 }
