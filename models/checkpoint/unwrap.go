@@ -102,10 +102,7 @@ func (c *chooser) find(root any) ([]dictEntry, error) {
 
 // sets names the sets of weights in the dict at hand, dotted, sorted.
 func (c *chooser) sets(es []dictEntry) []string {
-	var all []string
-	for _, key := range slices.Sorted(maps.Keys(c.holders)) {
-		all = append(all, key)
-	}
+	all := slices.Sorted(maps.Keys(c.holders))
 	for key, v := range c.nested {
 		es, _ := entries(v)
 		for _, e := range es {
