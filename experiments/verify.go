@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sagbench/experiments/human"
 	"sagbench/experiments/score"
 )
 
@@ -36,7 +35,7 @@ anything disagrees.`,
 					folders = append(folders, a)
 				}
 			}
-			return score.Verify(cmd.Context(), cmd.OutOrStdout(), folders, settings, g.runtime(), human.NewProgress(os.Stderr))
+			return score.Verify(cmd.Context(), cmd.OutOrStdout(), folders, settings, g.runtime(), g.progress())
 		},
 	}
 }

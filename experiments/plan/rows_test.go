@@ -24,7 +24,7 @@ func loadTiny(t *testing.T, replacements ...string) *Experiment {
 }
 
 // Run ids are written into folders and into papers: they may change only with
-// samplingVersion.
+// SamplingVersion.
 func TestRunID(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
 	id := func(replacements ...string) string {

@@ -316,8 +316,8 @@ func (x *Extractor) unusual() string {
 		filepath.Base(x.Weights.Path), x.Title, width, side, side, x.UsualWidth, x.UsualSide, x.UsualSide)
 }
 
-// Published numbers are of so many images: evaluators of diffusion models ask
-// for 50,000 samples, and published reference batches hold 10,000 images.
+// usualSamples are the samples that published numbers are of: evaluators of
+// diffusion models ask for so many.
 const usualSamples = 50_000
 
 // unusualNumber tells of a number of samples that published numbers are not of; ""

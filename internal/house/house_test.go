@@ -86,7 +86,15 @@ func TestArrowsGoOneWay(t *testing.T) {
 			}
 		}
 	}
-	for p, imported := range imports(t) {
+	found := imports(t)
+	for _, p := range packages {
+		for _, used := range uses[p] {
+			if !slices.Contains(found[p], "sagbench/"+used) {
+				t.Errorf("docs/architecture.md: %s no longer uses %s", p, used)
+			}
+		}
+	}
+	for p, imported := range found {
 		if strings.HasPrefix(p, "internal/") {
 			continue // for tests alone
 		}

@@ -1,3 +1,7 @@
+// Package sd is Stable Diffusion 1.x and 2.x and diffusers' folders of other
+// networks: a folder of diffusers or a single file in CompVis' layout goes in, a
+// network that draws from prompts, or a part of one (U-Net, autoencoder, text
+// encoder), comes out.
 package sd
 
 import (
