@@ -83,14 +83,15 @@ t.yaml:1: include: expected a file name, found ""
 a.yaml:1: not valid YAML: did not find expected node content, in "b: ["
 b.yaml: is empty; expected keys and values (key: value)`},
 		{map[string]string{"t.yaml": long, "d.yaml": "d: 1"}, nil, `t.yaml:1: more than 256 files are included`},
-		{map[string]string{"t.yaml": "a: 1\nm: [1]"}, []string{"x", "=3", "a..b=3", ".a=1", "a=[1", "include=x", "a=1\n---\nb", "a={b: 1, b: 2}"}, `override "x": expected dotted.path=value, for example guidance.sag.scale=0.5
+		{map[string]string{"t.yaml": "a: 1\nm: [1]"}, []string{"x", "=3", "a..b=3", ".a=1", "a=[1", "include=x", "a=1\n---\nb", "a={b: 1, b: 2}", "a= "}, `override "x": expected dotted.path=value, for example guidance.sag.scale=0.5
 override "=3": expected dotted.path=value, for example guidance.sag.scale=0.5
 override "a..b=3": expected dotted.path=value, for example guidance.sag.scale=0.5
 override ".a=1": expected dotted.path=value, for example guidance.sag.scale=0.5
 override "a=[1": not valid YAML: did not find expected ',' or ']', in "[1"
 override "include=x": include stands in files only
 override "a=1\n---\nb": a second document starts here; a file holds one experiment: remove the "---" or split the file
-override "a={b: 1, b: 2}": duplicate key "b" at the top level; first at override "a={b: 1, b: 2}"`},
+override "a={b: 1, b: 2}": duplicate key "b" at the top level; first at override "a={b: 1, b: 2}"
+override "a= ": there is no value; a=null takes the default`},
 		{map[string]string{"t.yaml": "a: 1\nm: [1]"}, []string{"a.b=3", "m.1=2", "m.x.y=2"}, `override "a.b=3": "a" is 1 (t.yaml:1) and has no keys
 override "m.1=2": "m" is a list of 1 (t.yaml:2); "1" is no index of it
 override "m.x.y=2": "m" is a list of 1 (t.yaml:2); "x" is no index of it`},

@@ -89,6 +89,9 @@ func parseOverride(text string) (override, error) {
 		return override{}, fmt.Errorf("override %q: expected dotted.path=value, for example guidance.sag.scale=0.5", clip(text))
 	}
 	at := position{file: fmt.Sprintf("override %q", clip(text))}
+	if strings.TrimSpace(value) == "" { // most often a variable of the shell that is not set
+		return override{}, faultf(at, "there is no value; %s=null takes the default", path)
+	}
 	if path == "include" || strings.HasPrefix(path, "include.") {
 		return override{}, faultf(at, "include stands in files only")
 	}

@@ -61,14 +61,14 @@ cond[{seed 1} {guidance.sag.scale 0.2}] {model: {class_cond: true, size: 256}, g
 		{"label: all\na: 1\nrows: [{a: 2}, {label: 5, a: 3}]", nil, "all[] {a: 2}\n5[] {a: 3}"},
 		{"a: {b: 1}\nrows: [{a: !replace {c: 1}}]", nil, "[] {a: {c: 1}}"},
 		// Overrides win over everything.
-		{base, []string{"name=y", "guidance.sag.scale=7", "sampler=ddpm", "metrics=[fid]", "metrics.0=is", "new.a.b=", " seed ={x: 1}"},
+		{base, []string{"name=y", "guidance.sag.scale=7", "sampler=ddpm", "metrics=[fid]", "metrics.0=is", "new.a.b=null", " seed ={x: 1}"},
 			`[] {name: y, sampler: ddpm, guidance: {sag: {scale: 7, blur_sigma: 3}}, metrics: [is], new: {a: {b: null}}, seed: {x: 1}}`},
 		{"sampler: ddim", []string{"sampler.ddim.steps=5"}, `[] {sampler: {ddim: {steps: 5}}}`},
 		{"a: 1\nb: 2\nsweep: {a: [1, 2], b: [3, 4]}", []string{"a=7"}, "[{b 3}] {a: 7, b: 3}\n[{b 4}] {a: 7, b: 4}"},
 		{"a: {b: 1}\nsweep: {a.b: [1, 2]}", []string{"a={b: 5, c: 6}"}, "[{a.b 1}] {a: {b: 1, c: 6}}\n[{a.b 2}] {a: {b: 2, c: 6}}"},
 		{"a: {b: 1}\nsweep: {a.b: [1, 2]}", []string{"sweep.a.b=[7]", "label=mine"}, "mine[{a.b 7}] {a: {b: 7}}"},
 		{"a: 1\nrows: [{a: 2}, {b: 3, sweep: {a: [8, 9]}}]", []string{"a=7", "rows.0.c=4"}, "[] {a: 7, c: 4}\n[] {a: 7, b: 3}"},
-		{"a: 1\nrows: [{a: 2}]\nsweep: {a: [3]}", []string{"rows=", "sweep="}, ""},
+		{"a: 1\nrows: [{a: 2}]\nsweep: {a: [3]}", []string{"rows=null", "sweep=null"}, ""},
 	} {
 		folder(t, map[string]string{"t.yaml": c.text})
 		doc, err := Load("t.yaml", c.overrides...)
@@ -78,7 +78,7 @@ cond[{seed 1} {guidance.sag.scale 0.2}] {model: {class_cond: true, size: 256}, g
 		}
 		got, err := show(doc)
 		if c.want == "" { // rows: null is no list of rows
-			wantError(t, err, `override "rows=": rows: expected a list of rows, found nothing`)
+			wantError(t, err, `override "rows=null": rows: expected a list of rows, found nothing`)
 		} else if err != nil || got != strings.TrimSpace(c.want) {
 			t.Errorf("%s%v: %v\n%s\nwant\n%s", c.text, c.overrides, err, got, c.want)
 		}

@@ -91,7 +91,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 		return nil
 	})
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
-	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric; 0: none")
+	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric: at least 40, or 0 for none")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.StringVar(&out.csv, "csv", "", "file for the scores with every digit, replaced if it is there; - for standard output")

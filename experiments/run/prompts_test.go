@@ -168,7 +168,7 @@ func TestPromptedRunIDs(t *testing.T) {
 		return got
 	}
 	golden := "ec45e9ba6a"
-	for _, overrides := range [][]string{nil, {"prompts=[]", "prompts_file=" + file}, {"batch=2", "samples=40"}, {"negative_prompt="}} {
+	for _, overrides := range [][]string{nil, {"prompts=[]", "prompts_file=" + file}, {"batch=2", "samples=40"}, {`negative_prompt=""`}} {
 		if got := id(loadPrompted(t, overrides...)); got != golden {
 			t.Errorf("%v: run id %s, want %s", overrides, got, golden)
 		}

@@ -11,6 +11,7 @@ import "C"
 
 import (
 	"fmt"
+	"os"
 	"unsafe"
 )
 
@@ -18,6 +19,17 @@ import (
 // there is none. $SAGBENCH_KERNELS allows for the one that it names alone, and
 // for none if it is "none".
 func Name() string { return C.GoString(C.operators_name()) }
+
+// Check is an error where $SAGBENCH_KERNELS names no implementation: images differ
+// in the last bits by it, so a misspelt name must not pass for "none".
+func Check() error {
+	switch name := os.Getenv("SAGBENCH_KERNELS"); name {
+	case "", "none", "avx2", "avx512":
+		return nil
+	default:
+		return fmt.Errorf("$SAGBENCH_KERNELS is %q, expected avx512, avx2 or none; unset it for what suits this processor best", name)
+	}
+}
 
 // Add makes the operators known to the session that options, an
 // *OrtSessionOptions, will make. library is the path of ONNX Runtime, which is

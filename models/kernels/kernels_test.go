@@ -29,6 +29,14 @@ func each(t *testing.T, f func(t *testing.T)) {
 	}
 }
 
+// A name that is no implementation's is an error, not "none".
+func TestUnknownKernels(t *testing.T) {
+	t.Setenv("SAGBENCH_KERNELS", "avx521")
+	if err := kernels.Check(); err == nil || !strings.Contains(err.Error(), `"avx521", expected avx512, avx2 or none`) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // A convolution from images whose channels are in parts, in blocks or planar.
 type convolution struct {
 	parts     []int // channels

@@ -54,6 +54,9 @@ func (o Options) device() string {
 // sessionOptions are the runtime's for a graph whose weights lie in a folder, ""
 // for none. The caller destroys them.
 func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
+	if err := kernels.Check(); err != nil {
+		return nil, err
+	}
 	so, err := rt.NewSessionOptions()
 	if err != nil {
 		return nil, fmt.Errorf("ort: %w", err)
