@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sagbench/experiments/store"
 	"sagbench/internal/tiny"
@@ -175,20 +176,42 @@ func TestHostileNumbers(t *testing.T) {
 	}
 }
 
-// refused runs the program with 1 GB of memory. It has to end with one message
-// below 2 kB that holds the wanted texts.
-func refused(t *testing.T, want []string, args ...string) {
+// longest is the most bytes of a message about one bad input.
+const longest = 2000
+
+// bounded starts the program with 1 GB of memory and ten times the 10 s that any
+// input may take: what runs on is killed.
+func bounded(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := program(args...)
 	p.Env = append(p.Env, dataLimit+"=1000000000")
 	p.start(t)
-	status, message := p.status(t), p.stderr.String()
-	if status != 1 && status != 2 || strings.Count(message, "sagbench: ") != 1 || strings.Contains(message, "goroutine ") || len(message) > 2000 {
-		t.Errorf("exit status %d and %d bytes, expected 1 and one short message: %.3000s", status, len(message), message)
+	stop := time.AfterFunc(100*time.Second, func() { p.Process.Kill() })
+	t.Cleanup(func() { stop.Stop() })
+	return p
+}
+
+// refusal says what is wrong with the end of a process that had to refuse its input
+// with status 1 or 2 and one message below 2 kB; "" if nothing is.
+func (p *process) refusal(status int) string {
+	message := p.stderr.String()
+	if status != statusFailed && status != statusMisuse || strings.Count(message, "sagbench: ") != 1 || strings.Contains(message, "goroutine ") || len(message)+p.stdout.Len() > longest {
+		return fmt.Sprintf("exit status %d and %d bytes, expected 1 or 2 and one short message: %.1000s%.3000s", status, len(message)+p.stdout.Len(), &p.stdout, message)
+	}
+	return ""
+}
+
+// refused runs the program, which has to refuse its input with a message that holds
+// the wanted texts.
+func refused(t *testing.T, want []string, args ...string) {
+	t.Helper()
+	p := bounded(t, args...)
+	if said := p.refusal(p.status(t)); said != "" {
+		t.Error(said)
 	}
 	for _, w := range want {
-		if !strings.Contains(message, w) {
-			t.Errorf("the message lacks %q: %.1000s", w, message)
+		if !strings.Contains(p.stderr.String(), w) {
+			t.Errorf("the message lacks %q: %.1000s", w, &p.stderr)
 		}
 	}
 }

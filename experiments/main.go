@@ -117,21 +117,7 @@ func execute(args []string) (status int) {
 		os.Exit(by.status())
 	}()
 	out := &output{file: os.Stdout}
-	root := rootCommand()
-	root.SetArgs(args)
-	root.SetOut(out)
-	began := false
-	for _, c := range root.Commands() {
-		run := c.RunE
-		c.RunE = func(c *cobra.Command, args []string) error {
-			began = true
-			return run(c, args)
-		}
-	}
-	err := root.ExecuteContext(ctx)
-	if err != nil && !began {
-		err = human.Misuse{Err: err}
-	}
+	err := perform(ctx, args, out)
 	if failed := out.close(); failed != nil && !errors.Is(err, failed) {
 		err = errors.Join(err, failed)
 	}
@@ -147,8 +133,28 @@ func execute(args []string) (status int) {
 		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice)
 		return by.status()
 	}
-	fmt.Fprintf(os.Stderr, "sagbench: %s\n", human.Printable(strings.TrimRight(said(err), "\n")))
+	fmt.Fprintf(os.Stderr, "sagbench: %s\n", human.Message(err))
 	return statusOf(err)
+}
+
+// perform runs a command line. What is wrong with the line itself is a misuse.
+func perform(ctx context.Context, args []string, out io.Writer) error {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(out)
+	began := false
+	for _, c := range root.Commands() {
+		run := c.RunE
+		c.RunE = func(c *cobra.Command, args []string) error {
+			began = true
+			return run(c, args)
+		}
+	}
+	err := root.ExecuteContext(ctx)
+	if err != nil && !began {
+		err = human.Misuse{Err: err}
+	}
+	return err
 }
 
 // An output is standard output. It keeps the first error of writing, which commands
@@ -181,23 +187,6 @@ func (o *output) close() error {
 		}
 	}
 	return o.err
-}
-
-// said is an error's text, in which what several faults have in common, such as
-// that a library is missing, stands once.
-func said(err error) string {
-	const long = 60 // bytes: shorter lines may be alike
-	seen := map[string]bool{}
-	var out strings.Builder
-	for line := range strings.Lines(err.Error()) {
-		text := strings.TrimSpace(line)
-		if len(text) > long && seen[text] {
-			continue
-		}
-		seen[text] = true
-		out.WriteString(line)
-	}
-	return out.String()
 }
 
 // stopped is why the context was cancelled.

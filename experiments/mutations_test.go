@@ -1,13 +1,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"image"
-	"image/color"
-	"image/jpeg"
-	"image/png"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,49 +10,85 @@ import (
 	"strings"
 	"testing"
 
-	"sagbench/eval"
-	"sagbench/eval/images"
-	"sagbench/experiments/inspect"
-	"sagbench/experiments/plan"
-	"sagbench/experiments/store"
-	"sagbench/internal/tiny"
-	"sagbench/models/checkpoint"
+	"sagbench/experiments/human"
 )
 
-// Ten thousand small valid files with a few bytes changed are read or refused, in
-// few words, by a process of 1 GB.
+// everyMutation is of how many changed files one goes through the program; with the
+// build tag slow, all do.
+var everyMutation = 60
+
+// Ten thousand small valid files with a few bytes changed are read or refused: exit
+// status 0, 1 or 2, and a message below 2 kB, within 1 GB. A process of the tests
+// reads them all, and the program itself, a process for each, a part of them.
 func TestMutations(t *testing.T) {
-	if os.Getenv(dataLimit) == "" {
-		c := exec.Command(os.Args[0], "-test.run=^TestMutations$")
-		c.Env = append(os.Environ(), dataLimit+"=1000000000")
-		if out, err := c.CombinedOutput(); err != nil {
-			t.Errorf("%v: %.4000s", err, out)
-		}
+	if os.Getenv(dataLimit) != "" {
+		mutate(t, 1, readMutation)
 		return
 	}
+	c := exec.Command(os.Args[0], "-test.run=^TestMutations$")
+	c.Env = append(os.Environ(), dataLimit+"=1000000000")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%v: %.6000s", err, out)
+	}
+	for _, f := range validFiles(t) {
+		succeed(t, f.args...)
+	}
+	mutate(t, everyMutation, runMutation)
+}
+
+// mutate writes one of every so many changed files after the other and hands it to
+// use. Which they are is the same at each call.
+func mutate(t *testing.T, every int, use func(t *testing.T, name string, f validFile)) {
 	kinds := validFiles(t)
-	const each = 10_000
 	dice := rand.New(rand.NewPCG(13, 1))
-	folder := t.TempDir()
-	for i := range each {
-		k := kinds[i%len(kinds)]
-		data := mutated(dice, k.data)
-		path := filepath.Join(folder, k.name)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
+	for _, f := range kinds {
+		if err := f.read(); err != nil {
 			t.Fatal(err)
 		}
-		if err := k.read(path); err != nil && len(err.Error()) > 2400 {
-			t.Errorf("%s, change %d: a message of %d bytes: %.1000s", k.name, i, len(err.Error()), err)
+		for i := range 1 + 10_000/len(kinds) {
+			data := mutated(dice, f.data)
+			if i%every != 0 {
+				continue
+			}
+			if err := os.WriteFile(f.path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			use(t, fmt.Sprintf("%s, change %d", filepath.Base(f.path), i), f)
+		}
+		if err := os.WriteFile(f.path, f.data, 0o600); err != nil { // others may lie beside it and need it
+			t.Fatal(err)
 		}
 	}
 }
 
-// mutated changes one to four places: a byte, a run of bytes cut out or repeated, a
-// number replaced by a large one.
+// readMutation reads a changed file as the program does, which would end so.
+func readMutation(t *testing.T, name string, f validFile) {
+	if err := f.read(); err != nil {
+		if status, message := statusOf(err), human.Message(err); status != statusFailed && status != statusMisuse || len(message) > longest {
+			t.Errorf("%s: exit status %d and %d bytes: %.3000s", name, status, len(message), message)
+		}
+	}
+}
+
+// runMutation runs the program on a changed file.
+func runMutation(t *testing.T, name string, f validFile) {
+	p := bounded(t, f.args...)
+	if status := p.status(t); status != 0 {
+		if said := p.refusal(status); said != "" {
+			t.Errorf("%s: %s", name, said)
+		}
+	}
+}
+
+// mutated changes one to four places, every other one among the first 512 bytes: a
+// byte, a run of bytes cut out or repeated, a number replaced by a large one.
 func mutated(dice *rand.Rand, data []byte) []byte {
 	data = slices.Clone(data)
 	for range 1 + dice.IntN(4) {
 		at := dice.IntN(len(data))
+		if dice.IntN(2) == 0 {
+			at %= 512
+		}
 		end := min(len(data), at+1+dice.IntN(16))
 		switch dice.IntN(5) {
 		case 0:
@@ -79,96 +109,4 @@ func mutated(dice *rand.Rand, data []byte) []byte {
 		}
 	}
 	return data
-}
-
-// A validFile is a small file of one kind and its reader.
-type validFile struct {
-	name string
-	data []byte
-	read func(path string) error
-}
-
-func validFiles(t *testing.T) []validFile {
-	folder := t.TempDir()
-	bytesOf := func(path string) []byte {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	made := func(name string, write func(path string) error) []byte {
-		path := filepath.Join(folder, name)
-		if err := write(path); err != nil {
-			t.Fatal(err)
-		}
-		return bytesOf(path)
-	}
-	picture := func(encode func(io.Writer, image.Image) error) func(string) error {
-		return func(path string) error {
-			im := image.NewRGBA(image.Rect(0, 0, 9, 7))
-			for i := range 63 {
-				im.Set(i%9, i/9, color.RGBA{uint8(i), uint8(3 * i), 99, 255})
-			}
-			f, err := os.Create(path)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			return encode(f, im)
-		}
-	}
-	pngImage := made("a.png", picture(png.Encode))
-	jpegImage := made("a.jpg", picture(func(w io.Writer, im image.Image) error { return jpeg.Encode(w, im, nil) }))
-	tensors := checkpoint.StateDict{"a.weight": checkpoint.FromFloat32([]float32{1, 2, 3, 4}, 2, 2), "a.bias": checkpoint.FromFloat32([]float32{1, 2}, 2)}
-	pixels := make([]byte, 3*3*4*4)
-	inspected := func(path string) error { return inspect.Files(io.Discard, []string{path}, false, true) }
-	return []validFile{
-		{"e.yaml", bytesOf(tiny.Experiment(t, folder)), func(path string) error { _, err := plan.Load(path, nil); return err }},
-		{"s.safetensors", made("s.safetensors", func(path string) error {
-			return checkpoint.WriteSafetensors(path, tensors, map[string]string{"format": "pt"})
-		}), inspected},
-		{"t.pt", bytesOf(smallest(t, "../models/checkpoint/testdata/*.pt")), inspected},
-		{"r.npz", made("r.npz", func(path string) error { return tiny.WriteImages(path, pixels, 3, 4, 4) }), decoded},
-		{"p.png.zip", zipped(t, map[string][]byte{"a.png": pngImage, "b.jpg": jpegImage}), decoded},
-		{"metrics.json", fmt.Appendf(nil, `{"format": %d, "scores": [{"name": "fid", "title": "FID", "value": 1.5, "decimals": 2}]}`, store.MetricsFormat), func(path string) error {
-			m, err := store.ReadMetrics(path)
-			if err == nil {
-				_ = m.Summary()
-			}
-			return err
-		}},
-	}
-}
-
-// smallest is the smallest of the files that a pattern matches.
-func smallest(t *testing.T, pattern string) string {
-	paths, err := filepath.Glob(pattern)
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("%s: %v", pattern, err)
-	}
-	return slices.MinFunc(paths, func(a, b string) int {
-		x, errX := os.Stat(a)
-		y, errY := os.Stat(b)
-		if errX != nil || errY != nil {
-			t.Fatal(errX, errY)
-		}
-		return int(x.Size() - y.Size())
-	})
-}
-
-// decoded reads a reference batch and all of its images.
-func decoded(path string) error {
-	opt := images.Options{SkipBroken: true}
-	r, err := eval.ReadReference(context.Background(), path, opt)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if r.Images == nil {
-		return nil
-	}
-	load := images.Loader[int]{Workers: 1, Prepare: func(im images.Image) (int, error) { return len(im.Pixels), nil }}
-	_, err = load.Run(context.Background(), r.Images.Images(), func(int) error { return nil })
-	return err
 }

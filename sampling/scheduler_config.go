@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -109,17 +110,21 @@ func ParseSchedulerConfig(data []byte) (*SchedulerConfig, error) {
 		known[v.Type().Field(i).Tag.Get("json")] = v.Field(i)
 	}
 	var errs []error
+	var unknown []string
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		field, ok := known[name]
 		switch {
 		case slices.Contains(idleSchedulerKeys, name):
 		case !ok:
-			errs = append(errs, fmt.Errorf("unknown field %q; known: %s", name, strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
+			unknown = append(unknown, strconv.Quote(name))
 		default:
 			if err := json.Unmarshal(fields[name], field.Addr().Interface()); err != nil {
 				errs = append(errs, fmt.Errorf("%s is %s, expected %s", name, fields[name], kindName(field.Type())))
 			}
 		}
+	}
+	if unknown != nil {
+		errs = append(errs, fmt.Errorf("unknown field %s; known: %s", strings.Join(unknown, ", "), strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("sampling: scheduler config: %w", err)

@@ -111,7 +111,7 @@ func (p *Progress) Tell(text string) {
 // Note writes a line about something out of the ordinary.
 func (p *Progress) Note(text string) {
 	p.clear()
-	fmt.Fprintln(p.w, Printable(text))
+	fmt.Fprintln(p.w, short(Printable(text), longest))
 }
 
 // Warn writes a warning, once however many rows it holds for.

@@ -2,9 +2,12 @@ package human
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestProgress(t *testing.T) {
@@ -117,5 +120,31 @@ func TestPrintable(t *testing.T) {
 		if got := Printable(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
+	}
+}
+
+// A message about one input is short whatever the input holds, and says how much of
+// it is left out; one about several has room for each.
+func TestMessage(t *testing.T) {
+	for _, c := range []struct {
+		text, want string
+		inputs     int
+	}{
+		{"f.yaml:3: no", "f.yaml:3: no", 1},
+		{"f.yaml:3: \x1b[2J", `f.yaml:3: \x1b[2J`, 1},
+		{"f: unknown key \"" + strings.Repeat("ä", 10_000) + "\"; known: a, b", "; known: a, b", 1},
+		{"f: many\n" + strings.Repeat("  one\n", 10_000), "lines more", 1},
+		{strings.Repeat("\x00", 10_000), `x00\x00`, 1},
+		{strings.Repeat("a file is missing\n", 300), "a file is missing", 3},
+	} {
+		m := Message(fmt.Errorf("read: %w", Several{errors.New(c.text), c.inputs}))
+		if len(m) > 1900*c.inputs || !strings.HasPrefix(m, "read: ") || !strings.Contains(m, c.want) || !utf8.ValidString(m) {
+			t.Errorf("%.40q: %d bytes, expected %q in %q", c.text, len(m), c.want, m)
+		}
+	}
+	m := Message(errors.New(strings.Repeat("line\n", 1000) + "last"))
+	told := strings.Count(m, "line\n")
+	if want := fmt.Sprintf("line\n… and %d lines more", 1001-told); told < 100 || !strings.HasSuffix(m, want) {
+		t.Errorf("%d lines are told, then %q, expected %q", told, m[len(m)-40:], want)
 	}
 }

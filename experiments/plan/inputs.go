@@ -11,6 +11,7 @@ import (
 
 	"sagbench/eval/images"
 	"sagbench/eval/npz"
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 	"sagbench/models"
 	"sagbench/models/checkpoint"
@@ -80,8 +81,8 @@ func (e *Experiment) CheckInputs() error {
 	if len(faults) == 0 {
 		return e.checkFiles()
 	}
-	return fmt.Errorf("%s: %d of %d input files are missing or cannot be read; nothing was computed\n\n%s",
-		e.Name, len(faults), len(all), strings.Join(faults, "\n"))
+	return human.Several{Inputs: len(faults), Err: fmt.Errorf("%s: %d of %d input files are missing or cannot be read; nothing was computed\n\n%s",
+		e.Name, len(faults), len(all), strings.Join(faults, "\n"))}
 }
 
 // problem says why the file cannot be used; "" if it can.

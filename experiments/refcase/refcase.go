@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"sagbench/configs"
+	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
 	"sagbench/models"
 	"sagbench/models/checkpoint"
@@ -38,7 +39,7 @@ func Check(ctx context.Context, w io.Writer, dirs []string, opt ort.Options, qui
 			return ctx.Err()
 		}
 		if err != nil {
-			fmt.Fprintf(w, "FAIL  %s: %v\n", dir, err)
+			fmt.Fprintf(w, "FAIL  %s: %s\n", dir, human.Message(err))
 		}
 		if err == nil && ok {
 			passed++
