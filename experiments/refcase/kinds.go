@@ -3,8 +3,8 @@ package refcase
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -99,7 +99,7 @@ func checkSample(ctx context.Context, c *referenceCase) (map[string]ort.Array, e
 }
 
 func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row) (map[string]ort.Array, error) {
-	start, err := c.array("in.x_T")
+	start, err := c.floats("in.x_T", -1, -1, -1, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row)
 		}
 		steps[name] = append(steps[name], v.Clone())
 	}
-	x, err := r.Sampler.Value.Sample(ctx, p, start.Tensor(), recorded)
+	x, err := r.Sampler.Value.Sample(ctx, p, start, recorded)
 	if err != nil {
 		return nil, err
 	}
@@ -145,16 +145,10 @@ func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row)
 // condition gives the predictor the case's labels or embedded prompts, and ∅.
 func (c *referenceCase) condition(p *sampling.Predictor, g models.Generator, images int) error {
 	if c.has("in.prompt_embeds") {
-		prompts, err := c.array("in.prompt_embeds")
-		if err != nil {
-			return err
-		}
-		negative, err := c.array("in.negative_prompt_embeds")
-		if err != nil {
-			return err
-		}
-		p.Cond.Context, p.Null.Context = prompts.Tensor(), negative.Tensor()
-		return nil
+		prompts, errPrompts := c.floats("in.prompt_embeds", images, -1, -1)
+		negative, errNegative := c.floats("in.negative_prompt_embeds", images, -1, -1)
+		p.Cond.Context, p.Null.Context = prompts, negative
+		return errors.Join(errPrompts, errNegative)
 	}
 	var labels []int64
 	if c.has("in.y") {
@@ -198,16 +192,12 @@ func joinChannels(a, b tensor.Tensor) tensor.Tensor {
 }
 
 // recordedNoise is the case's noise; a loop that uses none needs none.
-func (c *referenceCase) recordedNoise(start ort.Array) (sampling.Recorded, error) {
-	r := sampling.Recorded{Start: start.Tensor()}
+func (c *referenceCase) recordedNoise(start tensor.Tensor) (r sampling.Recorded, err error) {
+	r.Start = start
 	if c.has("in.noise") {
-		noise, err := c.array("in.noise")
-		if err != nil {
-			return r, err
-		}
-		r.Steps = noise.Tensor()
+		r.Steps, err = c.floats("in.noise", append([]int{-1}, start.Shape...)...)
 	}
-	return r, nil
+	return r, err
 }
 
 // stack joins the tensors of all steps along a new first axis.
@@ -230,7 +220,7 @@ func checkTokenize(_ context.Context, c *referenceCase) (map[string]ort.Array, e
 		return nil, c.Model.Errorf("family %s has no tokenizer", spec.Family)
 	}
 	path := filepath.Join(c.dir, "prompts.json")
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("check: %w", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"sagbench/models/checkpoint"
 	"sagbench/models/ort"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // Check runs the reference cases in the folders dirs, networks as opt says, and
@@ -63,7 +64,7 @@ type referenceCase struct {
 	Tolerance      caseTolerance `yaml:"tolerance"`
 	Model          configs.Block `yaml:"model"`
 	Layer          string        `yaml:"layer"`
-	Heads          int           `yaml:"heads"`
+	Heads          int           `yaml:"heads" min:"0" max:"65536"`
 	AttentionOrder string        `yaml:"attention_order"`
 	Sampler        configs.Block `yaml:"sampler"`
 	Guidance       configs.Block `yaml:"guidance"`
@@ -136,7 +137,7 @@ func checkCase(ctx context.Context, w io.Writer, dir string, opt ort.Options, qu
 // openCase reads a case.yaml and opens the io.safetensors beside it.
 func openCase(dir string) (*referenceCase, *checkpoint.File, error) {
 	path := filepath.Join(dir, "case.yaml")
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("check: %s is no reference case: %w", dir, err)
 	}
@@ -169,6 +170,21 @@ func openCase(dir string) (*referenceCase, *checkpoint.File, error) {
 	return c, f, nil
 }
 
+// The most bytes of a text of a case, and of a checkpoint that is kept compressed.
+const (
+	maxText     = 16 << 20
+	maxUnpacked = 1 << 30
+)
+
+// readFile reads a text of a case.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path) // before it is opened, which would wait on a pipe
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxText) {
+		return nil, fmt.Errorf("%s: expected a file of at most %d bytes", path, maxText)
+	}
+	return os.ReadFile(path)
+}
+
 // array is a tensor of io.safetensors in memory.
 func (c *referenceCase) array(name string) (ort.Array, error) {
 	t, ok := c.tensors[name]
@@ -176,6 +192,20 @@ func (c *referenceCase) array(name string) (ort.Array, error) {
 		return ort.Array{}, fmt.Errorf("check: %s has no tensor %s", filepath.Join(c.dir, "io.safetensors"), name)
 	}
 	return readArray(t)
+}
+
+// floats is a tensor of io.safetensors that holds floating point values and has a
+// shape; -1 stands for any length but 0.
+func (c *referenceCase) floats(name string, shape ...int) (tensor.Tensor, error) {
+	a, err := c.array(name)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	values, ok := a.Data.([]float32)
+	if !ok || !slices.EqualFunc(a.Shape, shape, func(have, want int) bool { return have == want || want < 0 && have > 0 }) {
+		return tensor.Tensor{}, fmt.Errorf("check: %s: %s has shape %v and holds %T, expected float32 %s", filepath.Join(c.dir, "io.safetensors"), name, a.Shape, a.Data, strings.ReplaceAll(fmt.Sprint(shape), "-1", "N"))
+	}
+	return tensor.Of(values, a.Shape...), nil
 }
 
 // has reports whether io.safetensors has a tensor.
@@ -224,9 +254,12 @@ func (c *referenceCase) open(spec plan.NetworkRef, opt models.Options) (m models
 
 // unpack decompresses path.gz into a scratch folder.
 func unpack(path string) (scratch, unpacked string, err error) {
+	if info, err := os.Stat(path + ".gz"); err != nil || !info.Mode().IsRegular() {
+		return "", "", fmt.Errorf("check: neither %s nor %s.gz is a file that is there", path, path)
+	}
 	in, err := os.Open(path + ".gz")
 	if err != nil {
-		return "", "", fmt.Errorf("check: neither %s nor %s.gz is there", path, path)
+		return "", "", fmt.Errorf("check: %w", err)
 	}
 	defer in.Close()
 	z, err := gzip.NewReader(in)
@@ -239,7 +272,10 @@ func unpack(path string) (scratch, unpacked string, err error) {
 	unpacked = filepath.Join(scratch, filepath.Base(path))
 	out, err := os.Create(unpacked)
 	if err == nil {
-		_, err = io.Copy(out, z)
+		var n int64
+		if n, err = io.Copy(out, io.LimitReader(z, maxUnpacked+1)); n > maxUnpacked {
+			err = fmt.Errorf("is unpacked to more than %d bytes", maxUnpacked)
+		}
 		err = errors.Join(err, out.Close())
 	}
 	if err != nil {

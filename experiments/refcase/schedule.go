@@ -3,7 +3,6 @@ package refcase
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"sagbench/models/ort"
@@ -22,11 +21,11 @@ func checkSchedule(ctx context.Context, c *referenceCase) (map[string]ort.Array,
 	if err != nil {
 		return nil, err
 	}
-	outputs, err := c.array("in.eps")
+	start, err := c.floats("in.x_T", -1, -1, -1, -1)
 	if err != nil {
 		return nil, err
 	}
-	start, err := c.array("in.x_T")
+	outputs, err := c.floats("in.eps", append([]int{-1}, start.Shape...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +33,7 @@ func checkSchedule(ctx context.Context, c *referenceCase) (map[string]ort.Array,
 	if err != nil {
 		return nil, err
 	}
-	network := &recordedNetwork{outputs: outputs.Tensor()}
+	network := &recordedNetwork{outputs: outputs}
 	var states []tensor.Tensor
 	p := &sampling.Predictor{
 		Denoiser: network, Schedule: schedule, Predicts: config.Predicts(), ClipDenoised: config.ClipDenoised(),
@@ -44,7 +43,7 @@ func checkSchedule(ctx context.Context, c *referenceCase) (map[string]ort.Array,
 			}
 		},
 	}
-	if _, err := sampler.Sample(ctx, p, start.Tensor(), noise); err != nil {
+	if _, err := sampler.Sample(ctx, p, start, noise); err != nil {
 		return nil, err
 	}
 	bars := make([]float64, schedule.TrainedSteps())
@@ -73,7 +72,7 @@ func (c *referenceCase) scheduler() (*sampling.SchedulerConfig, sampling.Sampler
 		return nil, nil, err
 	}
 	path := filepath.Join(c.dir, model.Scheduler)
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("check: %w", err)
 	}

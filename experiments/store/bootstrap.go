@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/csv"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -60,7 +59,7 @@ func (r *Replicates) encode() ([]byte, error) {
 // the file is taken as it is.
 func ReadReplicates(folder string, count int) (*Replicates, error) {
 	path := filepath.Join(folder, BootstrapFile)
-	data, err := os.ReadFile(path)
+	data, err := readRegular(path)
 	if err != nil {
 		return nil, err
 	}

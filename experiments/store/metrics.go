@@ -221,16 +221,22 @@ func (m *Metrics) verify(data []byte) error {
 	return nil
 }
 
-// ReadMetrics reads the metrics.json at path.
-func ReadMetrics(path string) (*Metrics, error) {
-	info, err := os.Stat(path) // before reading, which would wait on a pipe
+// readRegular is os.ReadFile for a file that is no device and no pipe, on which it
+// would wait.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: is not a regular file", path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: is not a regular file", path)
-	}
-	data, err := os.ReadFile(path)
+	return os.ReadFile(path)
+}
+
+// ReadMetrics reads the metrics.json at path.
+func ReadMetrics(path string) (*Metrics, error) {
+	data, err := readRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -196,16 +196,22 @@ func entry(data []byte) (key, value string) {
 
 // mapped hands a file's content to f without reading what f does not look at.
 func mapped(path string, f func(data []byte)) error {
+	info, err := os.Stat(path) // before Open, which would wait on a pipe
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
+	if err != nil {
+		return err
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
+	if info, err = file.Stat(); err != nil {
 		return err
 	}
-	if size := info.Size(); !info.Mode().IsRegular() || size == 0 || size > math.MaxInt32 {
+	if size := info.Size(); size == 0 || size > math.MaxInt32 {
 		return nil // no graph: a message of protobuf has at most 2 GiB
 	}
 	data, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)

@@ -94,7 +94,11 @@ var initialize = sync.OnceValue(func() error {
 // there, is a superset of the CPU one and is preferred.
 func libraryPath() (string, error) {
 	if p := os.Getenv(EnvLibrary); p != "" {
-		if _, err := os.Stat(p); err != nil {
+		info, err := os.Stat(p)
+		if err == nil && !info.Mode().IsRegular() { // loading would wait on a pipe
+			err = fmt.Errorf("%s is no regular file", p)
+		}
+		if err != nil {
 			return "", fmt.Errorf("ort: %s names a file that cannot be opened: %w", EnvLibrary, err)
 		}
 		return p, nil

@@ -65,7 +65,7 @@ func snapshot(path string) (string, error) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if main, err := os.ReadFile(filepath.Join(path, "refs", "main")); err == nil {
+	if main, err := readSmall(filepath.Join(path, "refs", "main")); err == nil {
 		if name := strings.TrimSpace(string(main)); slices.Contains(names, name) {
 			return filepath.Join(snapshots, name), nil
 		}
