@@ -36,9 +36,9 @@ func treeOf(t *testing.T, from ...string) (folder string, files []string) {
 // says so, or does not need the file.
 func TestNoFileIsWaitedFor(t *testing.T) {
 	experiment := tiny.Experiment(t, t.TempDir())
-	model := func(family string) func(string) [][]string {
+	model := func(family string, settings ...string) func(string) [][]string {
 		return func(folder string) [][]string {
-			return [][]string{{"plan", experiment, "model=!replace {family: " + family + ", checkpoint: " + folder + "}", "guidance=!replace {}", "sweep=!replace {}"}}
+			return [][]string{append([]string{"plan", experiment, "model=!replace {family: " + family + ", checkpoint: " + folder + "}", "guidance=!replace {}", "sweep=!replace {}"}, settings...)}
 		}
 	}
 	check := func(folder string) [][]string { return [][]string{{"check", folder}} }
@@ -50,13 +50,13 @@ func TestNoFileIsWaitedFor(t *testing.T) {
 		tiny.Write(t, filepath.Join(hub, name), text)
 	}
 	results := t.TempDir()
-	run := []string{"run", tiny.Experiment(t, t.TempDir(), "steps: 2", "steps: 1", "seed: 3", "seed: 3\nbootstrap: 40", "metrics: [fid, sfid, is, precision, recall]", "metrics: [fid]", "sweep:", "#")}
+	run := []string{"run", tiny.Experiment(t, t.TempDir(), "steps: 2", "steps: 1", "seed: 3", "seed: 3\nbootstrap: 40", "metrics: [fid, sfid, is, precision, recall]", "metrics: [fid]")}
 	succeed(t, append(run, "--results", results)...)
 	for name, c := range map[string]struct {
 		from     string
 		commands func(folder string) [][]string
 	}{
-		"sd":       {"../models/pretrained/sd", model("sd")},
+		"sd":       {"../models/pretrained/sd", model("sd", "prompts=[a coat]")},
 		"hub":      {hub, model("sd")},
 		"unet2d":   {"refcase/testdata/cases/unet2d-cifar-tiny/model", model("unet2d")},
 		"dit2d":    {"refcase/testdata/cases/dit2d-tiny/model", model("dit2d")},
@@ -78,6 +78,9 @@ func TestNoFileIsWaitedFor(t *testing.T) {
 			}
 			for i := range all {
 				folder, files := treeOf(t, c.from)
+				if strings.Contains(files[i], "s=0.5") { // what the other row has as well
+					continue
+				}
 				what := replaceFile(t, files[i], i)
 				for _, args := range c.commands(folder) {
 					p := bounded(t, args...)
