@@ -16,6 +16,8 @@ import (
 
 	"sagbench/experiments/store"
 	"sagbench/internal/tiny"
+	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 )
 
 // writeHostile writes a file of a test's folder and returns its path.
@@ -155,6 +157,86 @@ func TestHostileInputs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			refused(t, c.want, c.args...)
+		})
+	}
+}
+
+// graphFile is an .onnx file whose features are the mean of each channel of images of
+// a shape.
+func graphFile(t *testing.T, shape ...int) string {
+	m, err := onnx.Build(nil, func(m *onnx.Module) {
+		m.Output("mean", m.Mean(m.Input("x", checkpoint.F32, shape...), 2, 3))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeHostile(t, "graph.onnx", m.Proto)
+}
+
+// The same of the files of a network of the user's own, and of a reference case, whose
+// message stands beside the case.
+func TestHostileNetworksAndCases(t *testing.T) {
+	network := func(path string, more ...string) []string {
+		return slices.Concat([]string{"eval", tiny.Reference(), tiny.Reference(), "--network", path, "--range", "unit"}, more)
+	}
+	var files, nested []byte
+	for i := range 2000 { // weights in as many files
+		location := fmt.Appendf(nil, "\x0a\x08location\x12\x04%04d", i)
+		tensor := slices.Concat([]byte{13<<3 | 2, byte(len(location))}, location)
+		files = slices.Concat(files, []byte{5<<3 | 2, byte(len(tensor))}, tensor)
+	}
+	files = slices.Concat(binary.AppendUvarint([]byte{7<<3 | 2}, uint64(len(files))), files)
+	for i := range 3000 { // a graph in an attribute of a node of a graph
+		field := []byte{1, 5, 6}[i%3]
+		nested = slices.Concat([]byte{field<<3 | 2}, binary.AppendUvarint(nil, uint64(len(nested))), nested)
+	}
+	nested = slices.Concat(binary.AppendUvarint([]byte{7<<3 | 2}, uint64(len(nested))), nested)
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"large calls": {network(graphFile(t, 256, 3, 512, 512)), []string{"graph.onnx", "x [256,3,512,512]", "expected at most"}},
+		"large image": {network(graphFile(t, onnx.Batch, 3, 1<<20, 1<<20)), []string{"graph.onnx", "at most 4096 pixels"}},
+		"open size":   {network(graphFile(t, onnx.Batch, 3, -2, -3), "--input-size", "4096"), []string{"graph.onnx", "expected at most"}},
+		"many files":  {network(writeHostile(t, "files.onnx", files)), []string{"files.onnx", "more than 1000 files"}},
+		"nested":      {network(writeHostile(t, "nested.onnx", nested)), []string{"nested.onnx"}},
+		"zeros":       {network(writeHostile(t, "zeros.onnx", make([]byte, 64<<20))), []string{"zeros.onnx"}},
+		"small parts": {network(writeHostile(t, "parts.onnx", bytes.Repeat([]byte{7<<3 | 2, 0}, 32<<20))), []string{"parts.onnx"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refused(t, c.want, c.args...)
+		})
+	}
+	valid := "kind: schedule\ntolerance: {relative: 1}\nmodel: {family: schedule, scheduler: scheduler_config.json}\nsteps: 2\n"
+	empty := string(safetensorsFile([]byte("{}"), 0))
+	entry := `"out.%07d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},`
+	tensors := slices.Concat([]byte("{"), repeated(entry, 90_000), []byte(`"z":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}`))
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"text":     {map[string]string{"case.yaml": valid + string(repeated("note%07d: [1, 2, 3]\n", 1_000_000))}, "case.yaml: expected a file of at most"},
+		"keys":     {map[string]string{"case.yaml": "kind: sample\ntolerance: {relative: 1}\nmodel: {family: adm, checkpoint: x}\nsampler: {ddpm: {" + string(repeated("a%05d: 1, ", 20_000)) + "}}\n", "io.safetensors": empty}, "case.yaml:4: sampler.ddpm: 20000 unknown keys"},
+		"steps":    {map[string]string{"case.yaml": strings.Replace(valid, "steps: 2", "steps: 9223372036854775807", 1), "scheduler_config.json": `{"_class_name": "DDIMScheduler"}`, "io.safetensors": empty}, "steps"},
+		"heads":    {map[string]string{"case.yaml": valid + "heads: 9223372036854775807\n"}, "heads: is 9223372036854775807, expected 0 to"},
+		"anchors":  {map[string]string{"case.yaml": "a: &a [1, 2]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d]\nf: &f [*e, *e, *e, *e, *e, *e, *e, *e]\ng: [*f, *f, *f, *f, *f, *f, *f, *f]\n"}, "case.yaml"},
+		"prompts":  {map[string]string{"case.yaml": "kind: tokenize\ntolerance: {relative: 0}\nmodel: {family: clip_text, checkpoint: x}\n", "io.safetensors": empty, "prompts.json": strings.Repeat(" ", 17<<20)}, "prompts.json: expected a file of at most"},
+		"trained":  {map[string]string{"case.yaml": valid, "scheduler_config.json": `{"num_train_timesteps": 1000000000000}`, "io.safetensors": empty}, "num_train_timesteps is 1000000000000, expected 1 to"},
+		"unknown":  {map[string]string{"case.yaml": valid, "scheduler_config.json": "{" + string(repeated(`"a%05d": 1, `, 100_000)) + `"z": 1}`, "io.safetensors": empty}, `unknown field "a00000"`},
+		"tensors":  {map[string]string{"case.yaml": "kind: evaluate\ntolerance: {relative: 1}\n", "io.safetensors": string(safetensorsFile(tensors, 0))}, "FAIL"},
+		"in shape": {map[string]string{"case.yaml": valid, "scheduler_config.json": `{"_class_name": "DDIMScheduler"}`, "io.safetensors": string(safetensorsFile([]byte(`{"in.x_T":{"dtype":"F32","shape":[1000000000,0,1000000000],"data_offsets":[0,0]}}`), 0))}, "in.x_T has shape [1000000000 0 1000000000]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			folder := t.TempDir()
+			for file, text := range c.files {
+				tiny.Write(t, filepath.Join(folder, file), text)
+			}
+			p := bounded(t, "check", "--quiet", folder)
+			if said := p.refusal(p.status(t)); said != "" || !strings.Contains(p.stdout.String(), c.want) {
+				t.Errorf("no %q in %.2000s; %s", c.want, &p.stdout, said)
+			}
 		})
 	}
 }

@@ -170,11 +170,11 @@ func openCase(dir string) (*referenceCase, *checkpoint.File, error) {
 	return c, f, nil
 }
 
-// The most bytes of a text of a case, and of a checkpoint that is kept compressed.
-const (
-	maxText     = 16 << 20
-	maxUnpacked = 1 << 30
-)
+// maxText bounds a text of a case, in bytes.
+const maxText = 16 << 20
+
+// maxUnpacked bounds a checkpoint that is kept compressed, in bytes.
+var maxUnpacked int64 = 1 << 30 // a variable for the test alone
 
 // readFile reads a text of a case.
 func readFile(path string) ([]byte, error) {

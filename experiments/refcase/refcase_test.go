@@ -2,6 +2,7 @@ package refcase
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"os"
 	"path/filepath"
@@ -52,6 +53,30 @@ func TestAbsolutePath(t *testing.T) {
 	var out bytes.Buffer
 	if ok, err := checkCase(t.Context(), &out, dir, ort.Options{}, false); !ok || err != nil {
 		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+// A compressed checkpoint is unpacked up to a size, and leaves nothing behind.
+func TestUnpackIsBounded(t *testing.T) {
+	defer func(n int64) { maxUnpacked = n }(maxUnpacked)
+	maxUnpacked = 1 << 16
+	scratch := t.TempDir()
+	t.Setenv("TMPDIR", scratch)
+	path := filepath.Join(t.TempDir(), "model.pt")
+	for size, fits := range map[int]bool{1 << 16: true, 1<<16 + 1: false} {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		if _, err := z.Write(make([]byte, size)); err != nil || z.Close() != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+".gz", b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		folder, _, err := unpack(path)
+		os.RemoveAll(folder)
+		if left, _ := os.ReadDir(scratch); (err == nil) != fits || len(left) > 0 || !fits && !strings.Contains(err.Error(), "model.pt.gz: is unpacked to more than 65536 bytes") {
+			t.Errorf("%d bytes: %v, %d files are left", size, err, len(left))
+		}
 	}
 }
 

@@ -75,8 +75,12 @@ func (c *ONNXFile) Extractor(path string, opt models.Options) (Extractor, error)
 	return n, nil
 }
 
-// maxFixedBatch bounds the images of a call where the graph fixes them.
-const maxFixedBatch = 256
+// maxFixedBatch bounds the images of a call where the graph fixes them, and maxInput
+// the values of the smallest call: two images, or those that the graph fixes.
+const (
+	maxFixedBatch = 256
+	maxInput      = 1 << 26
+)
 
 // An onnxExtractor is a feature network from an .onnx file.
 type onnxExtractor struct {
@@ -118,8 +122,11 @@ func (n *onnxExtractor) input(inputs []onnx.Info, size int) error {
 	if n.size = sides[0]; sides[1] != n.size || n.size < 1 || n.size > maxSide {
 		return fmt.Errorf("input %s; expected images that are square, of at most %d pixels", ports(inputs), maxSide)
 	}
-	if s[0] > maxFixedBatch {
-		return fmt.Errorf("input %s; expected any number of images, or at most %d at a time", ports(inputs), maxFixedBatch)
+	if s[0] == 0 || s[0] > maxFixedBatch {
+		return fmt.Errorf("input %s; expected any number of images, or 1 to %d at a time", ports(inputs), maxFixedBatch)
+	}
+	if values := max(2, s[0]) * 3 * n.size * n.size; values > maxInput {
+		return fmt.Errorf("input %s: %d values a call, expected at most %d", ports(inputs), values, maxInput)
 	}
 	switch {
 	case n.in.DType == checkpoint.U8 && n.pixels != "" && n.pixels != ByteRange:

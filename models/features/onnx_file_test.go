@@ -12,9 +12,11 @@ import (
 	"strings"
 	"testing"
 
+	"sagbench/internal/fuzzing"
 	"sagbench/models"
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
+	"sagbench/models/ort"
 )
 
 // onnxFile writes a graph as a file.
@@ -137,6 +139,9 @@ func TestONNXFileRefuses(t *testing.T) {
 			m.Output("mean", m.Mean(m.Input("grey", checkpoint.F32, onnx.Batch, 1, 8, 8), 2, 3))
 		}, ONNXFile{Range: UnitRange}},
 		{"float64", "expected float32 or uint8", means(checkpoint.F64, onnx.Batch, 3, 8, 8), ONNXFile{Pool: "mean", Range: UnitRange}},
+		{"no image a call", "or 1 to 256 at a time", means(checkpoint.F32, 0, 3, 8, 8), ONNXFile{Pool: "mean", Range: UnitRange}},
+		{"large calls", "expected at most 67108864", means(checkpoint.F32, 256, 3, 512, 512), ONNXFile{Pool: "mean", Range: UnitRange}},
+		{"huge images", "expected at most 67108864", means(checkpoint.F32, onnx.Batch, 3, -2, -2), ONNXFile{Pool: "mean", Range: UnitRange, InputSize: 4096}},
 		{"two inputs", "the graph takes 2 inputs, a [N,3] F32, b [N,3] F32", func(m *onnx.Module) {
 			m.Output("mean", m.Add(m.Input("a", checkpoint.F32, onnx.Batch, 3), m.Input("b", checkpoint.F32, onnx.Batch, 3)))
 		}, ONNXFile{Range: UnitRange}},
@@ -216,4 +221,43 @@ func TestONNXFileWithData(t *testing.T) {
 	if _, err := (&ONNXFile{}).Files(path); err == nil || !strings.Contains(err.Error(), "features.onnx: the file of its weights: ") {
 		t.Errorf("without the data: %v", err)
 	}
+}
+
+// FuzzONNXFile: whatever is in the file, it is a network whose features can be
+// computed, or refused, in memory that is in proportion.
+func FuzzONNXFile(f *testing.F) {
+	for _, build := range []func(*onnx.Module){
+		means(checkpoint.F32, onnx.Batch, 3, 8, 8), means(checkpoint.U8, onnx.Batch, 8, 8, 3), means(checkpoint.F32, onnx.Batch, 3, -2, -3), means(checkpoint.F32, 2, 3, 8, 8),
+		func(m *onnx.Module) {
+			m.Output("mean", m.Mean(m.Input("x", checkpoint.F32, onnx.Batch, 3, 4, 4), 2, 3))
+		},
+	} {
+		g, err := onnx.Build(nil, build)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, pool := range []string{"", "mean"} {
+			f.Add(g.Proto, pool, "class", "unit", 8)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, pool, logits, pixels string, size int) {
+		path := filepath.Join(t.TempDir(), "fuzz.onnx")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fuzzing.Bounded(t, 64<<10+len(data), 1<<10, func() {
+			flags := ONNXFile{Pool: pool, Logits: logits, Range: PixelRange(pixels), InputSize: size & 63}
+			if flags.Validate() != nil {
+				return
+			}
+			x, err := flags.Extractor(path, models.Options{Options: ort.Options{Threads: 1}})
+			if err != nil {
+				return
+			}
+			defer x.Close()
+			if in, err := x.Input(PIL, grey()); err == nil {
+				_, _ = x.Run(t.Context(), in, x.Outputs()...)
+			}
+		})
+	})
 }

@@ -144,7 +144,7 @@ const (
 )
 
 // inside are the fields of messages that lead to tensors (onnx.proto).
-var inside = map[message]map[protowire.Number]message{
+var inside = [...]map[protowire.Number]message{
 	model:     {7: subgraph, 25: function},
 	function:  {7: operator},
 	subgraph:  {1: operator, 5: weight, 15: sparse},
@@ -152,6 +152,7 @@ var inside = map[message]map[protowire.Number]message{
 	attribute: {5: weight, 6: subgraph, 10: weight, 11: subgraph, 22: sparse, 23: sparse},
 	sparse:    {1: weight, 2: weight},
 	weight:    {13: dataEntry},
+	dataEntry: nil,
 }
 
 // deepest is how deep messages may lie in each other, in a graph with loops in loops.
@@ -177,7 +178,7 @@ func messages(data []byte, kind message, visit func(kind message, data []byte)) 
 		}
 		field := p.data[n : n+size]
 		p.data = p.data[n+size:]
-		if below, ok := inside[p.kind][number]; ok && wire == protowire.BytesType && len(open) < deepest {
+		if below := inside[p.kind][number]; below != 0 && wire == protowire.BytesType && size > 1 && len(open) < deepest {
 			value, _ := protowire.ConsumeBytes(field)
 			visit(below, value)
 			open = append(open, part{below, value})
