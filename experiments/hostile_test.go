@@ -258,6 +258,51 @@ func TestHostileNumbers(t *testing.T) {
 	}
 }
 
+// A network whose configuration no machine can hold, or its checkpoint, is refused by
+// plan and run before it is built.
+func TestHostilePipelines(t *testing.T) {
+	experiment := tiny.Experiment(t, t.TempDir())
+	const cases = "refcase/testdata/cases/"
+	for name, c := range map[string]struct {
+		family, folder, file string
+		changes              []string // of the file: old, new
+		settings, want       []string
+	}{
+		"sd: wide U-Net":        {"sd", "../models/pretrained/sd", "unet/config.json", []string{"    64,\n    128", "65536, 65536"}, nil, []string{"override", "parameters", "of memory"}},
+		"sd: wide autoencoder":  {"sd", "../models/pretrained/sd", "vae/config.json", []string{"    32,\n    64", "65536, 65536"}, nil, []string{"parameters", "of memory"}},
+		"sd: wide text encoder": {"sd", "../models/pretrained/sd", "text_encoder/config.json", []string{`"vocab_size": `, `"vocab_size": 1000`, `"hidden_size": 64`, `"hidden_size": 65536`, `"intermediate_size": `, `"intermediate_size": 1`}, nil, []string{"parameters", "of memory"}},
+		"sd: latents":           {"sd", "../models/pretrained/sd", "unet/config.json", []string{`"sample_size": 16`, `"sample_size": 65536`}, nil, []string{"one value takes", "of memory"}},
+		"sd: images":            {"sd", "../models/pretrained/sd", "", nil, []string{"model.height=4096", "model.width=4096", "batch=4096", "samples=5000"}, []string{"one value takes", "batch of 4096 images"}},
+		"sd: small file":        {"sd", "../models/pretrained/sd", "unet/config.json", []string{"    64,\n    128", "512, 1024"}, nil, []string{"which ", "cannot hold"}},
+		"unet2d: wide":          {"unet2d", cases + "unet2d-cifar-tiny/model", "config.json", []string{"    16,\n    32,\n    32", "65536, 65536, 65536"}, nil, []string{"parameters", "of memory"}},
+		"unet2d: images":        {"unet2d", cases + "unet2d-cifar-tiny/model", "config.json", []string{`"sample_size": 16`, `"sample_size": 65536`}, nil, []string{"one value takes", "of memory"}},
+		"dit2d: deep":           {"dit2d", cases + "dit2d-tiny/model", "transformer/config.json", []string{`"num_layers": 2`, `"num_layers": 1024`, `"num_attention_heads": 2`, `"num_attention_heads": 1024`}, nil, []string{"parameters", "of memory"}},
+		"dit2d: classes":        {"dit2d", cases + "dit2d-tiny/model", "transformer/config.json", []string{`"num_embeds_ada_norm": 10`, `"num_embeds_ada_norm": 16777216`, `"num_attention_heads": 2`, `"num_attention_heads": 1024`}, nil, []string{"parameters", "of memory"}},
+		"dit: autoencoder":      {"dit", "../models/pretrained/sd/vae", "config.json", []string{"    32,\n    64", "65536, 65536"}, []string{"model.checkpoint=../models/pretrained/dit.pt", "model.vae=FOLDER", "model.depth=6", "model.hidden_size=128", "model.input_size=16", "model.num_classes=10", "model.num_heads=4"}, []string{"parameters", "of memory"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			folder := t.TempDir()
+			if err := os.CopyFS(folder, os.DirFS(c.folder)); err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; i < len(c.changes); i += 2 {
+				edit(t, filepath.Join(folder, c.file), c.changes[i], c.changes[i+1])
+			}
+			for _, command := range []string{"plan", "run"} {
+				args := []string{command, experiment, "model=!replace {family: " + c.family + ", checkpoint: " + folder + "}", "guidance=!replace {}", "sweep=!replace {}", "--results", t.TempDir()}
+				if c.family == "sd" {
+					args = append(args, "prompts=[a coat]")
+				}
+				for _, s := range c.settings {
+					args = append(args, strings.ReplaceAll(s, "FOLDER", folder))
+				}
+				refused(t, c.want, args...)
+			}
+		})
+	}
+}
+
 // longest is the most bytes of a message about one bad input.
 const longest = 2000
 

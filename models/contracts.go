@@ -125,6 +125,15 @@ type (
 		Size() (Size, error)
 	}
 
+	// A Measured tells what its network at path takes, where the flags alone do not.
+	// height and width are those of its input, where neither do; else they are ignored.
+	// What cannot be read has the zero Size: opening it tells why. The plan asks it
+	// as it asks WithParameters.
+	Measured interface {
+		Family
+		Measure(path string, height, width int) (Size, error)
+	}
+
 	// A Noter tells what a result has to say of its network at path beside the
 	// settings: flags that change nothing though they are set, text of the prompts
 	// that is cut off. Runs ask it, and put it into metrics.json.

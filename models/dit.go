@@ -167,6 +167,17 @@ func (c *DiT) Size() (Size, error) {
 	return onnx.Measure(untapped(c.build))
 }
 
+// Measure implements Measured: with the autoencoder.
+func (c *DiT) Measure(string, int, int) (Size, error) {
+	s, err := c.Size()
+	vae, ok := c.VAE.Flags.(Measured)
+	if err != nil || !ok {
+		return s, err
+	}
+	v, err := vae.Measure(c.VAE.Checkpoint.Path, c.InputSize, c.InputSize)
+	return Size{Nodes: s.Nodes + v.Nodes, Parameters: s.Parameters + v.Parameters, Activation: s.Activation, Alone: v.Alone}, err
+}
+
 // Conditioning implements Conditional.
 func (c *DiT) Conditioning() Conditioning {
 	return Conditioning{Labels: true, Null: c.ClassDropoutProb > 0}

@@ -35,18 +35,20 @@ func (e *Experiment) checkSizes(memory float64) error {
 // sizeOf is the size of a network, the zero Size where its family does not tell. It
 // is counted once for all rows.
 func (e *Experiment) sizeOf(n *NetworkRef) (models.Size, error) {
-	f, ok := n.Flags.(models.WithParameters)
-	if !ok {
-		return models.Size{}, nil
-	}
-	key, err := n.Key("", models.Options{})
+	key, err := n.Key(n.Checkpoint.Path, models.Options{})
 	if err != nil {
 		return models.Size{}, err
 	}
-	if size, known := e.sizes[key]; known {
+	size, known := e.sizes[key]
+	if known {
 		return size, nil
 	}
-	size, err := f.Size()
+	switch f := n.Flags.(type) {
+	case models.Measured:
+		size, err = f.Measure(n.Checkpoint.Path, 0, 0)
+	case models.WithParameters:
+		size, err = f.Size()
+	}
 	if err != nil {
 		return size, n.Errorf("%w", err)
 	}
@@ -58,16 +60,20 @@ func (e *Experiment) sizeOf(n *NetworkRef) (models.Size, error) {
 // the memory.
 func (n *NetworkRef) fits(size models.Size, batch int, memory float64) error {
 	weights, values := 4*size.Parameters, float64(batch)*size.Activation
+	if size.Alone > values {
+		values, batch = size.Alone, 1
+	}
 	if weights+values <= memory {
 		return nil
 	}
-	return n.Errorf("the flags describe a network of %s parameters, %s as float32, of which one value takes %s for a batch of %d images; this machine has %s of memory: look at the flags that set width, depth and image size, and at batch",
+	return n.Errorf("the flags, or the configuration of the checkpoint, describe a network of %s parameters, %s as float32, of which one value takes %s for a batch of %d images; this machine has %s of memory: look at the flags that set width, depth and image size, and at batch",
 		human.Count(whole(size.Parameters)), human.Bytes(int64(whole(weights))), human.Bytes(int64(whole(values))), batch, human.Bytes(int64(whole(memory))))
 }
 
 // checkFiles is an error for each checkpoint that is too small for the network that
-// its flags describe. A byte a parameter is less than any file has, and one that is
-// compressed may be unpacked to four times its size and 16 MiB.
+// its flags, or the configurations beside it, describe. A byte a parameter is less than
+// any file has, and one that is compressed may be unpacked to four times its size and
+// 16 MiB.
 func (e *Experiment) checkFiles() error {
 	var faults []error
 	for _, r := range e.Rows {
@@ -76,14 +82,27 @@ func (e *Experiment) checkFiles() error {
 			if err != nil {
 				return err
 			}
-			info, err := os.Stat(n.Checkpoint.Path)
-			if err == nil && info.Mode().IsRegular() && size.Parameters > 5*float64(info.Size())+16<<20 {
-				faults = append(faults, n.Errorf("the flags describe a network of %s parameters, which %s with its %s cannot hold; sagbench inspect tells the flags that it was trained with",
-					human.Count(whole(size.Parameters)), n.Checkpoint.Path, human.Bytes(info.Size())))
+			bytes, err := n.bytes()
+			if err == nil && size.Parameters > 5*float64(bytes)+16<<20 {
+				faults = append(faults, n.Errorf("the flags, or the configuration of the checkpoint, describe a network of %s parameters, which %s with its %s cannot hold; sagbench inspect tells the flags that it was trained with",
+					human.Count(whole(size.Parameters)), n.Checkpoint.Path, human.Bytes(bytes)))
 			}
 		}
 	}
 	return configs.Join(faults...)
+}
+
+// bytes are those of the files that a network is made of.
+func (n *NetworkRef) bytes() (sum int64, err error) {
+	files, err := models.Files(n.Flags.(models.Family), n.Checkpoint.Path)
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			return 0, err
+		}
+		sum += info.Size()
+	}
+	return sum, err
 }
 
 // whole is a size for people; one beyond all integers is the largest.

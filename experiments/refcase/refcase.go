@@ -255,7 +255,7 @@ func (c *referenceCase) open(spec plan.NetworkRef, opt models.Options) (m models
 // unpack decompresses path.gz into a scratch folder.
 func unpack(path string) (scratch, unpacked string, err error) {
 	if info, err := os.Stat(path + ".gz"); err != nil || !info.Mode().IsRegular() {
-		return "", "", fmt.Errorf("check: neither %s nor %s.gz is a file that is there", path, path)
+		return "", "", fmt.Errorf("check: neither %s nor %s.gz is there", path, path)
 	}
 	in, err := os.Open(path + ".gz")
 	if err != nil {

@@ -283,6 +283,7 @@ type Size struct {
 	Nodes      int
 	Parameters float64 // values
 	Activation float64 // bytes of the largest value of the graph, for one image
+	Alone      float64 // bytes of the largest value of what takes one image at a time, such as a decoder
 }
 
 // maxNodes bounds a graph: the largest published network has 6,000 nodes.

@@ -65,6 +65,13 @@ func (c *dit2DConfig) outChannels() int {
 
 func (c *dit2DConfig) width() int { return c.NumAttentionHeads * c.AttentionHeadDim }
 
+// grid is how many tokens a latent is wide and high.
+func (c *dit2DConfig) grid() int { return c.SampleSize / c.PatchSize }
+
+// maxPositions bounds the numbers of the embeddings of all positions, which are
+// computed: DiT-XL/2 has 295,000 for images of 256×256 pixels.
+const maxPositions = 1 << 26
+
 // Validate implements componentConfig.
 func (c *dit2DConfig) Validate() error {
 	err := check(quantity{"num_attention_heads", c.NumAttentionHeads, 1 << 10}, quantity{"attention_head_dim", c.AttentionHeadDim, 1 << 10},
@@ -77,8 +84,10 @@ func (c *dit2DConfig) Validate() error {
 		return fmt.Errorf("out_channels is %d, expected in_channels %d, or twice as many with a learned variance", out, c.InChannels)
 	case c.SampleSize%c.PatchSize != 0:
 		return fmt.Errorf("sample_size is %d, expected a multiple of patch_size %d", c.SampleSize, c.PatchSize)
-	case c.width()%4 != 0:
-		return fmt.Errorf("num_attention_heads times attention_head_dim is %d, expected a multiple of 4", c.width())
+	case c.width()%4 != 0 || c.width() > maxWidth:
+		return fmt.Errorf("num_attention_heads times attention_head_dim is %d, expected a multiple of 4 of at most %d", c.width(), maxWidth)
+	case c.grid()*c.grid()*c.width() > maxPositions:
+		return fmt.Errorf("sample_size %d over patch_size %d makes %d tokens of %d numbers, expected at most %d numbers in all", c.SampleSize, c.PatchSize, c.grid()*c.grid(), c.width(), maxPositions)
 	}
 	return nil
 }
@@ -89,7 +98,7 @@ func (c *dit2DConfig) build(m *onnx.Module, t *models.Taps) error {
 	x := m.Input("x", checkpoint.F32, onnx.Batch, c.InChannels, c.SampleSize, c.SampleSize)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
 	y := m.Input("y", checkpoint.I64, onnx.Batch)
-	d, grid, p, out := c.width(), c.SampleSize/c.PatchSize, c.PatchSize, c.outChannels()
+	d, grid, p, out := c.width(), c.grid(), c.PatchSize, c.outChannels()
 
 	h := models.PixelsToTokens(m, m.In("pos_embed.proj").Conv2D(x, d, p, p, 0)) // [N, T, D]
 	h = m.Add(h, m.Const(positions2D(grid, d), 1, grid*grid, d))

@@ -97,23 +97,11 @@ func (n *Net) check(path string) error {
 		fault(n.tokens.length > n.text.config.MaxPositionEmbeddings, "the tokenizer makes prompts of %d tokens, the text encoder has max_position_embeddings %d", n.tokens.length, n.text.config.MaxPositionEmbeddings)
 	}
 	fault(n.flags.ClipSkip > n.text.config.NumHiddenLayers, "clip_skip is %d, the text encoder has %d layers", n.flags.ClipSkip, n.text.config.NumHiddenLayers)
-	s := n.latentSize()
+	s := n.flags.latentSize(u, n.vae.config)
 	fault(s.height < 1 || s.width < 1, "height and width are needed: the U-Net's config.json has no sample_size")
 	fault(n.flags.Height%f != 0, "height is %d, expected a multiple of %d, the autoencoder's factor", n.flags.Height, f)
 	fault(n.flags.Width%f != 0, "width is %d, expected a multiple of %d, the autoencoder's factor", n.flags.Width, f)
 	return errors.Join(errs...)
-}
-
-// latentSize is the size that was asked for, or that the U-Net was trained on.
-func (n *Net) latentSize() size {
-	s, f := n.unet.config.latentSize(), n.vae.config.factor()
-	if n.flags.Height > 0 {
-		s.height = n.flags.Height / f
-	}
-	if n.flags.Width > 0 {
-		s.width = n.flags.Width / f
-	}
-	return s
 }
 
 // Forward implements Model as the U-Net alone does.
@@ -210,7 +198,7 @@ func (n *Net) Process() models.Process {
 
 // SampleShape implements Generator: [C,h,w] of a latent.
 func (n *Net) SampleShape() []int {
-	s := n.latentSize()
+	s := n.flags.latentSize(n.unet.config, n.vae.config)
 	return []int{n.vae.LatentChannels(), s.height, s.width}
 }
 

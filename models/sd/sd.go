@@ -261,35 +261,39 @@ var _ models.WithImageSide = (*SD)(nil)
 // ImageSides implements WithImageSide: what the flags say, else what the U-Net
 // was trained on.
 func (c *SD) ImageSides(path string) (height, width int) {
-	u, v, err := c.sizes(path)
-	if err == nil && u.Validate() == nil && v.Validate() == nil {
-		s, f := u.latentSize(), v.factor()
+	if d, err := c.description(path); err == nil {
+		s, f := c.latentSize(d.unet, d.vae), d.vae.factor()
 		height, width = s.height*f, s.width*f
 	}
 	return cmp.Or(c.Height, height), cmp.Or(c.Width, width)
 }
 
-// sizes are the U-Net and the autoencoder of the checkpoint at path by their
-// configurations, or by the shapes of a single file.
-func (c *SD) sizes(path string) (u *sdUNetConfig, v *vaeConfig, err error) {
+// latentSize is the size that was asked for, or that the U-Net was trained on.
+func (c *SD) latentSize(u *sdUNetConfig, v *vaeConfig) size {
+	s := u.latentSize()
+	return size{cmp.Or(c.Height/v.factor(), s.height), cmp.Or(c.Width/v.factor(), s.width)}
+}
+
+// description is what the configurations of the checkpoint at path say, or the shapes
+// of a single file.
+func (c *SD) description(path string) (d description, err error) {
 	if isFile(path) {
 		w, err := fileWeights(path, "")
 		if err != nil {
-			return nil, nil, err
+			return d, err
 		}
 		defer w.Close()
 		s, err := splitSingle(w, false, c.Component)
 		if err != nil {
-			return nil, nil, err
+			return d, err
 		}
-		d, err := c.describe(s)
-		return d.unet, d.vae, err
+		return c.describe(s)
 	}
-	u, v = newSDUNetConfig(), newVAEConfig()
+	d = description{unet: newSDUNetConfig(), vae: newVAEConfig(), text: newCLIPTextConfig()}
 	if path, err = snapshot(path); err == nil {
-		err = errors.Join(readConfig(filepath.Join(path, "unet"), u), readConfig(filepath.Join(path, "vae"), v))
+		err = errors.Join(readConfig(filepath.Join(path, "unet"), d.unet), readConfig(filepath.Join(path, "vae"), d.vae), readConfig(filepath.Join(path, "text_encoder"), d.text))
 	}
-	return u, v, err
+	return d, err
 }
 
 // Files implements FileLister: of a folder the files of the parts that are used, of

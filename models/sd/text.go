@@ -36,7 +36,7 @@ type clipSizes struct {
 	IntermediateSize      int     `yaml:"intermediate_size" min:"1" max:"262144" doc:"width between the two layers of each perceptron"`
 	NumHiddenLayers       int     `yaml:"num_hidden_layers" min:"1" max:"256" doc:"number of transformer layers"`
 	NumAttentionHeads     int     `yaml:"num_attention_heads" min:"1" max:"1024" doc:"attention heads a layer"`
-	MaxPositionEmbeddings int     `yaml:"max_position_embeddings" min:"1" max:"65536" doc:"most tokens of a prompt"`
+	MaxPositionEmbeddings int     `yaml:"max_position_embeddings" min:"1" max:"4096" doc:"most tokens of a prompt"`
 	ProjectionDim         int     `yaml:"projection_dim" min:"0" max:"65536" doc:"width of the projection, where there is one"`
 	HiddenAct             string  `yaml:"hidden_act" doc:"quick_gelu or gelu"`
 	LayerNormEps          float64 `yaml:"layer_norm_eps" min:"0" max:"1" doc:"eps of every LayerNorm"`
@@ -78,7 +78,7 @@ func (c *clipTextConfig) Validate() error {
 		oneOf("hidden_act", c.HiddenAct, "quick_gelu", "gelu"),
 		check(quantity{"vocab_size", c.VocabSize, 1 << 24}, quantity{"hidden_size", c.HiddenSize, maxWidth}, quantity{"intermediate_size", c.IntermediateSize, 4 * maxWidth},
 			quantity{"num_hidden_layers", c.NumHiddenLayers, 8 * maxLayers}, quantity{"num_attention_heads", c.NumAttentionHeads, maxWidth},
-			quantity{"max_position_embeddings", c.MaxPositionEmbeddings, maxWidth}, quantity{"projection_dim", c.ProjectionDim, maxWidth}),
+			quantity{"max_position_embeddings", c.MaxPositionEmbeddings, 1 << 12}, quantity{"projection_dim", c.ProjectionDim, maxWidth}),
 	}
 	if c.NumAttentionHeads > 0 && c.HiddenSize%c.NumAttentionHeads != 0 {
 		errs = append(errs, fmt.Errorf("num_attention_heads %d does not divide hidden_size %d", c.NumAttentionHeads, c.HiddenSize))

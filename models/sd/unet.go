@@ -74,6 +74,9 @@ func (c *sdUNetConfig) Validate() error {
 		errHeads, errLayers, errDepth,
 		check(quantity{"in_channels", c.InChannels, maxWidth}, quantity{"out_channels", c.OutChannels, maxWidth}, quantity{"cross_attention_dim", c.CrossAttentionDim, maxWidth}),
 	}
+	if s := c.latentSize(); c.SampleSize != nil {
+		errs = append(errs, check(quantity{"sample_size", min(s.height, s.width), maxWidth}, quantity{"sample_size", max(s.height, s.width), maxWidth}))
+	}
 	for i, h := range heads {
 		if c.BlockOutChannels[i]%h != 0 {
 			errs = append(errs, fmt.Errorf("attention_head_dim: block %d has %d channels, which %d heads do not divide (the key holds the number of heads, despite its name)", i, c.BlockOutChannels[i], h))
