@@ -155,6 +155,34 @@ func TestFlippedBytes(t *testing.T) {
 		if err := s.Merge(t.Context(), 40); err != nil {
 			t.Fatal(err)
 		}
-		read(filepath.Join(s.Folder, "samples_40x2x1x3.npz"))
+		whole := filepath.Join(s.Folder, "samples_40x2x1x3.npz")
+		read(whole)
+		flips(t, whole, func() bool { // the first images of a file that nobody has looked through
+			opened, err := OpenImages(whole)
+			if err != nil || opened.Missing(5) != nil {
+				return true
+			}
+			var got []uint8
+			err = opened.Each(t.Context(), Span{0, 5}, func(pixels []uint8) error { got = append(got, pixels...); return nil })
+			if err == nil && !bytes.Equal(got, want[:len(got)]) {
+				t.Errorf("a changed byte gave other images")
+			}
+			return err != nil
+		})
+		data, err := os.ReadFile(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[bytes.LastIndex(data, numbered(39, 40))] ^= 1 // the last image
+		if err := os.WriteFile(whole, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		opened, err := OpenImages(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := opened.Each(t.Context(), Span{0, 5}, func([]uint8) error { return nil }); err == nil || !strings.Contains(err.Error(), "samples_40x2x1x3.npz: arr_0: the data is damaged") {
+			t.Errorf("the first images of a damaged file: %v", err)
+		}
 	})
 }

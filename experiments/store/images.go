@@ -42,14 +42,15 @@ func OpenImages(path string) (*Images, error) {
 		return nil, err
 	}
 	defer a.Close()
-	return &Images{Folder: path, Classes: -1, shards: []shard{{Span{0, a.Rows()}, path, true}}}, nil
+	return &Images{Folder: path, Classes: -1, shards: []shard{{Span: Span{0, a.Rows()}, path: path, whole: true}}}, nil
 }
 
 // A shard is a file with the images of a span.
 type shard struct {
 	Span
-	path  string
-	whole bool // it is the file that is left in the end
+	path     string
+	whole    bool // it is the file that is left in the end
+	verified bool // its checksum was compared
 }
 
 // A Span is the images From ≤ i < To of a run.
@@ -102,6 +103,7 @@ func (s *Images) Scan(samples int, deep bool, note func(string)) error {
 			note(damaged(found, err))
 			continue
 		}
+		found.verified = deep
 		s.add(found)
 	}
 	return nil
@@ -223,7 +225,7 @@ func (s *Images) Merge(ctx context.Context, samples int) error {
 	whole, ok := s.merged(samples)
 	if !ok {
 		name := fmt.Sprintf("samples_%dx%dx%dx3.npz", samples, s.Height, s.Width)
-		whole = shard{Span{0, samples}, filepath.Join(s.Folder, name), true}
+		whole = shard{Span: Span{0, samples}, path: filepath.Join(s.Folder, name), whole: true}
 		err := s.create(whole, func(w *npz.ArrayWriter) error {
 			return s.Each(ctx, whole.Span, func(pixels []uint8) error { return npz.WriteRows(w, pixels) })
 		})
@@ -325,7 +327,7 @@ func (s *Images) verify(sh shard, deep bool) error {
 	}
 	defer r.close()
 	if deep {
-		return r.each(sh.Span, func([]uint8) error { return nil })
+		return r.each(sh.Span, true, func([]uint8) error { return nil })
 	}
 	return nil
 }
@@ -348,7 +350,9 @@ func damaged(sh shard, err error) string {
 }
 
 // Each calls visit with the pixels [H,W,3] of each image of a span, in order,
-// whatever the files are. The pixels are valid during the call only.
+// whatever the files are. The pixels are valid during the call only. A damaged file is
+// an error, which may come after images of it: the checksum is that of all its images,
+// so that a file that was not verified is read to its end.
 func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8) error) error {
 	for at := want.From; at < want.To; {
 		var from shard // that with the image which reaches furthest
@@ -365,7 +369,7 @@ func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8)
 			return err
 		}
 		to := min(from.To, want.To)
-		err = r.each(Span{at, to}, func(pixels []uint8) error {
+		err = r.each(Span{at, to}, !from.verified, func(pixels []uint8) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -380,11 +384,16 @@ func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8)
 	return nil
 }
 
-// each calls visit with each image of a span, all of which the shard holds.
-func (r *shardReader) each(want Span, visit func([]uint8) error) error {
+// each calls visit with each image of a span, all of which the shard holds. With
+// verify set the images behind them are read as well, and the checksum compared.
+func (r *shardReader) each(want Span, verify bool, visit func([]uint8) error) error {
 	rowLen := r.images.RowLen()
 	buffer := make([]uint8, max(1, min(r.span.Len(), 1<<20/rowLen))*rowLen)
-	for at := r.span.From; at < want.To; {
+	end := want.To
+	if verify {
+		end = r.span.To
+	}
+	for at := r.span.From; at < end; {
 		n, err := npz.ReadRows(r.images, buffer)
 		if err != nil {
 			return err
