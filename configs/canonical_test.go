@@ -57,6 +57,7 @@ func TestDescribe(t *testing.T) {
 		ByName map[string]gridBlock `yaml:"by_name" doc:"A|B,\n two lines."`
 		Self   *sweepable           `yaml:"self"`
 		Ready  *bool                `yaml:"ready"`
+		Chosen Block                `yaml:"chosen" type:"list of names" doc:"[a, b]"`
 	}
 	for _, c := range []struct {
 		title string
@@ -103,6 +104,7 @@ func TestDescribe(t *testing.T) {
 | ` + "`by_name.NAME.scale` | number | `0`" + ` |  |  |
 | ` + "`self` | block |" + `  |  |  |
 | ` + "`ready` | true or false |" + `  |  |  |
+| ` + "`chosen` | list of names |" + `  |  | [a, b] |
 `},
 		{"none", &struct{ Runtime int }{}, "## none\n\nIt has no keys.\n"},
 	} {

@@ -264,6 +264,7 @@ func (d *decoder) located(b Block, err error) {
 type field struct {
 	name   string
 	doc    string
+	kind   string // what docs call its type; "" where that follows from typ
 	index  []int
 	typ    reflect.Type
 	bounds Bounds // of a number
@@ -289,7 +290,7 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 			return nil, err
 		}
 		name, options, _ := strings.Cut(tag, ",")
-		add := []field{{name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, bounds: bounds}}
+		add := []field{{name: name, doc: f.Tag.Get("doc"), kind: f.Tag.Get("type"), index: f.Index, typ: f.Type, bounds: bounds}}
 		if options == "inline" {
 			if f.Type.Kind() != reflect.Struct {
 				return nil, fmt.Errorf("configs: %s.%s is inline but no struct", t, f.Name)

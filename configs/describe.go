@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"reflect"
@@ -8,8 +9,8 @@ import (
 )
 
 // Describe writes a Markdown table of the keys of structs (or pointers to them)
-// that are one block together: key, type, default (the struct's own value), range
-// (the struct tags min:"…" and max:"…") and meaning (doc:"…"). The keys of nested structs are dotted, those
+// that are one block together: key, type (the Go type's, or type:"…"), default (the
+// struct's own value), range (min:"…" and max:"…") and meaning (doc:"…"). The keys of nested structs are dotted, those
 // of a list's items follow "[]". A title without "#" becomes a heading of the
 // second level.
 func Describe(w io.Writer, title string, structs ...any) error {
@@ -24,7 +25,7 @@ func Describe(w io.Writer, title string, structs ...any) error {
 		}
 		err := describeEach("", value, map[reflect.Type]bool{}, func(key string, f field, member reflect.Value) error {
 			def, err := defaultOf(member)
-			fmt.Fprintf(&rows, "| `%s` | %s | %s | %s | %s |\n", key, typeName(f.typ), def, f.bounds, cell(f.doc))
+			fmt.Fprintf(&rows, "| `%s` | %s | %s | %s | %s |\n", key, cmp.Or(f.kind, typeName(f.typ)), def, f.bounds, cell(f.doc))
 			return err
 		})
 		if err != nil {

@@ -41,6 +41,7 @@ var ownKeys = []string{"include", "sweep", "rows", "label"}
 type Document struct {
 	Block
 	whole     *node // with sweep, rows and label
+	file      *node // the same before the overrides
 	overrides []override
 }
 
@@ -61,12 +62,13 @@ func Load(path string, overrides ...string) (*Document, error) {
 	if err := Join(faults...); err != nil {
 		return nil, err
 	}
-	whole, err = applyAll(whole, parsed)
+	file := whole
+	whole, err = applyAll(file, parsed)
 	if err != nil {
 		return nil, err
 	}
 	visible := whole.without(ownKeys...)
-	return &Document{Block{node: visible, at: visible.at, document: true}, whole, parsed}, nil
+	return &Document{Block{node: visible, at: visible.at, document: true}, whole, file, parsed}, nil
 }
 
 // A loader reads a file and what it includes.

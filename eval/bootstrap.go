@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"sagbench/eval/neighbours"
 )
@@ -73,6 +74,27 @@ func (d *Draws) counts() []float64 {
 func (d *Draws) check(f *Features) error {
 	if d.N != f.N {
 		return fmt.Errorf("%s: draws of %d images for a set of %d", f.name(), d.N, f.N)
+	}
+	return nil
+}
+
+// CheckDraws is an error where count draws are too few for an interval, or a metric
+// cannot be computed for them; none are fine.
+func CheckDraws(count int, metrics ...Metric) error {
+	if count == 0 {
+		return nil
+	}
+	if count < MinReplicates {
+		return fmt.Errorf("bootstrap is %d, expected 0 or at least %d", count, MinReplicates)
+	}
+	var names []string
+	for _, m := range metrics {
+		if _, ok := m.(Resampler); !ok {
+			names = append(names, m.Column().Name)
+		}
+	}
+	if names != nil {
+		return fmt.Errorf("bootstrap is %d, and there is no bootstrap interval of %s; leave it out of the metrics, or take bootstrap 0", count, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -213,8 +213,8 @@ func TestAccumulatorBatches(t *testing.T) {
 			near(t, "covariance", s.Cov[i*d+j], sum/(n-1), 1e-13)
 		}
 	}
-	if s.Rows != nil || a.N() != n {
-		t.Errorf("%d rows kept of %d", len(s.Rows)/d, a.N())
+	if s.Rows != nil || s.N != n {
+		t.Errorf("%d rows kept of %d", len(s.Rows)/d, s.N)
 	}
 }
 

@@ -104,6 +104,12 @@ func TestAddedMetric(t *testing.T) {
 	if got, want := NeedsOf(m), (Needs{Parts{Stats: true}, Parts{Stats: true}}); got != want || m.MinImages() != 2 {
 		t.Errorf("it needs %+v and %d images", got, m.MinImages())
 	}
+	if err := CheckDraws(MinReplicates, m, table["fid"]()); err == nil || !strings.Contains(err.Error(), "no bootstrap interval of mean_shift") {
+		t.Errorf("a bootstrap of a metric that has none: %v", err)
+	}
+	if err := errors.Join(CheckDraws(0, m), CheckDraws(MinReplicates, table["fid"]())); err != nil {
+		t.Error(err)
+	}
 	if _, err := Evaluate(t.Context(), &Features{Source: "empty.npz"}, gen, m); err == nil || !strings.Contains(err.Error(), "mean_shift: empty.npz has no pool statistics") {
 		t.Errorf("against nothing: %v", err)
 	}

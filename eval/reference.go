@@ -294,28 +294,43 @@ func readProvenance(f *npz.File) (*Provenance, error) {
 	return p, nil
 }
 
-// Agree compares the statistics of a reference with the network and the resize
-// that images are compared by. The error tells what disagrees; the notes tell
-// what had to be assumed.
+// knownReferences tells of files that do not say how they were made, by the sha256
+// of their content: models/pretrained/reference.npz.
+var knownReferences = map[string]Provenance{
+	"89f5f4077a22eca3b4de6ba64c6f2a0653e8067d2df3adc3354ba106e23cf805": {
+		Network: "inception", SHA256: "5415497672e6ff59c68e1542be92fb3b4bd4f7d0eef449f4255a0ad02011018b", Resize: "tf", InputSize: 107,
+	},
+}
+
+// Agree compares the statistics of a reference, whose file has the sha256 content,
+// with what images are compared by: network, its file, resize and input size. The
+// error tells what disagrees; the notes tell what had to be assumed.
 //
-// A file without provenance is judged by its layout: with mu_s it is taken for
-// one of ADM's, whose images were resized as TensorFlow 1 does; with mu alone
-// (pytorch-fid, clean-fid, EDM, TTUR) nothing about it is known.
-func (r *Reference) Agree(network, sha256, resize string, inputSize int) (notes []string, err error) {
-	if !r.Features.IsZero() && resize != "clean" {
-		return nil, fmt.Errorf("%s: its features feats are clean-fid's, of images resized as \"clean\" does; these are resized as %q does. Take the protocol clean-fid", r.Path, resize)
+// A file without provenance, unless it is known, is judged by its layout: with mu_s
+// it is taken for one of ADM's, whose images were resized as TensorFlow 1 does; with
+// mu alone (pytorch-fid, clean-fid, EDM, TTUR) nothing about it is known.
+func (r *Reference) Agree(content string, ours Provenance) (notes []string, err error) {
+	how := fmt.Sprintf("images resized to %d×%[1]d pixels as %q does", ours.InputSize, ours.Resize)
+	if !r.Features.IsZero() {
+		if ours.Resize != "clean" {
+			return nil, fmt.Errorf("%s: its features feats are clean-fid's, of images resized as \"clean\" does; these are resized as %q does. Take the protocol clean-fid", r.Path, ours.Resize)
+		}
+		return []string{fmt.Sprintf("%s: its features feats do not say how they were made; taken for clean-fid's, of this network and of %s", r.Path, how)}, nil
 	}
 	if r.Pool == nil && r.Spatial == nil {
 		return nil, nil
 	}
-	if r.Provenance == nil {
-		if r.Spatial == nil {
-			return []string{fmt.Sprintf("%s: its statistics do not say how they were made; taken to be of this network and of images resized as %q does", r.Path, resize)}, nil
-		}
-		if resize != "tf" {
-			return nil, fmt.Errorf("%s: its statistics have the layout of ADM's, which are of images resized as \"tf\" does; these are resized as %q does. Take the protocol adm, or make statistics of the images with `sagbench reference`", r.Path, resize)
-		}
-		return []string{fmt.Sprintf("%s: its statistics do not say how they were made; from their layout they are taken for ADM's, of this network and of images resized as \"tf\" does", r.Path)}, nil
+	theirs, known := knownReferences[content]
+	switch {
+	case r.Provenance != nil:
+		theirs = *r.Provenance
+	case known:
+	case r.Spatial == nil:
+		return []string{fmt.Sprintf("%s: its statistics do not say how they were made; taken to be of this network and of %s", r.Path, how)}, nil
+	case ours.Resize != "tf":
+		return nil, fmt.Errorf("%s: its statistics have the layout of ADM's, which are of images resized as \"tf\" does; these are resized as %q does. Take the protocol adm, or make statistics of the images with `sagbench reference`", r.Path, ours.Resize)
+	default:
+		return []string{fmt.Sprintf("%s: its statistics do not say how they were made; from their layout they are taken for ADM's, of this network and of %s", r.Path, how)}, nil
 	}
 	var faults []error
 	differs := func(what string, theirs, ours any) {
@@ -323,11 +338,10 @@ func (r *Reference) Agree(network, sha256, resize string, inputSize int) (notes 
 			faults = append(faults, fmt.Errorf("%s: its statistics were made with %s %v, these features with %v", r.Path, what, theirs, ours))
 		}
 	}
-	p := r.Provenance
-	differs("network", p.Network, network)
-	differs("a network file of sha256", p.SHA256, sha256)
-	differs("resize", p.Resize, resize)
-	differs("input size", p.InputSize, inputSize)
+	differs("network", theirs.Network, ours.Network)
+	differs("a network file of sha256", theirs.SHA256, ours.SHA256)
+	differs("resize", theirs.Resize, ours.Resize)
+	differs("input size", theirs.InputSize, ours.InputSize)
 	if faults != nil {
 		faults = append(faults, errors.New("numbers across the two mean nothing: choose the same, or make the statistics anew with `sagbench reference`"))
 	}

@@ -209,15 +209,15 @@ func TestAgree(t *testing.T) {
 		{"other weights", true, said, "inception", "cd", "clean", 299, "", "sha256 ab"},
 		{"other network", false, said, "dinov2", "ab", "clean", 299, "", "network inception"},
 		{"other size", true, said, "inception", "ab", "clean", 107, "", "input size 299"},
-		{"ADM's layout", true, nil, "inception", "ab", "tf", 299, "taken for ADM's", ""},
+		{"ADM's layout", true, nil, "inception", "ab", "tf", 299, "taken for ADM's, of this network and of images resized to 299×299 pixels as \"tf\"", ""},
 		{"ADM's layout, torch", true, nil, "inception", "ab", "torch", 299, "", "layout of ADM's"},
-		{"mu alone", false, nil, "inception", "ab", "clean", 299, "do not say", ""},
+		{"mu alone", false, nil, "inception", "ab", "clean", 200, "taken to be of this network and of images resized to 200×200 pixels", ""},
 	} {
 		r, err := ReadReference(t.Context(), writeStatistics(t, c.spatial, c.p), images.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		notes, err := r.Agree(c.network, c.sha256, c.resize, c.size)
+		notes, err := r.Agree("", Provenance{Network: c.network, SHA256: c.sha256, Resize: c.resize, InputSize: c.size})
 		if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
 			t.Errorf("%s: error %v, expected %q", c.what, err, c.fault)
 		}

@@ -88,9 +88,6 @@ func NewAccumulator(d int, products linalg.Products) *Accumulator {
 	return &Accumulator{d: d, products: products, mean: make([]float64, d), sum32: make([]float32, d)}
 }
 
-// N is the number of rows added so far.
-func (a *Accumulator) N() int { return a.seen }
-
 // Add takes the next rows [n,D] in file order. A value that is not finite is a
 // *NotFiniteError that names the image, counted from the first row ever added.
 func (a *Accumulator) Add(rows []float32) error {

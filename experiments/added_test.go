@@ -110,6 +110,11 @@ func TestAddedMetricOfAnotherOutput(t *testing.T) {
 	eval.Metrics["texture"] = func() eval.Metric { return &texture{} }
 	t.Cleanup(func() { delete(eval.Metrics, "texture") })
 	file, results := tiny.Experiment(t, t.TempDir(), "[fid, sfid, is, precision, recall]", "[texture, fid]", "samples: 8", "samples: 4"), t.TempDir()
+	for _, args := range [][]string{{"plan", file, "bootstrap=40"}, {"eval", tiny.Reference(), tiny.Reference(), "--inception", "../models/pretrained/inception.pt", "--metrics", "fid,texture", "--bootstrap", "40"}} { // before anything is computed
+		if _, err := command(args...); err == nil || statusOf(err) != statusMisuse || !strings.Contains(err.Error(), "no bootstrap interval of texture") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
 	for range 2 { // the second time from features.npz
 		if out, err := command("run", file, "--results", results); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -139,12 +144,12 @@ type tint struct {
 }
 
 // Open implements models.Family.
-func (c *tint) Open(path string, opt models.Options) (models.Model, error) {
-	return c.Extractor(path, opt)
+func (c *tint) Open(string, models.Options) (models.Model, error) {
+	return &tintNet{float32(c.Factor)}, nil
 }
 
 // Extractor implements features.Flags.
-func (c *tint) Extractor(string, models.Options) (features.Extractor, error) {
+func (c *tint) Extractor(context.Context, string, models.Options) (features.Extractor, error) {
 	return &tintNet{float32(c.Factor)}, nil
 }
 

@@ -211,7 +211,7 @@ func TestAttachedClasses(t *testing.T) {
 	generator := &labelled{&fifthModel{mean: tensor.New(3, 8, 8)}, 0}
 	for _, c := range []struct{ own, attached, want int }{{0, 3, 3}, {3, 3, 3}, {4, 0, 4}, {4, 3, -1}} {
 		generator.classes = c.own
-		n, err := run.Assemble(e.Rows[1], []models.Model{generator, &slope{classes: c.attached}})
+		n, err := run.Assemble(t.Context(), e.Rows[1], []models.Model{generator, &slope{classes: c.attached}})
 		if (c.want < 0) != (err != nil) || err == nil && n.Classes() != c.want {
 			t.Errorf("%+v: %+v, %v", c, n, err)
 		}

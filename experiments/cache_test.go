@@ -241,3 +241,24 @@ func TestLinkedCheckpoints(t *testing.T) {
 		return path
 	})
 }
+
+// A cache that may not be cleared is a failure, with what to do about it.
+func TestClearWithoutPermission(t *testing.T) {
+	home, environment := atHome(t)
+	folder := filepath.Join(home, ".cache", "sagbench", "graphs")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tiny.Write(t, filepath.Join(folder, strings.Repeat("0", 32)+"-"+strings.Repeat("0", 64)+".onnx"), "graph")
+	if err := os.Chmod(folder, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(folder, 0o755)
+	p := program("cache", "clear")
+	p.Env = environment
+	p.within(t, withoutPrivilege(t)).start(t)
+	status, message := p.status(t), p.stderr.String()
+	if status != statusFailed || !strings.Contains(message, folder+" cannot be cleared") || !strings.Contains(message, "as the owner of the folder") {
+		t.Errorf("exit status %d\n%s", status, message)
+	}
+}

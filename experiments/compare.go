@@ -23,9 +23,9 @@ differ one will look as if it did.
 
 The baseline is the first row of each label, or the one that --baseline names as the
 folder of results or the table does: "s = 0", "IDDPM, s = 0", or its number from 1.`,
-		Example: `  sagbench run configs/table1-fashion.yaml bootstrap=200
-  sagbench compare results/table1-fashion
-  sagbench compare results/table1-fashion --metric fid --baseline 2 --format csv`,
+		Example: `  sagbench run configs/table1-fashion.yaml name=draws bootstrap=200
+  sagbench compare results/draws
+  sagbench compare results/draws --metric fid --baseline 2 --format csv`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return report.Differences(cmd.OutOrStdout(), args, format, baseline, metrics)

@@ -64,8 +64,10 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if task.Metrics, err = plan.ParseMetrics(task.Protocol, metrics); err != nil {
 				return human.Misuse{Err: err}
 			}
-			if task.Bootstrap != 0 && task.Bootstrap < eval.MinReplicates {
-				return human.Misusef("--bootstrap is %d, expected 0 or at least %d", task.Bootstrap, eval.MinReplicates)
+			for _, m := range task.Metrics {
+				if err := eval.CheckDraws(task.Bootstrap, m.Value); err != nil {
+					return human.Misusef("--%w", err)
+				}
 			}
 			if task.Comparisons, task.Main, err = networks.comparisons(cmd.Flags(), task.Protocol, task.Metrics); err != nil {
 				return err
@@ -93,8 +95,8 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric: at least 40, or 0 for none")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
-	f.StringVar(&out.json, "json", "", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
-	f.StringVar(&out.csv, "csv", "", "file for the scores with every digit, replaced if it is there; - for standard output")
+	f.Var((*named)(&out.json), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
+	f.Var((*named)(&out.csv), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
 	return cmd
 }
 
@@ -102,10 +104,18 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 // output, in place of the table.
 type outputs struct{ json, csv string }
 
-// check reports flags that contradict each other.
+// check reports what keeps the files from being written, before anything is computed.
 func (o outputs) check() error {
 	if o.json == "-" && o.csv == "-" {
 		return human.Misusef("--json and --csv cannot both go to standard output")
+	}
+	for flag, path := range map[string]string{"json": o.json, "csv": o.csv} {
+		if path == "" || path == "-" {
+			continue
+		}
+		if err := store.CheckOutput(path); err != nil {
+			return human.Misusef("--%s: %w", flag, err)
+		}
 	}
 	return nil
 }

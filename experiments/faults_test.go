@@ -222,6 +222,24 @@ func TestEval(t *testing.T) {
 	if len(rows[0].Scores) != 5 {
 		t.Errorf("%d scores, want 5", len(rows[0].Scores))
 	}
+	embedded := []string{"eval", "../models/pretrained/reference.npz", samples[0], "--inception", "../models/pretrained/inception.pt", "--metrics", "fid", "--input-size"}
+	for _, size := range []string{"299", "108"} { // its statistics are of images of 107×107, of which the file says nothing
+		if message := fail(t, append(embedded, size)...); !strings.Contains(message, "reference.npz: its statistics were made with input size 107, these features with "+size) {
+			t.Errorf("--input-size %s: %s", size, message)
+		}
+	}
+	if said := succeed(t, append(embedded, "107")...).stderr.String(); strings.Contains(said, "do not say how") {
+		t.Errorf("of the embedded reference it is known how it was made: %s", said)
+	}
+	fresh := t.TempDir()
+	for _, c := range []string{"plan", "run"} {
+		if message := fail(t, c, file, "reference=../models/pretrained/reference.npz", "inception.input_size=108", "--results", fresh); !strings.Contains(message, "input size 107, these features with 108") {
+			t.Errorf("%s: %s", c, message)
+		}
+	}
+	if drawn, _ := filepath.Glob(filepath.Join(fresh, "*", "*")); len(drawn) > 0 {
+		t.Errorf("images were drawn for another reference: %q", drawn)
+	}
 	message := fail(t, append([]string{"eval", tiny.Reference(), "../models/pretrained/inception.pt"}, network...)...)
 	if !strings.Contains(message, "inception.pt") {
 		t.Errorf("no file named in %s", message)

@@ -1,13 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"sagbench/configs"
@@ -30,8 +30,26 @@ type globals struct {
 func (g *globals) register(f *pflag.FlagSet) {
 	f.StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
 	boundedInt(f, &g.threads, "threads", 0, 0, 4096, "threads of a network call; 0 for all cores")
-	f.StringVar(&g.results, "results", "results", "folder of the results")
+	g.results = "results"
+	f.Var((*named)(&g.results), "results", "folder of the results")
 	f.BoolVar(&g.quiet, "quiet", false, "no progress, only what is out of the ordinary")
+}
+
+// A named is the value of a flag for a file or a folder, which may not be empty: that
+// is most often a variable of the shell that is not set.
+type named string
+
+func (n *named) String() string { return string(*n) }
+
+func (*named) Type() string { return "string" }
+
+// Set implements pflag.Value.
+func (n *named) Set(text string) error {
+	if text == "" {
+		return errors.New("is empty, expected a path")
+	}
+	*n = named(text)
+	return nil
 }
 
 // A boundedFlag is a whole number that a flag sets, with both ends of its range.
@@ -60,6 +78,11 @@ func (b *boundedFlag) Set(text string) error {
 	return nil
 }
 
+// A stringValue is a flag's value that help calls a string.
+type stringValue struct{ pflag.Value }
+
+func (stringValue) Type() string { return "string" }
+
 // runOptions are the flags for what runs an experiment.
 func (g *globals) runOptions() run.Options {
 	return run.Options{Results: g.results, Runtime: g.runtime(), Progress: g.progress()}
@@ -72,32 +95,8 @@ func (g *globals) progress() *human.Progress {
 	return p
 }
 
-// loadExperiment reads an experiment's file with the settings that override it. What
-// is wrong in them is a misuse.
-func loadExperiment(args []string) (*plan.Experiment, error) {
-	e, err := plan.Load(args[0], args[1:])
-	if err != nil {
-		return nil, human.Misuse{Err: err}
-	}
-	return e, nil
-}
-
 // runtime is how networks are run.
 func (g *globals) runtime() ort.Options { return ort.Options{Device: g.device, Threads: g.threads} }
-
-// experimentArgs checks the arguments of a command that takes an experiment's file
-// and settings that override it.
-func experimentArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return fmt.Errorf("%s: name an experiment's YAML file, such as configs/table1-fashion.yaml", cmd.Name())
-	}
-	for _, a := range args[1:] {
-		if !strings.Contains(a, "=") {
-			return fmt.Errorf("%s: %q is not a setting: expected dotted.path=value after the file, such as samples=64", cmd.Name(), a)
-		}
-	}
-	return nil
-}
 
 // networkFlags are the flags of the command line that choose feature networks,
 // made from the table of them.
@@ -135,11 +134,6 @@ func (n *networkFlags) register(f *pflag.FlagSet) {
 	boundedInt(f, &n.inputSize, "input-size", 0, 0, 4096, "height and width that images are resized to; 0 = "+strings.Join(sizes[:last], ", ")+", or "+sizes[last])
 	f.StringVar(&n.resize, "resize", "", "how: tf (ADM's evaluator), torch (pytorch-fid), clean (clean-fid), pil (dgm-eval) or edm2; the protocol's for inception, pil for others if absent")
 }
-
-// A stringValue is a flag's value that help calls a string.
-type stringValue struct{ pflag.Value }
-
-func (stringValue) Type() string { return "string" }
 
 // comparisons are the networks that the metrics take, and the name of the main one.
 func (n *networkFlags) comparisons(f *pflag.FlagSet, p eval.Protocol, metrics []configs.Named[eval.Metric]) (all []plan.Comparison, main string, err error) {

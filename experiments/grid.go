@@ -27,7 +27,7 @@ with arr_0 [N,H,W,3] uint8, such as a reference batch.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVarP(&output, "output", "o", "", "file to write")
+	f.VarP((*named)(&output), "output", "o", "file to write, FILE.png")
 	boundedInt(f, &g.Images, "images", g.Images, 0, 10_000, "images of each row; 0 = 8, or as many as all rows have")
 	boundedInt(f, &g.First, "first", 0, 0, 10_000_000, "number of the first image")
 	boundedInt(f, &g.Columns, "columns", 0, 0, 10_000, "images on a line; 0 = all, up to 16")

@@ -18,9 +18,10 @@ file that nearly fits a family it names the first keys that do not.
 
 The block that it prints can be pasted into an experiment and runs as it is. Flags
 that leave no trace in the shapes (image_size, the number of heads, the noise
-schedule) are marked: they are those of the authors' own networks, and have to be
-compared with the README of the file. The attention layers are listed by the names
-that guidances take, with the resolution and heads that follow from the flags.`,
+schedule) are marked and listed as assumed: they are those of the authors' own
+networks, and have to be compared with the README of the file. The attention layers
+are listed by the names that guidances take, with the resolution and heads that follow
+from the flags. The exit status is 1 where a folder holds no model.`,
 		Example: `  sagbench inspect models/pretrained/adm-uncond.pt
   sagbench inspect --tensors 256x256_diffusion_uncond.pt | less
   sagbench inspect --json model.safetensors

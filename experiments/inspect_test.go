@@ -27,7 +27,8 @@ func pasted(t *testing.T, path, extra string) string {
 	return file
 }
 
-// TestInspectedBlockRuns: what inspect prints is an experiment's block as it is.
+// TestInspectedBlockRuns: what inspect prints is an experiment's block as it is, and
+// draws images of the size that the network was trained at.
 func TestInspectedBlockRuns(t *testing.T) {
 	pretrained, err := filepath.Abs("../models/pretrained")
 	if err != nil {
@@ -48,12 +49,18 @@ func TestInspectedBlockRuns(t *testing.T) {
 		filepath.Join(pretrained, "dit.pt"):   "  vae: " + pretrained + "/sd/vae\nsampler: {ddim: {steps: 2}}",
 		filepath.Join(pretrained, "sd"):       "sampler: {ddim: {steps: 2}}\nprompts: [a coat]",
 	} {
-		succeed(t, "run", pasted(t, path, extra), "--results", t.TempDir())
+		results := t.TempDir()
+		succeed(t, "run", pasted(t, path, extra), "--results", results)
+		if drawn, err := filepath.Glob(filepath.Join(results, "pasted", "*", "samples", "samples_1x32x32x3.npz")); err != nil || len(drawn) != 1 {
+			t.Errorf("%s: no image of 32×32 pixels: %v, %v", path, drawn, err)
+		}
 	}
 	out := succeed(t, "inspect", filepath.Join(pretrained, "classifier.pt"), filepath.Join(pretrained, "inception.pt"), filepath.Join(pretrained, "adm-cond.pt"), filepath.Join(pretrained, "sd")).stdout.String()
 	for _, want := range []string{
 		"guidance:\n  classifier:\n    model:\n      family: classifier", "inception:\n  checkpoint:",
-		"attention   16×16, heads 2: input_blocks.5.1, middle_block.1, output_blocks.0.1, output_blocks.1.1",
+		"attention   8×8, heads 2: input_blocks.5.1, middle_block.1, output_blocks.0.1, output_blocks.1.1",
+		"assumed     image_size, num_head_channels, use_new_attention_order, noise_schedule: not in the file",
+		"image_size: 32  # assumed, not in the shapes: that at which the lowest attention layers are of 8×8",
 		"attention   8×8, heads 4: mid_block.attentions.0.transformer_blocks.0.attn1",
 	} {
 		if !strings.Contains(out, want) {
@@ -69,7 +76,6 @@ func TestInspectFolder(t *testing.T) {
 		sd + "/unet":         {"component: \"unet\"", "config.json of a UNet2DConditionModel"},
 		sd + "/vae":          {"family: vae"},
 		sd + "/text_encoder": {"family: clip_text"},
-		t.TempDir():          {"family      none of adm, ", "it speaks for none of them"},
 	} {
 		got := succeed(t, "inspect", folder).stdout.String()
 		for _, w := range want {
@@ -80,6 +86,13 @@ func TestInspectFolder(t *testing.T) {
 		if strings.Contains(got, "but ") {
 			t.Errorf("%s: a fault in\n%s", folder, got)
 		}
+	}
+
+	empty := t.TempDir()
+	p := program("inspect", empty, sd)
+	p.start(t)
+	if status := p.status(t); status != statusFailed || !strings.Contains(p.stderr.String(), empty+": holds no model of a family that is known (adm, ") || !strings.Contains(p.stdout.String(), "family: sd") {
+		t.Errorf("a folder without a model: exit status %d\n%s%s", status, &p.stdout, &p.stderr)
 	}
 
 	part := filepath.Join(t.TempDir(), "vae")

@@ -37,7 +37,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage or settings; 75 try again later (th
 is full, another process uses the folder); 130 or 143 stopped by SIGINT or SIGTERM.`,
 		Example: `  sagbench run configs/table1-fashion.yaml
   sagbench plan configs/table1.yaml --trial
-  sagbench run configs/table1-fashion.yaml samples=64 sampler.ddpm.steps=5
+  sagbench run configs/table1-fashion.yaml name=try samples=64 sampler.ddpm.steps=5
   sagbench table results/table1-fashion
   sagbench eval reference.npz samples.npz --inception pt_inception-2015-12-05-6726825d.pth`,
 		Version:       store.Version,
@@ -143,11 +143,15 @@ func perform(ctx context.Context, args []string, out io.Writer) error {
 	root.SetArgs(args)
 	root.SetOut(out)
 	began := false
-	for _, c := range root.Commands() {
-		run := c.RunE
-		c.RunE = func(c *cobra.Command, args []string) error {
+	tell := func(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+		return func(c *cobra.Command, args []string) error {
 			began = true
 			return run(c, args)
+		}
+	}
+	for _, c := range root.Commands() {
+		for _, c := range append(c.Commands(), c) {
+			c.RunE = tell(c.RunE)
 		}
 	}
 	err := root.ExecuteContext(ctx)

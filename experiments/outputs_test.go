@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,6 +62,12 @@ func TestOutputs(t *testing.T) {
 		}
 	}
 	tiny.Write(t, filepath.Join(folder, "old.json"), "before")
+	if message := fail(t, evalArgs("--json", filepath.Join(folder, "dangling"))...); !strings.Contains(message, "there is no folder "+filepath.Join(folder, "deeper")) {
+		t.Error(message)
+	}
+	if err := os.Mkdir(filepath.Join(folder, "deeper"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(filepath.Join(folder, "old.json"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -265,6 +272,18 @@ func TestUmask(t *testing.T) {
 	}
 }
 
+// withoutPrivilege is a script that runs "$0" "$@" as somebody whom permissions stop.
+func withoutPrivilege(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return `exec "$0" "$@"`
+	}
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		t.Skip("there is no setpriv")
+	}
+	return `exec setpriv --bounding-set=-dac_override "$0" "$@"`
+}
+
 // What is finished can be run where nothing may be written.
 func TestReadOnlyResults(t *testing.T) {
 	file := tiny.Experiment(t, t.TempDir(), "steps: 2", "steps: 1")
@@ -284,13 +303,7 @@ func TestReadOnlyResults(t *testing.T) {
 		}
 		defer os.Chmod(f, 0o755)
 	}
-	script := `exec "$0" "$@"`
-	if os.Geteuid() == 0 { // whom permissions do not stop
-		if _, err := exec.LookPath("setpriv"); err != nil {
-			t.Skip("there is no setpriv")
-		}
-		script = `exec setpriv --bounding-set=-dac_override "$0" "$@"`
-	}
+	script := withoutPrivilege(t)
 	p := program("run", file, "--results", results).within(t, script)
 	p.start(t)
 	if status := p.status(t); status != 0 || p.stdout.String() != first.stdout.String() {
@@ -359,6 +372,15 @@ func TestExitStatus(t *testing.T) {
 		{statusMisuse, []string{"table", nowhere, "--format", "html"}},
 		{statusMisuse, []string{"grid", nowhere}},
 		{statusMisuse, []string{"grid", nowhere, "-o", "x.png", "--scale", "-1"}},
+		{statusMisuse, []string{"grid", tiny.Reference(), "-o", nowhere + ".txt"}},
+		{statusMisuse, []string{"grid", tiny.Reference(), "-o", nowhere}},
+		{statusMisuse, []string{"grid", tiny.Reference(), "-o", nowhere + "/grid.png"}},
+		{statusMisuse, evalArgs("--json", nowhere+"/x.json")},
+		{statusMisuse, evalArgs("--csv", nowhere+"/x.csv")},
+		{statusMisuse, evalArgs("--json", "")},
+		{statusMisuse, []string{"run", file, "--results", ""}},
+		{statusMisuse, []string{"plot", nowhere, "-o", ""}},
+		{statusMisuse, []string{"reference", tiny.Reference(), "-o", nowhere + "/x.npz", "--inception", "f.pt"}},
 		{statusMisuse, []string{"reference", tiny.Reference(), "-o", "x.txt", "--inception", "f.pt"}},
 		{statusMisuse, []string{"plot", nowhere, "--format", "pdf"}},
 		{statusMisuse, []string{"compare", nowhere, "--format", "pdf"}},
@@ -371,6 +393,9 @@ func TestExitStatus(t *testing.T) {
 		if status != c.want {
 			t.Errorf("%s: exit status %d, want %d\n%s", c.args, status, c.want, message)
 		}
+	}
+	if _, err := os.Stat(nowhere); err == nil {
+		t.Errorf("%s was made", nowhere)
 	}
 	help := succeed(t, "help").stdout.String()
 	for _, w := range []string{"0 done", "1 failed", "2 wrong usage", "75 try again", "130 or 143"} {
@@ -434,7 +459,8 @@ func TestProgressOnTerminal(t *testing.T) {
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
 
-// grid shows what sample drew, evaluated or not, as many images as there are.
+// grid shows what sample drew, evaluated or not, as many images as there are. A shard
+// that is damaged is told of, and not said to be computed again.
 func TestGridOfSampled(t *testing.T) {
 	folder := t.TempDir()
 	file := tiny.Experiment(t, folder, "steps: 2", "steps: 1")
@@ -444,7 +470,62 @@ func TestGridOfSampled(t *testing.T) {
 	if message := fail(t, "grid", results, "-o", picture, "--images", "6"); !strings.Contains(message, "has no image 5") {
 		t.Errorf("six of five images: %s", message)
 	}
+	merged, err := filepath.Glob(filepath.Join(results, "tiny", "*", "samples", "*.npz"))
+	if err == nil {
+		err = os.Truncate(merged[0], 100)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if message := fail(t, "grid", results, "-o", picture); !strings.Contains(message, "its 5 images cannot be shown; `sagbench run` or `sample` draws them anew") || strings.Contains(message, "computed again") {
+		t.Error(message)
+	}
 	if message := fail(t, "grid", folder+"/nowhere", "-o", picture); !strings.Contains(message, "no such file or folder") {
 		t.Error(message)
+	}
+}
+
+// A run says what it did not look at again, which settings of the command line undo a
+// sweep, and that it replaces the tables of another experiment of the name.
+func TestRunSaysWhatItTakes(t *testing.T) {
+	folder := t.TempDir()
+	file, results := tiny.Experiment(t, folder, "steps: 2", "steps: 1", "samples: 8", "samples: 2", "[fid, sfid, is, precision, recall]", "[fid]"), filepath.Join(folder, "results")
+	const (
+		taken    = "2 of 2 rows were scored before: their scores are those of metrics.json"
+		replaces = "make another experiment of tiny: its tables and plots replace those in "
+		undone   = "guidance.sag.scale=0.5 takes the place of what the rows differ in (0, 0.5)"
+	)
+	for i, c := range []struct {
+		settings []string
+		want     []string
+	}{
+		{nil, nil},
+		{nil, []string{taken}},
+		{[]string{"samples=3"}, []string{replaces}},
+		{[]string{"samples=3"}, []string{taken}},
+		{[]string{"samples=3", "name=try"}, nil},
+		{[]string{"guidance.sag.scale=0.5", "name=one"}, []string{undone}},
+	} {
+		said := succeed(t, append([]string{"run", file, "--results", results}, c.settings...)...).stderr.String()
+		for _, line := range []string{taken, replaces, undone} {
+			if count := strings.Count(said, line); (count == 1) != slices.Contains(c.want, line) || count > 1 {
+				t.Errorf("run %d: %q is said %d times\n%s", i, line, count, said)
+			}
+		}
+		if i == 1 { // a damaged file that no score is taken from
+			damaged, err := filepath.Glob(filepath.Join(results, "tiny", "*", store.FeaturesFile("inception")))
+			if err == nil {
+				err = os.Truncate(damaged[0], 100)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said := succeed(t, "run", file, "--results", results).stderr.String(); !strings.Contains(said, "images and features were not read again, `sagbench verify "+filepath.Join(results, "tiny")+"` does that") {
+				t.Error(said)
+			}
+			if message := fail(t, "verify", filepath.Join(results, "tiny")); !strings.Contains(message, damaged[0]) {
+				t.Error(message)
+			}
+		}
 	}
 }

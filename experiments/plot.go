@@ -28,6 +28,6 @@ The files are OUT/<experiment>/<metric>.svg and .png; equal results give equal b
 		},
 	}
 	c.Flags().StringSliceVar(&formats, "format", formats, "svg, png or both")
-	c.Flags().StringVarP(&folder, "out", "o", "", "folder of the plots; that of the results if absent")
+	c.Flags().VarP((*named)(&folder), "out", "o", "folder of the plots; that of the results if absent")
 	return c
 }

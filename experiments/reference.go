@@ -10,6 +10,7 @@ import (
 	"sagbench/eval"
 	"sagbench/experiments/human"
 	"sagbench/experiments/score"
+	"sagbench/experiments/store"
 )
 
 func referenceCommand(g *globals) *cobra.Command {
@@ -51,11 +52,14 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 			case isFile(job.Out) && !force:
 				return human.Misusef("%s is there already; --force replaces it", job.Out)
 			}
+			if err := store.CheckOutput(job.Out); err != nil {
+				return human.Misusef("-o: %w", err)
+			}
 			return job.Make(cmd.Context(), g.runtime(), g.progress())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&job.Out, "out", "o", "", "file to write")
+	f.VarP((*named)(&job.Out), "out", "o", "file to write, REF.npz")
 	boundedInt(f, &job.Count, "images", 10_000, 0, 10_000_000, "images to put beside the statistics, all of one size; 0: none")
 	f.BoolVar(&force, "force", false, "replace a file that is there")
 	f.StringVar(&protocol, "protocol", protocol, "whose statistics: adm, pytorch-fid, torch-fidelity or clean-fid")

@@ -120,7 +120,7 @@ func validFiles(t *testing.T) []validFile {
 		return os.WriteFile(path, m.Proto, 0o600)
 	})
 	add(graph, func() error {
-		x, err := (&features.ONNXFile{Range: features.UnitRange}).Extractor(graph, models.Options{Options: ort.Options{Threads: 1}})
+		x, err := (&features.ONNXFile{Range: features.UnitRange}).Extractor(t.Context(), graph, models.Options{Options: ort.Options{Threads: 1}})
 		if err == nil {
 			x.Close()
 		}

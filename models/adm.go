@@ -138,8 +138,9 @@ func (c *ADM) heads(ch int, decoder bool) int {
 	return c.UNetFlags.heads(ch, decoder)
 }
 
-// Guess implements Guesser. image_size leaves no trace in the shapes; it is
-// known where the levels are the authors' default for one.
+// Guess implements Guesser. image_size leaves no trace in the shapes; it is that
+// whose default channel_mult the levels are, or else the authors' networks with such
+// attention layers have.
 func (c *ADM) Guess(sd checkpoint.StateDict) (Guess, bool) {
 	u, ok := guessUNet(sd)
 	if !ok {

@@ -379,8 +379,7 @@ func (c *Classifier) Guess(sd checkpoint.StateDict) (Guess, bool) {
 		return Guess{}, false
 	}
 	levels := len(g.unet.widths)
-	g.unet.size = max(64, 1<<levels)
-	size := NewFlag("image_size", g.unet.size, Assumed)
+	size := g.unet.guessSize()
 	if g.side > 0 {
 		g.unet.size = g.side << (levels - 1)
 		size = NewFlag("image_size", g.unet.size)

@@ -216,7 +216,7 @@ type (
 	// zero Cond where it was trained without. Classifier-free guidance needs it.
 	Unconditional interface {
 		Generator
-		Null(n int) (sampling.Cond, error)
+		Null(ctx context.Context, n int) (sampling.Cond, error)
 	}
 
 	// A Prompted makes conditions of texts, one an image. Rows with prompts need it.

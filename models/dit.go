@@ -38,7 +38,7 @@ type DiT struct {
 	UseKL                   bool `yaml:"use_kl" doc:"of training; no effect here"`
 	RescaleLearnedSigmas    bool `yaml:"rescale_learned_sigmas" doc:"of training; no effect here"`
 
-	VAE              sampling.Ref `yaml:"vae" doc:"autoencoder that decodes the latents: the path of its folder, or a model block; without one, no images can be drawn"`
+	VAE              sampling.Ref `yaml:"vae" type:"path, or block" doc:"autoencoder that decodes the latents: the path of its folder, or a model block; without one, no images can be drawn"`
 	VAEScalingFactor float64      `yaml:"vae_scaling_factor" min:"-1000000" max:"1000000" doc:"what x_0 is divided by before it is decoded"`
 }
 
@@ -346,7 +346,7 @@ func (n *ditNet) SampleShape() []int {
 func (n *ditNet) Classes() int { return n.flags.NumClasses }
 
 // Null implements Unconditional: the class after the last.
-func (n *ditNet) Null(images int) (sampling.Cond, error) {
+func (n *ditNet) Null(_ context.Context, images int) (sampling.Cond, error) {
 	if n.flags.ClassDropoutProb <= 0 {
 		return sampling.Cond{}, nil
 	}

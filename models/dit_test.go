@@ -231,12 +231,12 @@ func TestDiTTaps(t *testing.T) {
 
 func TestDiTNull(t *testing.T) {
 	g := openDiT(t, Options{})
-	null, err := g.Null(2)
+	null, err := g.Null(t.Context(), 2)
 	if err != nil || !slices.Equal(null.Labels, []int64{10, 10}) {
 		t.Errorf("got %v %v, want the class after the last", null, err)
 	}
 	g.flags.ClassDropoutProb = 0
-	if null, err := g.Null(2); err != nil || !null.IsZero() {
+	if null, err := g.Null(t.Context(), 2); err != nil || !null.IsZero() {
 		t.Errorf("got %v %v, want nothing from a network without a null class", null, err)
 	}
 	x := noise(t, 1, 4, 16, 16)

@@ -101,3 +101,23 @@ func TestOfficialSizes(t *testing.T) {
 func sizes(u *unet, imageSize int) string {
 	return fmt.Sprint(u.base, u.blocks, u.widths, u.out, u.classes, u.scaleShift, u.updown, (&unet{size: imageSize, widths: u.widths, attention: u.attention}).resolutions())
 }
+
+// The image's size is guessed where the levels are no default: at the lowest
+// attention layers it is 8 in the authors' networks.
+func TestGuessedSize(t *testing.T) {
+	for _, c := range []struct {
+		attention []int
+		levels    int
+		want      int
+		note      string
+	}{
+		{[]int{2, 4}, 3, 32, Assumed + ": that at which the lowest attention layers are of 8×8"},
+		{[]int{2, 4, 8}, 4, 64, ""}, {[]int{16}, 6, 128, ""},
+		{nil, 3, 64, Assumed}, {[]int{1}, 5, 64, Assumed}, // 8 pixels cannot be halved so often
+	} {
+		u := &unet{attention: c.attention, widths: make([]int, c.levels)}
+		if f := u.guessSize(); f.Value != fmt.Sprint(c.want) || u.size != c.want || c.note != "" && f.Note != c.note || !strings.HasPrefix(f.Note, Assumed) {
+			t.Errorf("%v of %d levels: %+v", c.attention, c.levels, f)
+		}
+	}
+}

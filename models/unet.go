@@ -381,12 +381,11 @@ func (u *unet) countDecoder(sd checkpoint.StateDict) (levels int) {
 // channel_mult by image size so. headChannels is that of an attention head where
 // the authors' networks have them and the widths allow it; 0 = they have num_heads.
 func (u *unet) guess(sd checkpoint.StateDict, mults map[int]string, headChannels int, evidence string) Guess {
-	u.size = max(64, 1<<len(u.widths))
-	size := NewFlag("image_size", u.size, Assumed)
+	size := u.guessSize()
 	for s, mult := range mults {
 		if mult == u.channelMult() {
 			u.size = s
-			size = NewFlag("image_size", s, "whose default channel_mult this is")
+			size = NewFlag("image_size", s, Assumed+": that whose default channel_mult this is")
 		}
 	}
 	flags := []Flag{size, NewFlag("num_channels", u.base), NewFlag("num_res_blocks", u.blocks),
@@ -404,10 +403,25 @@ func (u *unet) guess(sd checkpoint.StateDict, mults map[int]string, headChannels
 	return g
 }
 
+// lowestAttention is the height and width of the lowest attention layers of all
+// networks that the authors of ADM and IDDPM published, but for IDDPM's of LSUN.
+const lowestAttention = 8
+
+// guessSize sets the size of the image, which leaves no trace, to that which the
+// attention layers have in the authors' networks.
+func (u *unet) guessSize() Flag {
+	least, why := 1<<len(u.widths), ""
+	u.size = max(64, least)
+	if n := len(u.attention); n > 0 && lowestAttention*u.attention[n-1] >= least {
+		u.size, why = lowestAttention*u.attention[n-1], fmt.Sprintf(": that at which the lowest attention layers are of %d×%[1]d", lowestAttention)
+	}
+	return NewFlag("image_size", u.size, Assumed+why)
+}
+
 // resolutionsNote is the note of attention_resolutions, which follow from the
 // image's size.
 func (u *unet) resolutionsNote(size Flag) string {
-	if size.Note != Assumed {
+	if !strings.HasPrefix(size.Note, Assumed) {
 		return ""
 	}
 	return "image_size divided by " + joined(u.attention, ", ")

@@ -21,7 +21,7 @@ type Networked interface {
 	// Attach hands over the network of that setting, which stays open as long as
 	// the guidance is asked. It is a Denoiser, a Classifier or whatever else its
 	// family makes; an error tells that it lacks what the guidance needs.
-	Attach(network any) error
+	Attach(ctx context.Context, network any) error
 }
 
 // A Classifier is a network that knows the classes of noisy images.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"sagbench/eval"
 	"sagbench/eval/linalg"
@@ -31,7 +32,7 @@ func (b *bench) writeInception() error {
 
 // loadInception opens it.
 func (b *bench) loadInception() (features.Extractor, error) {
-	return (&features.Inception{InputSize: 299, Width: featureDims}).Extractor(b.inceptionFile(), models.Options{Options: b.options})
+	return (&features.Inception{InputSize: 299, Width: featureDims}).Extractor(b.ctx, b.inceptionFile(), models.Options{Options: b.options})
 }
 
 // officialInception makes and opens it.
@@ -116,7 +117,7 @@ func computePrecisionRecall(ctx context.Context, ref, gen *eval.Features) error 
 
 // metrics times the solvers.
 func (b *bench) metrics() error {
-	p, err := ort.NewProducts(b.options.Threads)
+	p, err := ort.NewProducts(b.ctx, b.options.Threads)
 	if err != nil {
 		return err
 	}
@@ -165,8 +166,12 @@ func (b *bench) memory() error {
 	}
 	c := exec.CommandContext(b.ctx, self, "bench", "memory", "--threads", strconv.Itoa(b.options.Threads))
 	c.Env = append(os.Environ(), childEnv+"=1")
-	c.Stdout, c.Stderr = b.out, os.Stderr
-	return c.Run()
+	var said strings.Builder
+	c.Stdout, c.Stderr = b.out, &said
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+	}
+	return nil
 }
 
 // evaluate is the process that memory is measured in.
@@ -180,7 +185,7 @@ func (b *bench) evaluate() error {
 	if err != nil {
 		return err
 	}
-	p, err := ort.NewProducts(b.options.Threads)
+	p, err := ort.NewProducts(b.ctx, b.options.Threads)
 	if err != nil {
 		return err
 	}

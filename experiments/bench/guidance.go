@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"sagbench/experiments/plan"
@@ -21,7 +22,7 @@ func (b *bench) sagStep() error {
 	if err != nil {
 		return err
 	}
-	n, err := run.OpenRow(r, b.options)
+	n, err := run.OpenRow(b.ctx, r, b.options)
 	if err != nil {
 		return err
 	}
@@ -49,51 +50,69 @@ func (b *bench) sagStep() error {
 	return nil
 }
 
-// A combination is a line of the table of guided steps: the row of an experiment
-// by its label, under its own guidances or under others.
-type combination struct{ name, label, guidance string }
-
-// row is the experiment's row for the combination.
-func (c combination) row(experiment string) (*plan.Row, error) {
-	settings := []string{"sampler=!replace {ddpm: {steps: 4}}"}
-	if c.guidance != "" {
-		settings = append(settings, "guidance=!replace "+c.guidance)
-	}
-	return loadRow(experiment, c.label, settings...)
+// A guidedModel is an embedded model with what guides it.
+type guidedModel struct {
+	name, experiment string
+	sag              string // label of the row whose SAG names the attention layer
+	block            string // that slg skips
+	combinations     []combination
 }
 
-// guidedModels are embedded models with what guides them.
-var guidedModels = []struct {
-	name, experiment string
-	combinations     []combination
-}{
-	{"ADM", "configs/table2-fashion.yaml", []combination{
+// A combination is a line of the table of guided steps: the row of an experiment
+// by its label, under its own guidances or under others, in which LAYER and BLOCK
+// stand for the model's.
+type combination struct{ name, label, guidance string }
+
+// row is the experiment's row for a combination.
+func (m guidedModel) row(c combination) (*plan.Row, error) {
+	settings := []string{"sampler=!replace {ddpm: {steps: 4}}"}
+	if c.guidance != "" {
+		r, err := loadRow(m.experiment, m.sag)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings, "guidance=!replace "+strings.NewReplacer("LAYER", r.Taps[0].Layer, "BLOCK", m.block).Replace(c.guidance))
+	}
+	return loadRow(m.experiment, c.label, settings...)
+}
+
+// Guidances that several of the models are under.
+const (
+	pag     = "{pag: {layers: [LAYER]}}"
+	seg     = "{seg: {layers: [LAYER], blur_sigma: 1}}"
+	slg     = "{slg: {layers: [BLOCK]}}"
+	cfg     = "{cfg: {scale: 3}}"
+	blurred = "sag: {layer: LAYER, blur_sigma: 1.5, blur_kernel: 9}"
+)
+
+var guidedModels = []guidedModel{
+	{"ADM", "configs/table2-fashion.yaml", "SAG", "middle_block.1", []combination{
 		{"none", "no guidance", ""},
 		{"SAG", "SAG", ""},
 		{"CG", "CG", ""},
 		{"CG + SAG", "SAG and CG", ""},
-		{"PAG", "no guidance", "{pag: {layers: [middle_block.1]}}"},
-		{"SEG", "no guidance", "{seg: {layers: [middle_block.1]}}"},
-		{"SLG", "no guidance", "{slg: {layers: [middle_block.1]}}"},
+		{"PAG", "no guidance", pag},
+		{"SEG", "no guidance", seg},
+		{"SLG", "no guidance", slg},
 	}},
-	{"DiT", "configs/families-fashion.yaml", []combination{
+	{"DiT", "configs/families-fashion.yaml", "DiT", "blocks.3", []combination{
 		{"none", "DiT", "{}"},
-		{"SAG", "DiT", "{sag: {layer: blocks.3.attn, blur_sigma: 1.5, blur_kernel: 9}}"},
-		{"CFG", "DiT", "{cfg: {scale: 3}}"},
-		{"CFG + SAG", "DiT", "{cfg: {scale: 3}, sag: {layer: blocks.3.attn, blur_sigma: 1.5, blur_kernel: 9}}"},
-		{"PAG", "DiT", "{pag: {layers: [blocks.3.attn]}}"},
-		{"SEG", "DiT", "{seg: {layers: [blocks.3.attn], blur_sigma: 1}}"},
-		{"SLG", "DiT", "{slg: {layers: [blocks.3]}}"},
-		{"CFG + PAG", "DiT", "{cfg: {scale: 3}, pag: {layers: [blocks.3.attn]}}"},
+		{"SAG", "DiT", "{" + blurred + "}"},
+		{"CFG", "DiT", cfg},
+		{"CFG + SAG", "DiT", "{cfg: {scale: 3}, " + blurred + "}"},
+		{"PAG", "DiT", pag},
+		{"SEG", "DiT", seg},
+		{"SLG", "DiT", slg},
+		{"CFG + PAG", "DiT", "{cfg: {scale: 3}, pag: {layers: [LAYER]}}"},
 	}},
-	{"SD", "configs/families-fashion.yaml", []combination{
+	{"SD", "configs/families-fashion.yaml", "SD", "mid_block.attentions.0.transformer_blocks.0", []combination{
 		{"none", "SD", "{}"},
 		{"SAG", "SD", "{sag: {preset: diffusers}}"},
-		{"CFG", "SD", "{cfg: {scale: 3}}"},
+		{"CFG", "SD", cfg},
 		{"CFG + SAG", "SD", "{cfg: {scale: 3}, sag: {preset: diffusers}}"},
-		{"PAG", "SD", "{pag: {layers: [mid_block.attentions.0.transformer_blocks.0.attn1]}}"},
-		{"SEG", "SD", "{seg: {layers: [mid_block.attentions.0.transformer_blocks.0.attn1], blur_sigma: 1}}"},
-		{"SLG", "SD", "{slg: {layers: [mid_block.attentions.0.transformer_blocks.0]}}"},
+		{"PAG", "SD", pag},
+		{"SEG", "SD", seg},
+		{"SLG", "SD", slg},
 	}},
 }
 
@@ -107,7 +126,7 @@ func (b *bench) guidedSteps() error {
 	b.header("model", "guidance", "a step", "step, best", "the same calls, best", "more", "outside the networks, median")
 	for _, m := range guidedModels {
 		for _, c := range m.combinations {
-			r, err := c.row(m.experiment)
+			r, err := m.row(c)
 			if err == nil {
 				err = b.guidedStep(r, m.name, c.name)
 			}
@@ -119,7 +138,7 @@ func (b *bench) guidedSteps() error {
 	fmt.Fprint(b.out, "\nPredictions of a batch in one call or in one each:\n\n")
 	b.header("model", "images a call", "call, best", "an image, best")
 	for _, m := range guidedModels {
-		r, err := m.combinations[0].row(m.experiment)
+		r, err := m.row(m.combinations[0])
 		if err == nil {
 			err = b.joinedCalls(r, m.name)
 		}
@@ -136,7 +155,7 @@ func (b *bench) guidedStep(r *plan.Row, model, guidance string) error {
 	if err != nil {
 		return err
 	}
-	n, err := run.OpenRow(r, b.options)
+	n, err := run.OpenRow(b.ctx, r, b.options)
 	if err != nil {
 		return err
 	}
@@ -176,7 +195,7 @@ func (b *bench) guidedStep(r *plan.Row, model, guidance string) error {
 // predictor is the row's predictor for a batch of so many images of its network n,
 // called through d and attached, and its x_T.
 func (b *bench) predictor(r *plan.Row, n *run.Network, d sampling.Denoiser, attached []any, batch int) (*sampling.Predictor, tensor.Tensor, error) {
-	p, err := r.Predictor(d, n.Process(), attached)
+	p, err := r.Predictor(b.ctx, d, n.Process(), attached)
 	if err != nil {
 		return nil, tensor.Tensor{}, err
 	}
@@ -184,7 +203,7 @@ func (b *bench) predictor(r *plan.Row, n *run.Network, d sampling.Denoiser, atta
 	if err != nil {
 		return nil, tensor.Tensor{}, err
 	}
-	if err := run.Condition(p, n.Generator, c.Labels, batch); err != nil {
+	if err := run.Condition(b.ctx, p, n.Generator, c.Labels, batch); err != nil {
 		return nil, tensor.Tensor{}, err
 	}
 	return p, x, n.Prompt(b.ctx, r, p, store.Span{From: 0, To: batch})
@@ -212,7 +231,7 @@ func alternately(f, g func() error) (best [2]time.Duration, err error) {
 // joinedCalls prints the calls of a row's network for one to three predictions of
 // a batch.
 func (b *bench) joinedCalls(r *plan.Row, model string) error {
-	n, err := run.OpenRow(r, b.options)
+	n, err := run.OpenRow(b.ctx, r, b.options)
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (b *bench) admFashion() error {
 	if err != nil {
 		return err
 	}
-	n, err := run.OpenRow(r, b.options)
+	n, err := run.OpenRow(b.ctx, r, b.options)
 	if err != nil {
 		return err
 	}

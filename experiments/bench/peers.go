@@ -202,7 +202,7 @@ func (b *bench) oursInception() (float64, error) {
 
 // withFeatures times work on both sets of features of the comparison.
 func (b *bench) withFeatures(prepare, work func(ctx context.Context, ref, gen *eval.Features) error) (float64, error) {
-	p, err := ort.NewProducts(b.options.Threads)
+	p, err := ort.NewProducts(b.ctx, b.options.Threads)
 	if err != nil {
 		return 0, err
 	}

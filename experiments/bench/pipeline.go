@@ -34,7 +34,7 @@ func (b *bench) pipeline() error {
 	}
 	timed := &timedExtractor{Extractor: net}
 	x := &score.Extractor{FeatureNetwork: plan.FeatureNetwork{NetworkBlock: plan.NetworkBlock{Resize: features.TF}}, Net: timed}
-	if x.Products, err = ort.NewProducts(b.options.Threads); err != nil {
+	if x.Products, err = ort.NewProducts(b.ctx, b.options.Threads); err != nil {
 		net.Close()
 		return err
 	}

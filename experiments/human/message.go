@@ -13,22 +13,11 @@ const longest = 1900
 // common, such as that a library is missing, stands once, and for each input that the
 // error is about there are 1,900 bytes at most.
 func Message(err error) string {
-	const long = 60 // bytes: shorter lines may be alike
-	seen := map[string]bool{}
-	var out strings.Builder
-	for line := range strings.Lines(err.Error()) {
-		text := strings.TrimSpace(line)
-		if len(text) > long && seen[text] {
-			continue
-		}
-		seen[text] = true
-		out.WriteString(line)
-	}
 	inputs := 1
 	if s := new(Several); errors.As(err, s) {
 		inputs = s.Inputs
 	}
-	return short(Printable(strings.TrimRight(out.String(), "\n")), inputs*longest)
+	return short(Printable(strings.TrimRight(Said(err), "\n")), inputs*longest)
 }
 
 // short is a text of most bytes at most: the middle of long lines is left out, and of

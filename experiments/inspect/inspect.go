@@ -4,6 +4,7 @@ package inspect
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -23,8 +24,9 @@ import (
 
 // Files prints to w what the checkpoints at paths hold: files, or folders of
 // diffusers. asJSON prints a JSON object for each instead of text; all lists every
-// tensor.
+// tensor. A folder that no family knows is an error, when the others are printed.
 func Files(w io.Writer, paths []string, asJSON, all bool) error {
+	var empty []error
 	for i, path := range paths {
 		if i > 0 && !asJSON {
 			fmt.Fprintln(w)
@@ -35,7 +37,11 @@ func Files(w io.Writer, paths []string, asJSON, all bool) error {
 		case err != nil:
 			return fmt.Errorf("inspect: %w", err)
 		case info.IsDir():
-			in, err = inspectFolder(path, all)
+			var folder folderInspection
+			if folder, err = inspectFolder(path, all); len(folder.Guesses) == 0 {
+				empty = append(empty, fmt.Errorf("inspect: %s: holds no model of a family that is known (%s); name a checkpoint file in it, or a folder of diffusers with its model_index.json or config.json", path, familyNames()))
+			}
+			in = folder
 		default:
 			in, err = inspectFile(path, all)
 		}
@@ -52,8 +58,11 @@ func Files(w io.Writer, paths []string, asJSON, all bool) error {
 		}
 		in.print(w)
 	}
-	return nil
+	return errors.Join(empty...)
 }
+
+// familyNames lists the families.
+func familyNames() string { return strings.Join(slices.Sorted(maps.Keys(families.Table)), ", ") }
 
 // A fileInspection is what inspect tells of a file.
 type fileInspection struct {
@@ -142,7 +151,7 @@ func (in fileInspection) printShapes(w io.Writer) {
 // and its attention layers.
 func printGuesses(w io.Writer, path string, guesses []models.Guess) {
 	if len(guesses) == 0 {
-		fmt.Fprintf(w, "  family      none of %s: it speaks for none of them\n", strings.Join(slices.Sorted(maps.Keys(families.Table)), ", "))
+		fmt.Fprintf(w, "  family      none of %s: it speaks for none of them\n", familyNames())
 	}
 	for i, g := range guesses {
 		if i > 0 {
@@ -153,9 +162,22 @@ func printGuesses(w io.Writer, path string, guesses []models.Guess) {
 			fmt.Fprintf(w, "    but       %s\n", m)
 		}
 		printAttention(w, g.Attention)
+		if names := assumed(g.Flags); names != nil {
+			fmt.Fprintf(w, "  assumed     %s: not in the file, as the authors' own networks have them; compare them with the README of the file\n", strings.Join(names, ", "))
+		}
 		fmt.Fprintln(w)
 		printBlock(w, path, g)
 	}
+}
+
+// assumed are the names of the flags that the file does not tell.
+func assumed(flags []models.Flag) (names []string) {
+	for _, f := range flags {
+		if strings.HasPrefix(f.Note, models.Assumed) {
+			names = append(names, f.Name)
+		}
+	}
+	return names
 }
 
 // printAttention lists attention layers, those of one size and number of heads in

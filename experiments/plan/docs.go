@@ -26,7 +26,8 @@ the line and what was probably meant. Four keys may stand at the top beside thos
 - ` + "`rows: [blocks]`" + `: each block is merged over the document and has a sweep of its own.
 - ` + "`label: TEXT`" + `: in a block of rows, what the table calls it.
 
-On the command line ` + "`dotted.path=value`" + ` after the file overrides everything. Paths of files are relative to the YAML
+On the command line ` + "`dotted.path=value`" + ` after the file overrides everything, rows and sweeps included: where it sets what the
+rows differ in, all of them have the same, a sweep over it is gone, and a note says so. Paths of files are relative to the YAML
 file that names them if the file is there, else to the working directory; ` + "`${NAME}`" + ` stands for an environment variable.
 
 A number outside the range of its key, whose ends are included, is an error.

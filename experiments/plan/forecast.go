@@ -284,7 +284,7 @@ func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timeste
 func (c *counter) Classes() int { return 2 }
 
 // Null is ∅.
-func (c *counter) Null(n int) (sampling.Cond, error) {
+func (c *counter) Null(_ context.Context, n int) (sampling.Cond, error) {
 	return sampling.Cond{Labels: make([]int64, n)}, nil
 }
 
@@ -309,7 +309,7 @@ func (r *Row) Costs(ctx context.Context) (costs Costs, err error) {
 	for _, a := range r.Attachments {
 		attached, costs.names = append(attached, &counter{}), append(costs.names, a.Name)
 	}
-	p, err := r.Predictor(own, models.Process{Schedule: r.schedule, ClipDenoised: true}, attached)
+	p, err := r.Predictor(ctx, own, models.Process{Schedule: r.schedule, ClipDenoised: true}, attached)
 	if err != nil {
 		return Costs{}, err
 	}
@@ -370,8 +370,8 @@ func conditioning(n NetworkRef) models.Conditioning {
 // Predictor is the denoiser d with the given process under the row's guidances,
 // without a condition; attached are the networks of the guidances, in the order of
 // Attachments.
-func (r *Row) Predictor(d sampling.Denoiser, process models.Process, attached []any) (*sampling.Predictor, error) {
-	if err := r.attach(attached); err != nil {
+func (r *Row) Predictor(ctx context.Context, d sampling.Denoiser, process models.Process, attached []any) (*sampling.Predictor, error) {
+	if err := r.attach(ctx, attached); err != nil {
 		return nil, err
 	}
 	schedule, err := r.Sampler.Value.Schedule(process.Schedule)

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -70,11 +71,11 @@ func (e *Experiment) inputs() []*input {
 // CheckInputs opens every file that the rows read, without loading it. The
 // error tells, in one message, of each that is not there or is broken, which
 // rows need it and where its authors publish it.
-func (e *Experiment) CheckInputs() error {
+func (e *Experiment) CheckInputs(ctx context.Context) error {
 	all := e.inputs()
 	var faults []string
 	for _, in := range all {
-		if problem := in.problem(); problem != "" {
+		if problem := in.problem(ctx); problem != "" {
 			faults = append(faults, in.describe(problem))
 		}
 	}
@@ -86,7 +87,7 @@ func (e *Experiment) CheckInputs() error {
 }
 
 // problem says why the file cannot be used; "" if it can.
-func (in *input) problem() string {
+func (in *input) problem(ctx context.Context) string {
 	if hint := unset(in.File); hint != "" {
 		return hint
 	}
@@ -102,7 +103,7 @@ func (in *input) problem() string {
 	case info.IsDir(): // some checkpoints and sets of images are folders
 		return ""
 	}
-	if err := in.open(); err != nil {
+	if err := in.open(ctx); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -110,10 +111,10 @@ func (in *input) problem() string {
 
 // open opens a file of its kind without loading it: a file that is cut off or of
 // another kind is an error.
-func (in *input) open() error {
+func (in *input) open(ctx context.Context) error {
 	switch {
 	case in.comparisons != nil:
-		return in.openNetwork()
+		return in.openNetwork(ctx)
 	case in.check != nil:
 		return in.check(in.Path)
 	}
@@ -140,7 +141,7 @@ func (in *input) open() error {
 
 // openNetwork opens a feature network as each of the rows does, and checks that it
 // computes what their metrics need.
-func (in *input) openNetwork() error {
+func (in *input) openNetwork(ctx context.Context) error {
 	seen := map[string]bool{}
 	for _, c := range in.comparisons {
 		use := c.Key("") + " " + c.MetricNames()
@@ -148,7 +149,7 @@ func (in *input) openNetwork() error {
 			continue
 		}
 		seen[use] = true
-		x, err := c.Flags.Extractor(in.Path, models.Options{})
+		x, err := c.Flags.Extractor(ctx, in.Path, models.Options{})
 		if err != nil {
 			return err
 		}

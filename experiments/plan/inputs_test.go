@@ -51,7 +51,7 @@ func TestMissingInputs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err = table1(t).CheckInputs()
+	err = table1(t).CheckInputs(t.Context())
 	if err == nil {
 		t.Fatal("nothing is missing")
 	}
@@ -117,18 +117,18 @@ func TestInputProblems(t *testing.T) {
 		if c.kind == "Inception network" {
 			in.comparisons = []Comparison{{FeatureNetwork: NewFeatureNetwork(features.Networks[0], eval.Protocol{})}}
 		}
-		if got := in.problem(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+		if got := in.problem(t.Context()); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q, want %q", c.kind, c.path, got, c.want)
 		}
 	}
 	in := &input{File: sampling.File{Path: "${A}/${B}", Unset: []string{"A", "B"}}}
-	if got, want := in.problem(), "A is not set; name the folder with A=DIR; B is not set; name the folder with B=DIR"; got != want {
+	if got, want := in.problem(t.Context()), "A is not set; name the folder with A=DIR; B is not set; name the folder with B=DIR"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
 func TestFashionHasItsInputs(t *testing.T) {
-	if err := fashion(t).CheckInputs(); err != nil {
+	if err := fashion(t).CheckInputs(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,7 +15,7 @@ func TestTooSmallCheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(e.CheckInputs()); !strings.Contains(got, "adm-cond.pt with its ") || !strings.Contains(got, "cannot hold; sagbench inspect") {
+	if got := fmt.Sprint(e.CheckInputs(t.Context())); !strings.Contains(got, "adm-cond.pt with its ") || !strings.Contains(got, "cannot hold; sagbench inspect") {
 		t.Error(got)
 	}
 }

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -250,13 +251,13 @@ func (r *Row) Networks() []NetworkRef {
 // hands them to the guidances. It returns the number of classes that images are
 // drawn with: the generator's, or that of a guidance's network where the generator
 // knows none; 0 where images have no labels.
-func (r *Row) Fit(g models.Generator, attached []any) (classes int, err error) {
+func (r *Row) Fit(ctx context.Context, g models.Generator, attached []any) (classes int, err error) {
 	for i, a := range attached {
 		if err := r.checkAttachment(i, g, a); err != nil {
 			return 0, err
 		}
 	}
-	if err := r.attach(attached); err != nil {
+	if err := r.attach(ctx, attached); err != nil {
 		return 0, err
 	}
 	classes = g.Classes()
@@ -274,13 +275,13 @@ func (r *Row) Fit(g models.Generator, attached []any) (classes int, err error) {
 }
 
 // attach hands the guidances their networks, in the order of Attachments.
-func (r *Row) attach(networks []any) error {
+func (r *Row) attach(ctx context.Context, networks []any) error {
 	if len(networks) != len(r.Attachments) {
 		return fmt.Errorf("row %q: %d networks for the guidances, which need %d", r.Title(), len(networks), len(r.Attachments))
 	}
 	var faults []error
 	for i, a := range r.Attachments {
-		if err := a.guidance.Attach(networks[i]); err != nil {
+		if err := a.guidance.Attach(ctx, networks[i]); err != nil {
 			faults = append(faults, a.guidance.Network().Errorf("%w", err))
 		}
 	}

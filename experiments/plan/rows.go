@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"sagbench/configs"
@@ -29,6 +30,10 @@ type Experiment struct {
 	path string // of its YAML file
 	Name string
 	Rows []*Row
+	// Replaced says which settings of the command line took the place of what the
+	// file's rows differ in, a line for each.
+	Replaced []string
+	Changed  bool // by settings of the command line, other than its name
 
 	sizes map[string]models.Size // of networks by their Key without content
 }
@@ -72,7 +77,8 @@ func Load(path string, overrides []string) (*Experiment, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Experiment{path: path}
+	e := &Experiment{path: path, Replaced: doc.Replaced()}
+	e.Changed = slices.ContainsFunc(overrides, func(o string) bool { return !strings.HasPrefix(o, "name=") })
 	var faults []error
 	for i, r := range rows {
 		decoded, err := decodeRow(r)
@@ -192,6 +198,9 @@ func (r *Row) complete() error {
 	for _, m := range r.Metrics {
 		if least := m.Value.MinImages(); r.Samples < least {
 			faults = append(faults, r.MetricsBlock.Errorf("samples is %d: %s needs at least %d images", r.Samples, m.Name, least))
+		}
+		if err := eval.CheckDraws(r.Bootstrap, m.Value); err != nil {
+			faults = append(faults, r.MetricsBlock.Errorf("%w", err))
 		}
 	}
 	if r.Reference.Written == "" {

@@ -28,14 +28,14 @@ type Settings struct {
 	Batch          int           `yaml:"batch" min:"1" max:"4096" doc:"images that are drawn together and, while a row is sampled, lie in one file; a network call takes an image once for each condition that it is predicted under (with cfg twice)"`
 	ModelBlock     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them; weights: which of several sets of weights in the checkpoint, as inspect names them, absent: an average (EMA) where there is one"`
 	Prompting      `yaml:",inline"`
-	SamplerBlock   configs.Block     `yaml:"sampler" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
-	GuidanceBlock  configs.Block     `yaml:"guidance" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
+	SamplerBlock   configs.Block     `yaml:"sampler" type:"name or block" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
+	GuidanceBlock  configs.Block     `yaml:"guidance" type:"block, or list of blocks" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
 	ReferencePath  string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s), or images: a folder, .zip or .npy"`
 	Network        string            `yaml:"network" doc:"whose features the metrics compare: inception, dinov2 or onnx, described by the block of that name; fd_dinov2 is of dinov2 whatever this is"`
 	ProtocolName   string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
 	Bootstrap      int               `yaml:"bootstrap" min:"0" max:"100000" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare: at least 40, or 0 for none"`
-	MetricsBlock   configs.Block     `yaml:"metrics" doc:"list of metrics; none: images are drawn and not evaluated"`
-	PublishedBlock Published         `yaml:"published" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
+	MetricsBlock   configs.Block     `yaml:"metrics" type:"list of metrics" doc:"by name, or with options: [fid, is: {splits: 10}]; none: images are drawn and not evaluated"`
+	PublishedBlock Published         `yaml:"published" type:"mapping of metrics to numbers, or to lists of them" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
 	Sources        map[string]Source `yaml:"sources" doc:"where the authors publish the files, by file name; shown when one is missing"`
 }
 
@@ -76,9 +76,10 @@ func (e *Settings) Validate() error {
 	fault(!store.FolderName.MatchString(e.Name), "name is %q, expected letters, digits, '.', '_' and '-': it names the folder of the results", e.Name)
 	fault(len(e.Name) > maxName, "name has %d letters, expected at most %d: it names the folder of the results", len(e.Name), maxName)
 	fault(e.Samples < 1, "samples is %d, expected at least 1", e.Samples)
-	fault(e.Bootstrap != 0 && e.Bootstrap < eval.MinReplicates, "bootstrap is %d, expected 0 or at least %d", e.Bootstrap, eval.MinReplicates)
 	fault(e.Batch < 1 || e.Batch > maxBatch, "batch is %d, expected 1 to %d", e.Batch, maxBatch)
-	_, err := eval.ProtocolOf(e.ProtocolName)
+	err := eval.CheckDraws(e.Bootstrap)
+	fault(err != nil, "%w", err)
+	_, err = eval.ProtocolOf(e.ProtocolName)
 	fault(err != nil, "%w", err)
 	fault(!slices.Contains(networkNames(), e.Network), "network is %q, expected %s", e.Network, strings.Join(networkNames(), ", "))
 	return configs.Join(faults...)

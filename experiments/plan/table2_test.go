@@ -93,7 +93,7 @@ func TestTable2Fashion(t *testing.T) {
 	if !reflect.DeepEqual(steps, want) {
 		t.Errorf("%q, want %q", steps, want)
 	}
-	if err := e.CheckInputs(); err != nil {
+	if err := e.CheckInputs(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

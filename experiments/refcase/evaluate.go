@@ -48,7 +48,7 @@ func (c *referenceCase) evaluate(ctx context.Context, in map[string]ort.Array, w
 	if !c.Files.IsNull() {
 		return npzOutputs(c.dir, want)
 	}
-	products, err := ort.NewProducts(c.options.Threads)
+	products, err := ort.NewProducts(ctx, c.options.Threads)
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func checkSample(ctx context.Context, c *referenceCase) (map[string]ort.Array, e
 		defer cleanup()
 		opened = append(opened, m)
 	}
-	n, err := run.Assemble(r, opened)
+	n, err := run.Assemble(ctx, r, opened)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +108,11 @@ func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row)
 		return nil, err
 	}
 	process := g.Process()
-	p, err := r.Predictor(g, process, g.Attached)
+	p, err := r.Predictor(ctx, g, process, g.Attached)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.condition(p, g.Generator, start.Shape[0]); err != nil {
+	if err := c.condition(ctx, p, g.Generator, start.Shape[0]); err != nil {
 		return nil, err
 	}
 	steps := map[string][]tensor.Tensor{}
@@ -143,7 +143,7 @@ func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row)
 }
 
 // condition gives the predictor the case's labels or embedded prompts, and ∅.
-func (c *referenceCase) condition(p *sampling.Predictor, g models.Generator, images int) error {
+func (c *referenceCase) condition(ctx context.Context, p *sampling.Predictor, g models.Generator, images int) error {
 	if c.has("in.prompt_embeds") {
 		prompts, errPrompts := c.floats("in.prompt_embeds", images, -1, -1)
 		negative, errNegative := c.floats("in.negative_prompt_embeds", images, -1, -1)
@@ -158,7 +158,7 @@ func (c *referenceCase) condition(p *sampling.Predictor, g models.Generator, ima
 		}
 		labels, _ = y.Data.([]int64)
 	}
-	return run.Condition(p, g, labels, images)
+	return run.Condition(ctx, p, g, labels, images)
 }
 
 // outputsOf is x_0 as images, and decoded where it is a latent.

@@ -3,7 +3,6 @@ package report
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -23,6 +22,8 @@ type tableColumn struct {
 	spread    bool   // a row gives a standard deviation as well
 	interval  bool   // a row gives an interval as well
 	notes     []int  // footnotes that hold for every row
+
+	values map[*store.Metrics]string // of a setting beyond the sweep
 }
 
 type columnKind int
@@ -30,6 +31,7 @@ type columnKind int
 const (
 	labelColumn columnKind = iota
 	settingColumn
+	otherColumn // a setting beyond the sweep
 	metricColumn
 	publishedColumn
 	samplesColumn
@@ -67,17 +69,39 @@ func columnsOf(rows []*store.Metrics) []tableColumn {
 		columns = append(columns, tableColumn{kind: labelColumn, key: "label", title: "model"})
 	}
 	columns = append(columns, settingColumns(rows)...)
+	others, runs := columnsApart(rows)
+	columns = append(columns, others...)
 	columns = append(columns, metricColumns(rows)...)
 	columns = append(columns, tableColumn{kind: samplesColumn, key: "samples", title: "images"})
-	seen := map[string]bool{}
+	return append(columns, runs...)
+}
+
+// columnsApart are the settings beyond the sweep that rows are called by, and the
+// run ids where nothing else tells rows apart.
+func columnsApart(rows []*store.Metrics) (settings, runs []tableColumn) {
+	named := namesApart(rows, settled)
 	for _, m := range rows {
-		id := fmt.Sprintf("%q %q %q", m.Experiment, m.Label, m.Settings)
-		if seen[id] { // nothing else tells these rows apart
-			return append(columns, tableColumn{kind: runColumn, key: "run", title: "run"})
+		for _, s := range named[m] {
+			if s.Path == runPath {
+				runs = []tableColumn{{kind: runColumn, key: runPath, title: runPath}}
+				continue
+			}
+			i := slices.IndexFunc(settings, func(c tableColumn) bool { return c.key == s.Path })
+			if i < 0 {
+				i = len(settings)
+				settings = append(settings, tableColumn{kind: otherColumn, key: s.Path, values: map[*store.Metrics]string{}})
+			}
+			settings[i].values[m] = s.Value
 		}
-		seen[id] = true
 	}
-	return columns
+	var paths []store.Setting
+	for _, c := range slices.Concat(settings, settingColumns(rows)) {
+		paths = append(paths, store.Setting{Path: c.key})
+	}
+	for i, name := range store.SettingNames(paths)[:len(settings)] {
+		settings[i].title = name
+	}
+	return settings, runs
 }
 
 // settingColumns are the paths that the sweeps chose from.
@@ -155,6 +179,8 @@ func (c tableColumn) cell(m *store.Metrics) tableCell {
 		return textCell(m.Label)
 	case settingColumn:
 		return textCell(settingOf(m, c.key))
+	case otherColumn:
+		return textCell(c.values[m])
 	case samplesColumn:
 		return textCell(strconv.Itoa(m.Samples))
 	case runColumn:
@@ -230,6 +256,9 @@ func settingOf(m *store.Metrics, path string) string {
 	return ""
 }
 
+// warning begins the remarks that a value may mislead.
+const warning = "warning: "
+
 // remarks are what a row's score says about itself.
 func (c tableColumn) remarks(m *store.Metrics) []string {
 	s, ok := m.Score(c.key)
@@ -241,7 +270,7 @@ func (c tableColumn) remarks(m *store.Metrics) []string {
 		texts = append(texts, note)
 	}
 	for _, w := range s.Warnings {
-		texts = append(texts, "warning: "+w)
+		texts = append(texts, warning+w)
 	}
 	return texts
 }
@@ -256,6 +285,16 @@ func (c tableColumn) better(a, b tableCell) bool {
 
 // rounded writes a number with so many decimals.
 func rounded(v float64, decimals int) string { return strconv.FormatFloat(v, 'f', decimals, 64) }
+
+// telling writes a number with so many decimals, or where these are all zeros, and
+// the number is not, its first two digits: -3.1e-05. So its sign never stands alone.
+func telling(v float64, decimals int) string {
+	text := rounded(v+0, decimals) // no -0
+	if v != 0 && strings.Trim(text, "-0.") == "" {
+		return strconv.FormatFloat(v, 'g', 2, 64)
+	}
+	return text
+}
 
 // exact writes a number with every digit that it takes to read the same one.
 func exact(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }

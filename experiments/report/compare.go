@@ -32,12 +32,19 @@ func Differences(w io.Writer, folders []string, format, baseline string, metrics
 	if err != nil {
 		return fmt.Errorf("compare: %w", err)
 	}
-	return render(w, found)
+	if err := render(w, found); err != nil || format == "csv" {
+		return err
+	}
+	for _, line := range differencesOf(rows) {
+		fmt.Fprintln(w, oneLine(line))
+	}
+	return nil
 }
 
 // A difference is a row's score less the baseline's.
 type difference struct {
-	row, baseline *store.Metrics
+	experiment    string
+	row, baseline string      // titles
 	score         store.Score // the row's
 	value         float64
 	interval      eval.Interval
@@ -60,27 +67,29 @@ func (d difference) verdict() string {
 func compareRows(rows []*store.Metrics, baseline string, metrics []string) ([]difference, error) {
 	var out []difference
 	var faults []error
+	names := namesApart(rows, settled)
+	title := func(m *store.Metrics) string { return titleApart(m, names) }
 	for _, own := range byExperiment(rows) {
-		var named *store.Metrics
-		var titles []string
+		named, err := baselineOf(own, baseline, title)
+		if err != nil {
+			faults = append(faults, err)
+			break
+		}
 		firstOf := map[string]*store.Metrics{} // by label
 		for _, m := range own {
-			titles = append(titles, fmt.Sprintf("%d: %q", m.Row+1, m.Title()))
-			if strings.EqualFold(m.Title(), baseline) || baseline == strconv.Itoa(m.Row+1) {
-				named = m
-			}
 			if firstOf[m.Label] == nil {
 				firstOf[m.Label] = m
 			}
-		}
-		if baseline != "" && named == nil {
-			faults = append(faults, fmt.Errorf("%s has no row %q; it has %s", own[0].Experiment, baseline, strings.Join(titles, "; ")))
-			break
-		}
-		for _, m := range own {
 			if base := cmp.Or(named, firstOf[m.Label]); base != m {
 				found, err := differencesFrom(base, m, metrics)
-				out, faults = append(out, found...), append(faults, err)
+				if err != nil {
+					err = fmt.Errorf("%s: rows %q and %q: %w", m.Experiment, title(m), title(base), err)
+				}
+				for _, d := range found {
+					d.experiment, d.row, d.baseline = m.Experiment, title(m), title(base)
+					out = append(out, d)
+				}
+				faults = append(faults, err)
 			}
 		}
 	}
@@ -91,18 +100,42 @@ func compareRows(rows []*store.Metrics, baseline string, metrics []string) ([]di
 	return out, err
 }
 
-// differencesFrom compares a row's scores with the baseline's, draw by draw.
-func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, error) {
-	fail := func(format string, args ...any) error {
-		return fmt.Errorf("%s: rows %q and %q: %w", m.Experiment, m.Title(), base.Title(), fmt.Errorf(format, args...))
+// baselineOf is the one of an experiment's rows that a title or a number names; nil
+// where nothing is named.
+func baselineOf(own []*store.Metrics, name string, title func(*store.Metrics) string) (*store.Metrics, error) {
+	var titles []string
+	var found []*store.Metrics
+	for _, m := range own {
+		titles = append(titles, fmt.Sprintf("%d: %q", m.Row+1, title(m)))
+		if strings.EqualFold(title(m), name) {
+			return m, nil
+		}
+		if strings.EqualFold(m.Title(), name) || name == strconv.Itoa(m.Row+1) {
+			found = append(found, m)
+		}
 	}
 	switch {
+	case name == "":
+		return nil, nil
+	case len(found) == 1:
+		return found[0], nil
+	}
+	what := "no row"
+	if len(found) > 1 {
+		what = "several rows"
+	}
+	return nil, fmt.Errorf("%s has %s %q; it has %s", own[0].Experiment, what, name, strings.Join(titles, "; "))
+}
+
+// differencesFrom compares a row's scores with the baseline's, draw by draw.
+func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, error) {
+	switch {
 	case m.Bootstrap == 0 || base.Bootstrap == 0:
-		return nil, fail("there are no draws; `sagbench run EXPERIMENT.yaml bootstrap=200` makes them, and the images are not drawn again")
+		return nil, errors.New("there are no draws; `sagbench run EXPERIMENT.yaml bootstrap=200` makes them, and the images are not drawn again")
 	case m.Bootstrap != base.Bootstrap || m.Samples != base.Samples:
-		return nil, fail("%d draws of %d images, %d of %d: these are no pairs", m.Bootstrap, m.Samples, base.Bootstrap, base.Samples)
+		return nil, fmt.Errorf("%d draws of %d images, %d of %d: these are no pairs", m.Bootstrap, m.Samples, base.Bootstrap, base.Samples)
 	case m.Evaluation != base.Evaluation:
-		return nil, fail("they were evaluated in different ways (reference, network, protocol, metrics or versions); run the experiment again")
+		return nil, errors.New("they were evaluated in different ways (reference, network, protocol, metrics or versions); run the experiment again")
 	}
 	own, err := store.ReadReplicates(m.Folder, m.Bootstrap)
 	if err != nil {
@@ -114,7 +147,7 @@ func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, er
 	}
 	for _, name := range metrics {
 		if own.Values[name] == nil {
-			return nil, fail("there is no metric %q; known: %s", name, strings.Join(own.Names, ", "))
+			return nil, fmt.Errorf("there is no metric %q; known: %s", name, strings.Join(own.Names, ", "))
 		}
 	}
 	var out []difference
@@ -128,7 +161,7 @@ func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, er
 		for i := range pairs {
 			pairs[i] = mine[i] - theirs[i]
 		}
-		d := difference{row: m, baseline: base, score: s, value: s.Value - b.Value}
+		d := difference{score: s, value: s.Value - b.Value}
 		d.interval = eval.NewInterval(d.value, pairs)
 		out = append(out, d)
 	}
@@ -139,9 +172,13 @@ func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, er
 func printDifferences(w io.Writer, all []difference) error {
 	var lines [][]string
 	for _, d := range all {
-		number := func(v float64) string { return rounded(v, d.score.Decimals+1) }
-		lines = append(lines, []string{oneLine(d.row.Title()), oneLine(d.baseline.Title()), oneLine(d.score.Title) + " " + arrow(d.score.Direction),
-			number(d.score.Value), fmt.Sprintf("%+.*f", d.score.Decimals+1, d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict()})
+		number := func(v float64) string { return telling(v, d.score.Decimals+1) }
+		sign := ""
+		if d.value > 0 {
+			sign = "+"
+		}
+		lines = append(lines, []string{oneLine(d.row), oneLine(d.baseline), oneLine(d.score.Title) + " " + arrow(d.score.Direction),
+			number(d.score.Value), sign + number(d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict()})
 	}
 	return writeTable(w, "lllrrrl", []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, lines)
 }
@@ -150,7 +187,7 @@ func printDifferences(w io.Writer, all []difference) error {
 func differencesCSV(w io.Writer, all []difference) error {
 	lines := [][]string{{"experiment", "row", "baseline", "metric", "value", "difference", "low", "high", "verdict"}}
 	for _, d := range all {
-		lines = append(lines, []string{d.row.Experiment, d.row.Title(), d.baseline.Title(), d.score.Name,
+		lines = append(lines, []string{d.experiment, d.row, d.baseline, d.score.Name,
 			exact(d.score.Value), exact(d.value), exact(d.interval.Low), exact(d.interval.High), d.verdict()})
 	}
 	return writeCSV(w, lines)

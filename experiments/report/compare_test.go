@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,5 +141,60 @@ func TestTableOfIntervals(t *testing.T) {
 				t.Errorf("%s lacks %q:\n%s", format, w, out.String())
 			}
 		}
+	}
+}
+
+// A difference or an end of an interval that has a sign shows a digit.
+func TestTellingDigits(t *testing.T) {
+	for want, v := range map[string]float64{"0.000": 0, "-3.1e-05": -0.0000312, "-0.001": -0.0005001, "0.00049": 0.00049, "1e-17": 1e-17, "-12.346": -12.3456} {
+		if got := telling(v, 3); got != want {
+			t.Errorf("%g: %s, want %s", v, got, want)
+		}
+	}
+	if got := telling(math.Copysign(0, -1), 2); got != "0.00" {
+		t.Errorf("-0: %s", got)
+	}
+	folder := t.TempDir()
+	base, own := make([]float64, 100), make([]float64, 100)
+	for b := range base {
+		base[b] = float64(b)
+		own[b] = base[b] - 0.0000312 + float64(b%3-1)/1e8
+	}
+	drawnRow(t, folder, 0, "0", 25, base)
+	drawnRow(t, folder, 1, "0.5", 25-0.0000312, own)
+	var out strings.Builder
+	if err := Differences(&out, []string{folder}, "terminal", "", nil); err != nil || !strings.Contains(out.String(), " -3.1e-05 │ -3.1e-05 … -3.1e-05 │ better") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+// Rows that nothing but a setting outside of the sweep tells apart are called by it.
+func TestCompareRowsApart(t *testing.T) {
+	folder := t.TempDir()
+	var rows []*store.Metrics
+	for i, steps := range []string{"4", "8"} {
+		m := drawnRow(t, folder, i, "0", 25, make([]float64, eval.MinReplicates))
+		m.Row, m.Config = 0, []byte(`{"sampler":{"ddpm":{"steps":`+steps+`}},"model":{"timestep_respacing":"`+steps+`"}}`)
+		if err := m.Write(m.Folder); err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, m)
+	}
+	var out strings.Builder
+	if err := Differences(&out, []string{folder}, "terminal", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"ADM s=0 steps=8 │ ADM s=0 steps=4", "differ in more than the sweep: sampler.ddpm.steps (4, 8)\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	for _, name := range []string{"ADM s=0", "1"} {
+		if _, err := compareRows(rows, name, nil); err == nil || !strings.Contains(err.Error(), `e has several rows "`+name+`"; it has 1: "ADM s=0 steps=4"; 1: "ADM s=0 steps=8"`) {
+			t.Errorf("baseline %q: %v", name, err)
+		}
+	}
+	if found, err := compareRows(rows, "ADM s=0 steps=8", nil); err != nil || len(found) != 1 || found[0].row != "ADM s=0 steps=4" {
+		t.Errorf("%+v, %v", found, err)
 	}
 }

@@ -47,6 +47,66 @@ func TestDifferencesBeyondTheSweep(t *testing.T) {
 	}
 }
 
+// stepped is a row of so many steps at a scale, which no sweep chose.
+func stepped(row int, scale, steps string) *store.Metrics {
+	m := scored("e", row, "a", scale, float64(row), 2, 3)
+	m.Config = []byte(`{"seed":0,"model":{"family":"adm","timestep_respacing":"` + steps + `"},"sampler":{"ddpm":{"steps":` + steps + `}},"metrics":[{"fid":{}}],"guidance":{"sag":{"scale":` + scale + `}}}`)
+	return m
+}
+
+// Rows that differ beyond the sweep are told apart in tables by columns, in plots by
+// curves, in grids by lines of their labels; by run ids where it is by too much.
+func TestRowsApart(t *testing.T) {
+	rows := []*store.Metrics{stepped(0, "0", "4"), stepped(1, "0.5", "4"), stepped(2, "0", "8"), stepped(3, "0.5", "8")}
+	table := newTable(rows)
+	var titles []string
+	for _, c := range table.columns {
+		titles = append(titles, c.title)
+	}
+	if got := strings.Join(titles, " "); got != "model s steps FID IS Precision images" || table.groups[0].rows[2][2].text != "8" {
+		t.Errorf("columns %s, steps of the third row %q", got, table.groups[0].rows[2][2].text)
+	}
+	var csv strings.Builder
+	if err := tableFormats["csv"](&csv, rows, ""); err != nil || !strings.HasPrefix(csv.String(), "experiment,label,guidance.sag.scale,sampler.ddpm.steps,fid,") {
+		t.Errorf("%v\n%s", err, &csv)
+	}
+	figures, err := figuresOf(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := figures[0].curves; len(c) != 2 || c[0].label != "a steps=4" || c[1].label != "a steps=8" || len(c[1].points) != 2 {
+		t.Errorf("curves %+v", c)
+	}
+	var out strings.Builder
+	if err := plotRows(&out, t.TempDir(), rows, []string{"svg"}); err != nil || !strings.Contains(out.String(), "sampler.ddpm.steps (4, 8)") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	named := namesApart(rows, drawn)
+	if got := strings.Join(gridLabel(rows[3], named[rows[3]]), "|"); got != "a|s = 0.5|steps = 8" {
+		t.Errorf("label %s", got)
+	}
+
+	rows[1].Config = []byte(strings.Replace(string(rows[1].Config), `"metrics":[{"fid":{}}]`, `"metrics":[]`, 1))
+	if got := namesApart(rows[:2], drawn); len(got[rows[0]]) > 0 {
+		t.Errorf("what draws nothing names a picture: %v", got)
+	}
+	rows[2].Config = []byte(`{"seed":1,"model":{"family":"dit","size":2},"sampler":{"ddim":{}},"guidance":{"sag":{"scale":0}}}`)
+	rows[2].Versions, rows[0].Versions = map[string]string{"sagbench": "2"}, map[string]string{"sagbench": "1"}
+	named = namesApart([]*store.Metrics{rows[0], rows[2]}, settled)
+	if got := titleApart(rows[2], named); got != "a s=0 run="+rows[2].Run {
+		t.Errorf("four settings: %s", got)
+	}
+	same := []*store.Metrics{stepped(0, "0", "4"), stepped(1, "0.5", "4"), stepped(2, "0", "4")}
+	if _, err := figuresOf(same); err == nil || !strings.Contains(err.Error(), "runs aaaaaaaaaa and cccccccccc are both") {
+		t.Errorf("rows that nothing tells apart: %v", err)
+	}
+	guided := stepped(1, "0.5", "4")
+	guided.Config = []byte(strings.Replace(string(guided.Config), `"sag":`, `"cfg":{"scale":3},"sag":`, 1))
+	if got := titleApart(guided, namesApart([]*store.Metrics{stepped(0, "0", "4"), guided}, settled)); got != "a s=0.5 guidance=cfg + sag" {
+		t.Errorf("another guidance: %s", got)
+	}
+}
+
 // Plots of metrics, and of a sweep, that are gone do not stay beside the new table;
 // other files do.
 func TestStalePlots(t *testing.T) {

@@ -16,7 +16,7 @@ func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
 	fmt.Fprintf(w, "protocol: %s\n", e.Protocol)
 	var lines [][]string
 	for _, s := range e.Scores {
-		number := func(v float64) string { return rounded(v, s.Decimals+2) }
+		number := func(v float64) string { return telling(v, s.Decimals+2) }
 		line := []string{oneLine(s.Title) + " " + arrow(s.Direction), number(s.Value), "", "", oneLine(s.Note)}
 		if s.Std > 0 {
 			line[2] = "± " + number(s.Std)

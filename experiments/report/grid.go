@@ -9,6 +9,7 @@ import (
 	"image/color"
 	"image/draw"
 	"image/png"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,6 +46,9 @@ func (g *Grid) Write(ctx context.Context, args []string, path string) error {
 	if err := g.validate(); err != nil {
 		return err
 	}
+	if err := checkPicture(path); err != nil {
+		return human.Misusef("grid: -o: %w", err)
+	}
 	if err := g.read(ctx, args); err != nil {
 		return err
 	}
@@ -58,6 +62,19 @@ func (g *Grid) Write(ctx context.Context, args []string, path string) error {
 		return fmt.Errorf("grid: %w", err)
 	}
 	return store.WriteOutput(path, out.Bytes())
+}
+
+// checkPicture is an error where path is no place for a PNG.
+func checkPicture(path string) error {
+	if err := store.CheckOutput(path); err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	special := err == nil && !info.Mode().IsRegular() // a device or a FIFO has any name
+	if ext := filepath.Ext(path); !special && !strings.EqualFold(ext, ".png") {
+		return fmt.Errorf("%s: a picture is written as PNG, expected a name that ends in .png", path)
+	}
+	return nil
 }
 
 func (g *Grid) validate() error {
@@ -81,44 +98,34 @@ const usualImages = 8
 // read gets the images of all arguments.
 func (g *Grid) read(ctx context.Context, args []string) error {
 	var all []*store.Images
+	var runs []*store.Metrics // nil for a file
 	wanted := g.First + cmp.Or(g.Images, usualImages)
-	add := func(folder string, label []string) error {
-		s := &store.Images{Folder: filepath.Join(folder, "samples"), Classes: -1}
-		var damaged []string
-		if err := s.Scan(wanted, false, func(note string) { damaged = append(damaged, note) }); err != nil {
-			return err
-		}
-		if len(damaged) > 0 {
-			return fmt.Errorf("grid: %s", strings.Join(damaged, "; "))
-		}
-		all, g.rows = append(all, s), append(g.rows, gridRow{text: label})
-		return nil
-	}
 	for _, arg := range args {
 		if strings.EqualFold(filepath.Ext(arg), ".npz") {
 			s, err := store.OpenImages(arg)
 			if err != nil {
 				return err
 			}
-			all, g.rows = append(all, s), append(g.rows, gridRow{text: []string{strings.TrimSuffix(filepath.Base(arg), filepath.Ext(arg))}})
+			all, runs = append(all, s), append(runs, nil)
 			continue
 		}
-		scored, unscored, err := store.FindRuns(arg)
+		found, err := store.FindRuns(arg)
 		if err != nil {
 			return err
 		}
-		for _, m := range scored {
-			if err := add(m.Folder, gridLabel(m)); err != nil {
+		for _, m := range found {
+			s := &store.Images{Folder: filepath.Join(m.Folder, "samples"), Classes: -1}
+			var damaged []string
+			if err := s.Scan(wanted, false, func(note string) { damaged = append(damaged, note) }); err != nil {
 				return err
 			}
-		}
-		for _, folder := range unscored {
-			name := filepath.Base(folder)
-			if err := add(folder, []string{name[:max(0, strings.LastIndexByte(name, '-'))]}); err != nil {
-				return err
+			if len(damaged) > 0 {
+				return fmt.Errorf("grid: %s cannot be shown; `sagbench run` or `sample` draws them anew", strings.Join(damaged, "; "))
 			}
+			all, runs = append(all, s), append(runs, m)
 		}
 	}
+	g.label(all, runs)
 	if err := g.choose(all, wanted); err != nil {
 		return err
 	}
@@ -156,17 +163,50 @@ func (g *Grid) choose(all []*store.Images, wanted int) error {
 	return nil
 }
 
-// gridLabel is the label of the run and what its sweep chose.
-func gridLabel(m *store.Metrics) []string {
-	var lines []string
-	if m.Label != "" {
-		lines = wrap(m.Label, 24)
+// label gives each row the lines in front of it: those of a file its name, those of a
+// run what tells it from the others.
+func (g *Grid) label(all []*store.Images, runs []*store.Metrics) {
+	known := slices.DeleteFunc(slices.Clone(runs), func(m *store.Metrics) bool { return m == nil })
+	slices.SortStableFunc(known, func(a, b *store.Metrics) int { return cmp.Compare(a.Experiment, b.Experiment) })
+	named, several := namesApart(known, drawn), len(byExperiment(known)) > 1
+	for i, m := range runs {
+		var r gridRow
+		switch {
+		case m != nil:
+			r.text = gridLabel(m, named[m])
+			if several && !slices.Equal(r.text, wrap(m.Experiment, labelWidth)) {
+				r.text = slices.Concat(wrap(m.Experiment, labelWidth), r.text)
+			}
+		case slices.ContainsFunc(all, func(o *store.Images) bool {
+			return o != all[i] && filepath.Base(o.Folder) == filepath.Base(all[i].Folder)
+		}):
+			r.text = []string{all[i].Folder}
+		default:
+			r.text = []string{strings.TrimSuffix(filepath.Base(all[i].Folder), filepath.Ext(all[i].Folder))}
+		}
+		g.rows = append(g.rows, r)
 	}
-	for _, c := range settingColumns([]*store.Metrics{m}) {
-		lines = append(lines, c.title+" = "+settingOf(m, c.key))
+}
+
+// labelWidth is about how many characters a line of a label has.
+const labelWidth = 24
+
+// gridLabel is the label of the run, what its sweep chose, and what else it is
+// called by. A run that is not scored has the name of its folder.
+func gridLabel(m *store.Metrics, others []store.Setting) []string {
+	var lines []string
+	switch name := filepath.Base(m.Folder); {
+	case m.Scores == nil:
+		lines = []string{name[:max(0, strings.LastIndexByte(name, '-'))]}
+	case m.Label != "":
+		lines = wrap(m.Label, labelWidth)
+	}
+	settings := slices.Concat(m.Settings, others)
+	for i, name := range store.SettingNames(settings) {
+		lines = append(lines, name+" = "+settings[i].Value)
 	}
 	if len(lines) == 0 {
-		lines = wrap(m.Experiment, 24)
+		lines = wrap(m.Experiment, labelWidth)
 	}
 	return lines
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"sagbench/eval/npz"
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
 )
 
 // writeImages makes an .npz of n images of side×side pixels; pixel (x, y) of
@@ -101,7 +103,7 @@ func readPNG(t *testing.T, path string) image.Image {
 
 func TestGrid(t *testing.T) {
 	results := gridFolder(t)
-	path := filepath.Join(results, "new", "grid.png")
+	path := filepath.Join(results, "grid.png")
 	args := []string{results, filepath.Join(results, "ref.npz"), "-o", path, "--images", "3", "--first", "1", "--columns", "2", "--scale", "10"}
 	if err := runGrid(t, args...); err != nil {
 		t.Fatal(err)
@@ -215,5 +217,50 @@ func TestGridMessages(t *testing.T) {
 	huge := Grid{Images: 1 << 20, Columns: 1 << 10, Scale: 64, rows: []gridRow{{height: 32, width: 32}}}
 	if _, err := huge.draw(); err == nil || !strings.Contains(err.Error(), "choose fewer images") {
 		t.Error(err)
+	}
+}
+
+// The rows of a picture are told apart: runs that are not scored yet by what their
+// run.yaml says, those of several experiments by its name, files by their paths.
+func TestGridTellsRowsApart(t *testing.T) {
+	results := t.TempDir()
+	for i, steps := range []string{"4", "8"} {
+		folder := filepath.Join(results, "y", fmt.Sprintf("cat-s=0-%010d", i))
+		writeImages(t, filepath.Join(folder, "samples", "samples_1x4x4x3.npz"), 0, 1, 4, 100)
+		tiny.Write(t, filepath.Join(folder, store.RunFile), "label: cat\nsampler: {ddpm: {steps: "+steps+"}}\nguidance: [{cfg: {scale: 1}}, {sag: {scale: 0}}]\n")
+		writeImages(t, filepath.Join(results, "files", steps, "ref.npz"), 0, 1, 4, 1)
+	}
+	m := scored("x", 0, "", "0.5", 1, 2, 3)
+	m.Folder = filepath.Join(results, "x", m.Run)
+	if err := m.Write(m.Folder); err != nil {
+		t.Fatal(err)
+	}
+	writeImages(t, filepath.Join(m.Folder, "samples", "samples_1x4x4x3.npz"), 0, 1, 4, 100)
+	files := []string{filepath.Join(results, "files/4/ref.npz"), filepath.Join(results, "files/8/ref.npz")}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{filepath.Join(results, "y")}, "[cat-s=0 steps = 4] [cat-s=0 steps = 8]"},
+		{[]string{filepath.Join(results, "y", "cat-s=0-0000000000")}, "[cat-s=0]"},
+		{[]string{results}, "[x s = 0.5] [y cat-s=0 steps = 4] [y cat-s=0 steps = 8]"},
+		{files, "[" + files[0] + "] [" + files[1] + "]"},
+		{files[:1], "[ref]"},
+	} {
+		g := Grid{}
+		if err := g.read(t.Context(), c.args); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range g.rows {
+			got = append(got, fmt.Sprint(r.text))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q: %s, want %s", c.args, got, c.want)
+		}
+	}
+	tiny.Write(t, filepath.Join(results, "y", "cat-s=0-0000000000", store.RunFile), "a: [")
+	if err := (&Grid{}).read(t.Context(), []string{results}); err == nil || !strings.Contains(err.Error(), "run.yaml") {
+		t.Errorf("a run.yaml that is none: %v", err)
 	}
 }

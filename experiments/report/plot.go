@@ -60,8 +60,8 @@ func plotRows(out io.Writer, folder string, rows []*store.Metrics, formats []str
 		if err != nil {
 			return err
 		}
-		for _, path := range paths {
-			fmt.Fprintln(out, path)
+		for _, line := range slices.Concat(paths, differencesOf(own)) {
+			fmt.Fprintln(out, line)
 		}
 		written += len(paths)
 	}
@@ -162,20 +162,8 @@ func figuresOf(rows []*store.Metrics) ([]*figure, error) {
 	if name := rows[0].Experiment; !store.FolderName.MatchString(name) {
 		return nil, fmt.Errorf("its name is no folder's: %q", name)
 	}
-	type place struct {
-		label string
-		x     float64
-	}
-	runs := map[place]string{}
-	var faults []error
-	for i, m := range rows {
-		p := place{m.Label, ticks[i].value} // NaN is never the same place
-		if other, taken := runs[p]; taken {
-			faults = append(faults, fmt.Errorf("runs %s and %s are both %q at %s=%g; give their rows labels, or name the folders of one set of runs", other, m.Run, m.Label, path, p.x))
-		}
-		runs[p] = m.Run
-	}
-	if err := errors.Join(faults...); err != nil {
+	labels, err := curveLabels(rows, ticks, path)
+	if err != nil {
 		return nil, err
 	}
 	var figures []*figure
@@ -184,7 +172,7 @@ func figuresOf(rows []*store.Metrics) ([]*figure, error) {
 			continue
 		}
 		f := &figure{metric: c.key, title: figureTitle(rows), xLabel: path, yLabel: fmt.Sprintf("%s %s (%s is better)", oneLine(c.title), c.arrow(), c.direction)}
-		f.fill(rows, ticks)
+		f.fill(rows, labels, ticks)
 		if len(f.ticks) >= 2 {
 			figures = append(figures, f)
 		}
@@ -193,6 +181,36 @@ func figuresOf(rows []*store.Metrics) ([]*figure, error) {
 		return nil, fmt.Errorf("no metric has values at two values of %s", path)
 	}
 	return figures, nil
+}
+
+// curveLabels are what the curve of each row is called: the row's label, and where
+// rows of a label differ beyond the sweep, in what.
+func curveLabels(rows []*store.Metrics, at []tick, path string) ([]string, error) {
+	type place struct {
+		label string
+		x     float64
+	}
+	runs := map[place]string{}
+	labels := make([]string, len(rows))
+	names := namesApart(rows, settled)
+	var faults []error
+	for i, m := range rows {
+		others := slices.DeleteFunc(slices.Clone(names[m]), func(s store.Setting) bool { return s.Path == runPath })
+		if labels[i] = m.Label; len(others) > 0 {
+			labels[i] = store.Title(m.Label, others)
+		}
+		p := place{labels[i], at[i].value} // NaN is never the same place
+		if other, taken := runs[p]; taken {
+			faults = append(faults, fmt.Errorf("runs %s and %s are both %q at %s=%g; give their rows labels, or name the folders of one set of runs", other, m.Run, labels[i], path, p.x))
+		}
+		runs[p] = m.Run
+	}
+	if len(faults) > 0 {
+		for _, line := range differencesOf(rows) {
+			faults = append(faults, errors.New(line))
+		}
+	}
+	return labels, errors.Join(faults...)
 }
 
 // sweptPath is the one path at which the rows' sweeps chose different values.
@@ -240,15 +258,15 @@ func sweptTicks(rows []*store.Metrics, path string) ([]tick, error) {
 	return ticks, nil
 }
 
-// fill takes the figure's ticks and curves from the rows that have the metric,
-// whose places on the x axis are at.
-func (f *figure) fill(rows []*store.Metrics, at []tick) {
-	var labels []string
+// fill takes the figure's ticks and curves from the rows that have the metric, whose
+// curves are called labels and whose places on the x axis are at.
+func (f *figure) fill(rows []*store.Metrics, labels []string, at []tick) {
+	var distinct []string
 	for i, m := range rows {
-		style := slices.Index(labels, m.Label)
+		style := slices.Index(distinct, labels[i])
 		if style < 0 {
-			style = len(labels)
-			labels = append(labels, m.Label)
+			style = len(distinct)
+			distinct = append(distinct, labels[i])
 		}
 		s, scored := m.Score(f.metric)
 		if math.IsNaN(at[i].value) || !scored || !(math.Abs(s.Value) < plottable) {
@@ -257,7 +275,7 @@ func (f *figure) fill(rows []*store.Metrics, at []tick) {
 		k := slices.IndexFunc(f.curves, func(c curve) bool { return c.style == style })
 		if k < 0 {
 			k = len(f.curves)
-			f.curves = append(f.curves, curve{label: oneLine(m.Label), style: style})
+			f.curves = append(f.curves, curve{label: oneLine(labels[i]), style: style})
 		}
 		f.curves[k].points = append(f.curves[k].points, point{at[i].value, s.Value})
 		if !slices.ContainsFunc(f.ticks, func(t tick) bool { return t.value == at[i].value }) {

@@ -90,7 +90,7 @@ func (t *resultTable) alignment() string {
 func (t *resultTable) footer() []string {
 	var lines []string
 	for i, note := range t.notes {
-		lines = append(lines, superscript([]int{i + 1})+" "+note)
+		lines = append(lines, superscript([]int{i + 1})+" "+note.String())
 	}
 	return append(lines, t.legend...)
 }
@@ -247,7 +247,7 @@ func renderLaTeX(w io.Writer, t *resultTable) error {
 	}
 	out.WriteString("\\bottomrule\n\\end{tabular}\n")
 	for i, note := range t.notes {
-		fmt.Fprintf(&out, "\n{\\footnotesize %s %s\\par}\n", latexFootnotes([]int{i + 1}), latexText(note))
+		fmt.Fprintf(&out, "\n{\\footnotesize %s %s\\par}\n", latexFootnotes([]int{i + 1}), latexText(note.String()))
 	}
 	for _, line := range t.legend {
 		fmt.Fprintf(&out, "\n{\\footnotesize %s\\par}\n", latexText(line))

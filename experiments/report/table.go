@@ -10,7 +10,9 @@ import (
 	"maps"
 	"math"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sagbench/eval"
@@ -61,7 +63,7 @@ func Experiment(w io.Writer, folder string, rows []*store.Metrics) error {
 // writeTables writes table.md, table.csv and table.tex into an experiment's
 // folder, each whole or not at all.
 func writeTables(folder string, rows []*store.Metrics) error {
-	for _, file := range []struct{ name, format string }{{"table.md", "markdown"}, {"table.csv", "csv"}, {"table.tex", "latex"}} {
+	for _, file := range []struct{ name, format string }{{"table.md", "markdown"}, {store.TableFile, "csv"}, {"table.tex", "latex"}} {
 		var out strings.Builder
 		if err := tableFormats[file.format](&out, rows, ""); err != nil {
 			return err
@@ -107,7 +109,7 @@ func byExperiment(rows []*store.Metrics) (parts [][]*store.Metrics) {
 type resultTable struct {
 	columns []tableColumn
 	groups  []tableGroup // in the order of the experiment
-	notes   []string     // footnote i+1
+	notes   []footnote   // with the number i+1
 	legend  []string     // what holds for the whole table
 }
 
@@ -168,14 +170,55 @@ func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
 	return lines
 }
 
-// noteNumber is the footnote's number; equal ones share one.
+// noteNumber is the number of a text's footnote; those of one kind share it.
 func (t *resultTable) noteNumber(text string) int {
-	i := slices.Index(t.notes, text)
+	n := footnote{text: text}
+	if strings.HasPrefix(text, warning) {
+		n.text, n.values = numbers.ReplaceAllLiteralString(text, gap), [][]string{numbers.FindAllString(text, -1)}
+	}
+	i := slices.IndexFunc(t.notes, func(o footnote) bool { return o.text == n.text })
 	if i < 0 {
 		i = len(t.notes)
-		t.notes = append(t.notes, text)
+		t.notes = append(t.notes, footnote{text: n.text})
 	}
+	t.notes[i].values = append(t.notes[i].values, n.values...)
 	return i + 1
+}
+
+// A footnote is a text below a table. Warnings that differ in their numbers alone,
+// such as an estimate that each row has of its own, are one.
+type footnote struct {
+	text   string     // with a gap for each number of a warning
+	values [][]string // the numbers of each such warning
+}
+
+// numbers are those that stand alone, as in "by roughly 0.54", and not in names.
+var numbers = regexp.MustCompile(`\b\d+(?:\.\d+)?(?:e[+-]\d+)?\b`)
+
+// gap stands for a number; no text of ours holds it.
+const gap = "\x00"
+
+// String is the text with the numbers of all rows: 0.41, or 0.41 to 2.1.
+func (n footnote) String() string {
+	parts := strings.Split(n.text, gap)
+	out := parts[0]
+	for i, part := range parts[1:] {
+		least, most := n.values[0][i], n.values[0][i]
+		for _, own := range n.values {
+			v, _ := strconv.ParseFloat(own[i], 64)
+			if low, _ := strconv.ParseFloat(least, 64); v < low {
+				least = own[i]
+			}
+			if high, _ := strconv.ParseFloat(most, 64); v > high {
+				most = own[i]
+			}
+		}
+		if least != most {
+			least += " to " + most
+		}
+		out += least + part
+	}
+	return out
 }
 
 // liftNotes moves footnotes that every value of column j has to its head.

@@ -219,3 +219,30 @@ func TestWriteTables(t *testing.T) {
 		}
 	}
 }
+
+// Warnings that differ in their numbers alone share a footnote, at the head where
+// all rows have them; names keep their digits, and what is no warning its numbers.
+func TestFootnotesByKind(t *testing.T) {
+	rows := []*store.Metrics{scored("x", 0, "", "1", 1, 1, 1), scored("x", 1, "", "2", 5, 1, 1), scored("x", 2, "", "3", 4, 1, 1)}
+	for i, about := range []string{"0.54", "12", "2.1e-05"} {
+		rows[i].Scores[0].Warnings = []string{
+			"16 images in 256 dimensions: FID is biased upwards, by roughly " + about,
+			"ref" + about[:1] + ".npz: 48 images",
+		}
+		rows[i].Scores[1].Note = "k = " + about
+	}
+	table := newTable(rows)
+	want := []string{
+		"¹ warning: 16 images in 256 dimensions: FID is biased upwards, by roughly 2.1e-05 to 12",
+		"² warning: ref0.npz: 48 images", "³ k = 0.54", "⁴ warning: ref1.npz: 48 images", "⁵ k = 12", "⁶ warning: ref2.npz: 48 images", "⁷ k = 2.1e-05",
+	}
+	if got := table.footer(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	for _, m := range rows {
+		m.Scores[0].Warnings, m.Scores[1].Note = m.Scores[0].Warnings[:1], ""
+	}
+	if table = newTable(rows); len(table.notes) != 1 || !slices.Equal(table.columns[1].notes, []int{1}) {
+		t.Errorf("one kind: %q at %v", table.footer(), table.columns[1].notes)
+	}
+}

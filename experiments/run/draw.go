@@ -83,7 +83,7 @@ func OpenNetwork(r *plan.Row, i int, opt ort.Options) (models.Model, error) {
 }
 
 // OpenRow opens all networks of a row.
-func OpenRow(r *plan.Row, opt ort.Options) (*Network, error) {
+func OpenRow(ctx context.Context, r *plan.Row, opt ort.Options) (*Network, error) {
 	n := &Network{}
 	for i := range r.Networks() {
 		m, err := OpenNetwork(r, i, opt)
@@ -93,7 +93,7 @@ func OpenRow(r *plan.Row, opt ort.Options) (*Network, error) {
 		}
 		n.opened = append(n.opened, m)
 	}
-	assembled, err := Assemble(r, n.opened)
+	assembled, err := Assemble(ctx, r, n.opened)
 	if err != nil {
 		n.Close()
 	}
@@ -102,7 +102,7 @@ func OpenRow(r *plan.Row, opt ort.Options) (*Network, error) {
 
 // Assemble checks that the opened Networks of a row fit each other, and hands the
 // guidances theirs.
-func Assemble(r *plan.Row, opened []models.Model) (*Network, error) {
+func Assemble(ctx context.Context, r *plan.Row, opened []models.Model) (*Network, error) {
 	g, ok := opened[0].(models.Generator)
 	if !ok {
 		return nil, r.ModelBlock.Errorf("family %s draws no images; it can be used for evaluation only", r.Model.Family)
@@ -112,16 +112,16 @@ func Assemble(r *plan.Row, opened []models.Model) (*Network, error) {
 		n.Attached = append(n.Attached, m)
 	}
 	var err error
-	n.classes, err = r.Fit(g, n.Attached)
+	n.classes, err = r.Fit(ctx, g, n.Attached)
 	return n, err
 }
 
 // Condition sets the predictor's conditions: the labels [images], nil where there
 // are none, and what stands for ∅.
-func Condition(p *sampling.Predictor, g models.Generator, labels []int64, images int) (err error) {
+func Condition(ctx context.Context, p *sampling.Predictor, g models.Generator, labels []int64, images int) (err error) {
 	p.Cond.Labels = labels
 	if u, ok := g.(models.Unconditional); ok {
-		p.Null, err = u.Null(images)
+		p.Null, err = u.Null(ctx, images)
 	}
 	return err
 }
@@ -129,7 +129,7 @@ func Condition(p *sampling.Predictor, g models.Generator, labels []int64, images
 // drawImages draws the images of a span: a function of the row's run id and their
 // numbers alone. step is called with the number of steps that are done.
 func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, step func(done, of int)) (models.Images, error) {
-	p, err := r.Predictor(n, n.Process(), n.Attached)
+	p, err := r.Predictor(ctx, n, n.Process(), n.Attached)
 	if err != nil {
 		return models.Images{}, err
 	}
@@ -144,7 +144,7 @@ func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, ste
 	if err != nil {
 		return models.Images{}, err
 	}
-	if err := Condition(p, n.Generator, labels, at.Len()); err != nil {
+	if err := Condition(ctx, p, n.Generator, labels, at.Len()); err != nil {
 		return models.Images{}, fmt.Errorf("row %q: %w", r.Title(), err)
 	}
 	if err := n.Prompt(ctx, r, p, at); err != nil {

@@ -65,7 +65,7 @@ func embedded(t *testing.T, label string, overrides ...string) (models.Generator
 	}
 	t.Cleanup(m.Close)
 	g := m.(models.Generator)
-	p, err := r.Predictor(g, g.Process(), nil)
+	p, err := r.Predictor(t.Context(), g, g.Process(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func embedded(t *testing.T, label string, overrides ...string) (models.Generator
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Condition(p, g, c.Labels, images); err != nil {
+	if err := Condition(t.Context(), p, g, c.Labels, images); err != nil {
 		t.Fatal(err)
 	}
 	if err := (&Network{Generator: g}).Prompt(t.Context(), r, p, store.Span{From: 0, To: images}); err != nil {

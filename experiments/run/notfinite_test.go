@@ -63,7 +63,7 @@ func TestNotFinite(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := experiment.Rows[0]
-			n, err := OpenRow(r, ort.Options{Threads: 1})
+			n, err := OpenRow(t.Context(), r, ort.Options{Threads: 1})
 			if err != nil {
 				t.Fatal(err)
 			}

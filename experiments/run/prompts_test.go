@@ -70,7 +70,7 @@ func drawAll(t *testing.T, overrides ...string) (images [][]uint8, encoded []str
 	}
 	defer m.Close()
 	e := &encoder{Net: m.(*sd.Net)}
-	n, err := Assemble(r, []models.Model{e})
+	n, err := Assemble(t.Context(), r, []models.Model{e})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,6 +52,7 @@ type session struct {
 	said    map[string]bool         // notes
 	network *Network                // of the row that is being drawn
 	passes  int                     // of an image of that row through it
+	taken   int                     // rows whose scores were there
 }
 
 func newSession(e *plan.Experiment, o Options) *session {
@@ -64,7 +65,8 @@ func newSession(e *plan.Experiment, o Options) *session {
 }
 
 func (s *session) run(ctx context.Context) ([]*store.Metrics, error) {
-	if missing := s.CheckInputs(); missing != nil {
+	s.tellReplaced()
+	if missing := s.CheckInputs(ctx); missing != nil {
 		if todo, err := s.Forecast(ctx, s.Results, nil); err == nil {
 			return nil, fmt.Errorf("%w\n%s", missing, todo)
 		}
@@ -84,14 +86,20 @@ func (s *session) run(ctx context.Context) ([]*store.Metrics, error) {
 			return nil, err
 		}
 	}
-	if err := s.checkNetworks(); err != nil {
+	if err := s.checkNetworks(ctx); err != nil {
 		return nil, err
 	}
 	todo, err := s.Forecast(ctx, s.Results, s.done)
 	if err != nil {
 		return nil, err
 	}
+	if table := filepath.Join(s.folder, store.TableFile); s.Changed && store.Exists(table) && !s.finished() {
+		s.Progress.Note(fmt.Sprintf("note: the settings of the command line make another experiment of %s: its tables and plots replace those in %s; name=NAME gives it a folder of its own", s.Name, s.folder))
+	}
 	if todo.Images() > 0 {
+		if err := s.checkReferences(ctx); err != nil { // before hours of drawing
+			return nil, err
+		}
 		s.Progress.Tell(strings.TrimRight(todo.String(), "\n"))
 	}
 	s.Progress.Whole(float64(todo.Passes()))
@@ -107,6 +115,9 @@ func (s *session) run(ctx context.Context) ([]*store.Metrics, error) {
 		}
 	}
 	s.Progress.End()
+	if s.taken > 0 {
+		s.Progress.Tell(fmt.Sprintf("%d of %d rows were scored before: their scores are those of metrics.json, by its checksum; images and features were not read again, `sagbench verify %s` does that", s.taken, len(s.runs), s.folder))
+	}
 	return scored, nil
 }
 
@@ -116,11 +127,14 @@ func (s *session) run(ctx context.Context) ([]*store.Metrics, error) {
 func Preview(ctx context.Context, e *plan.Experiment, o Options, trial bool) (f *plan.Forecast, faults, err error) {
 	s := newSession(e, o)
 	defer s.close()
-	if faults = s.CheckInputs(); faults == nil {
+	s.tellReplaced()
+	if faults = s.CheckInputs(ctx); faults == nil {
 		if s.runs, err = s.Identify(s.folder, s.hashes); err != nil {
 			return nil, nil, err
 		}
-		faults = s.checkNetworks()
+		if faults = s.checkNetworks(ctx); faults == nil {
+			faults = s.checkReferences(ctx)
+		}
 	}
 	if f, err = s.Forecast(ctx, s.Results, s.done); err != nil {
 		return nil, faults, err
@@ -132,6 +146,13 @@ func Preview(ctx context.Context, e *plan.Experiment, o Options, trial bool) (f 
 		err = timeForecast(ctx, f, s.runtime())
 	}
 	return f, faults, err
+}
+
+// tellReplaced says which settings of the command line undid a sweep.
+func (s *session) tellReplaced() {
+	for _, line := range s.Replaced {
+		s.Progress.Note("note: " + line)
+	}
 }
 
 // runtime is how networks run whose files have been hashed.
@@ -163,7 +184,9 @@ func (s *session) row(ctx context.Context, r *plan.Run) (*store.Metrics, error) 
 		s.Progress.Tell(fmt.Sprintf("%s: %d images in %s", r.NumberedTitle(), r.Samples, r.Images.Folder))
 		return nil, nil
 	}
-	if !scored {
+	if scored {
+		s.taken++
+	} else {
 		s.closeNetworks() // they would take memory beside the feature networks
 		if err := s.engine.EvaluateRow(ctx, r, m); err != nil {
 			return nil, err
@@ -216,7 +239,7 @@ func (s *session) notes(r *plan.Run) ([]string, error) {
 // hours are spent on the first: a checkpoint that does not fit its flags, or an
 // attention layer that is not there, is an error at once. Those of the first row
 // stay open.
-func (s *session) checkNetworks() error {
+func (s *session) checkNetworks(ctx context.Context) error {
 	seen := map[string]bool{}
 	var distinct []*plan.Run
 	for _, r := range s.runs {
@@ -232,9 +255,29 @@ func (s *session) checkNetworks() error {
 	}
 	faults := make([]error, len(distinct))
 	for i, r := range slices.Backward(distinct) {
-		faults[i] = s.prepare(r)
+		faults[i] = s.prepare(ctx, r)
 	}
 	return errors.Join(faults...)
+}
+
+// checkReferences looks whether the references are of the networks that images will
+// be compared by, each pair once.
+func (s *session) checkReferences(ctx context.Context) error {
+	seen := map[string]bool{}
+	for _, r := range s.runs {
+		key := r.Reference.Path
+		for _, c := range r.Comparisons {
+			key += "\x00" + c.Key(c.Weights.Path)
+		}
+		if len(r.Comparisons) == 0 || seen[key] {
+			continue
+		}
+		seen[key] = true
+		if err := s.engine.CheckReference(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finished reports whether all images are there and scored.
@@ -273,7 +316,7 @@ func (s *session) done(r *plan.Row) int {
 
 // prepare opens the row's networks, unless they are open, and closes all others
 // first.
-func (s *session) prepare(r *plan.Run) error {
+func (s *session) prepare(ctx context.Context, r *plan.Run) error {
 	keys, err := networkKeys(r.Row, r.Contents)
 	if err != nil {
 		return err
@@ -296,7 +339,7 @@ func (s *session) prepare(r *plan.Run) error {
 	if p, ok := opened[0].(models.Incomplete); ok && p.Lacks() != nil {
 		return fmt.Errorf("row %q: %w", r.Title(), p.Lacks())
 	}
-	s.network, err = Assemble(r.Row, opened)
+	s.network, err = Assemble(ctx, r.Row, opened)
 	return err
 }
 
@@ -320,17 +363,18 @@ func (s *session) close() {
 // draw makes the images of a run that are missing and puts all of them into one
 // file. Whatever ends it, what is on the disk is whole.
 func (s *session) draw(ctx context.Context, r *plan.Run) error {
-	if err := r.Images.Scan(r.Samples, true, s.Progress.Note); err != nil {
+	damaged := func(what string) { s.Progress.Note(what + " are computed again") }
+	if err := r.Images.Scan(r.Samples, true, damaged); err != nil {
 		return err
 	}
 	if r.Images.Merged(r.Samples) {
 		return r.Images.Merge(ctx, r.Samples)
 	}
-	if err := s.prepare(r); err != nil {
+	if err := s.prepare(ctx, r); err != nil {
 		return err
 	}
 	r.Images.Classes = s.network.Classes()
-	r.Images.Recheck(s.Progress.Note)
+	r.Images.Recheck(damaged)
 	missing := r.Images.Missing(r.Samples)
 	if len(missing) > 0 {
 		if err := s.record(r); err != nil {
@@ -365,5 +409,5 @@ func (s *session) record(r *plan.Run) error {
 	if err != nil {
 		return err
 	}
-	return store.WriteFile(filepath.Join(r.Folder, "run.yaml"), data)
+	return store.WriteFile(filepath.Join(r.Folder, store.RunFile), data)
 }

@@ -64,7 +64,7 @@ func trialBatch(r *plan.Row) int { return min(r.Batch, r.Samples) }
 // tryNetworks is the time of a pass of one image through each of the row's
 // networks.
 func tryNetworks(ctx context.Context, r *plan.Row, opt ort.Options) ([]time.Duration, error) {
-	n, err := OpenRow(r, opt)
+	n, err := OpenRow(ctx, r, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func tryNetworks(ctx context.Context, r *plan.Row, opt ort.Options) ([]time.Dura
 
 // tryFeatures is the time that a feature network takes for an image.
 func tryFeatures(ctx context.Context, r *plan.Row, c plan.Comparison, opt ort.Options) (time.Duration, error) {
-	net, err := c.Flags.Extractor(c.Weights.Path, models.Options{Options: opt})
+	net, err := c.Flags.Extractor(ctx, c.Weights.Path, models.Options{Options: opt})
 	if err != nil {
 		return 0, err
 	}

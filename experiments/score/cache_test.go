@@ -31,7 +31,7 @@ func TestCache(t *testing.T) {
 	}
 	network := plan.NewFeatureNetwork(features.Networks[0], eval.Protocol{})
 	network.Flags, network.Weights.Path = &features.Inception{InputSize: 107}, filepath.Join(tiny.Root(), "models/pretrained/inception.pt")
-	x, err := newExtractor(network, store.Hashes{}, ort.Options{})
+	x, err := newExtractor(t.Context(), network, store.Hashes{}, ort.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestNetworkReplaced(t *testing.T) {
 	network := plan.NewFeatureNetwork(features.Networks[0], eval.Protocol{})
 	network.Flags, network.Weights.Path = &features.Inception{InputSize: 107}, weights
 	h := store.Hashes{}
-	x, err := newExtractor(network, h, ort.Options{})
+	x, err := newExtractor(t.Context(), network, h, ort.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestDeviceAndVersionsAreTrue(t *testing.T) {
 		}
 	}
 
-	x, err := newExtractor(network, store.Hashes{}, ort.Options{})
+	x, err := newExtractor(t.Context(), network, store.Hashes{}, ort.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,11 +234,31 @@ func TestDeviceAndVersionsAreTrue(t *testing.T) {
 	ref := &eval.Reference{Path: "ref.npz", Pool: &eval.Stats{Mean: make([]float64, x.Net.Width())}, Provenance: &eval.Provenance{
 		Network: "inception", SHA256: x.sha256, Resize: string(x.Resize), InputSize: 107, Versions: made,
 	}}
-	if notes, err := x.agree(ref); err != nil || len(notes) > 0 {
+	if notes, err := x.agree(ref, ""); err != nil || len(notes) > 0 {
 		t.Errorf("statistics of this very program: %q, %v", notes, err)
 	}
 	made["onnxruntime"] = "1.2.3"
-	if notes, err := x.agree(ref); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "made with onnxruntime 1.2.3 (here ") {
+	if notes, err := x.agree(ref, ""); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "made with onnxruntime 1.2.3 (here ") {
 		t.Errorf("statistics of another ONNX Runtime: %q, %v", notes, err)
+	}
+
+	// Without provenance the layout tells of the input size.
+	ref.Provenance, ref.Spatial = nil, &eval.Stats{Mean: make([]float64, 175)} // 5·5·7, as of 107×107 pixels
+	if notes, err := x.agree(ref, ""); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "images resized to 107×107 pixels") {
+		t.Errorf("spatial features of this size: %q, %v", notes, err)
+	}
+	ref.Spatial.Mean = make([]float64, 2023)
+	if _, err := x.agree(ref, ""); err == nil || !strings.Contains(err.Error(), "of 2023 spatial features, and images of 107×107 pixels have 175") {
+		t.Errorf("spatial features of another size: %v", err)
+	}
+	official := *x // an official network at another size than its authors'
+	official.UsualWidth, official.UsualSide = x.Net.Width(), 106
+	ref.Spatial.Mean = make([]float64, 175)
+	if _, err := official.agree(ref, ""); err == nil || !strings.Contains(err.Error(), "of images of 106×106 pixels; these are of 107×107") {
+		t.Errorf("ADM's layout at another size: %v", err)
+	}
+	ref.Spatial = nil
+	if notes, err := official.agree(ref, ""); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "107×107") {
+		t.Errorf("a mean and a covariance alone: %q, %v", notes, err)
 	}
 }

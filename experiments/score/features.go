@@ -43,7 +43,7 @@ type Extractor struct {
 }
 
 // newExtractor opens a network.
-func newExtractor(n plan.FeatureNetwork, h store.Hashes, opt ort.Options) (*Extractor, error) {
+func newExtractor(ctx context.Context, n plan.FeatureNetwork, h store.Hashes, opt ort.Options) (*Extractor, error) {
 	x := &Extractor{FeatureNetwork: n, options: opt}
 	if err := ort.CheckDevice(opt); err != nil {
 		return nil, err // also where all features are known: the result names the device
@@ -54,14 +54,14 @@ func newExtractor(n plan.FeatureNetwork, h store.Hashes, opt ort.Options) (*Extr
 	}
 	x.unchanged = func() error { return h.Unchanged(false) }
 	opt.Unchanged = x.unchanged
-	if x.Net, err = n.Flags.Extractor(n.Weights.Path, models.Options{Options: opt}); err != nil {
+	if x.Net, err = n.Flags.Extractor(ctx, n.Weights.Path, models.Options{Options: opt}); err != nil {
 		return nil, err
 	}
 	if c, ok := x.Net.(features.Classifying); ok {
 		x.classWeight, err = c.ClassWeight()
 	}
 	if err == nil {
-		x.Products, err = ort.NewProducts(opt.Threads)
+		x.Products, err = ort.NewProducts(ctx, opt.Threads)
 	}
 	if err != nil {
 		x.Net.Close()

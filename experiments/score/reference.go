@@ -30,7 +30,7 @@ func (x *Extractor) reference(ctx context.Context, path, contentSHA256 string, o
 		return nil, report, err
 	}
 	defer ref.Close()
-	notes, err := x.agree(ref)
+	notes, err := x.agree(ref, contentSHA256)
 	if err != nil {
 		return nil, report, err
 	}
@@ -69,8 +69,8 @@ func (x *Extractor) reference(ctx context.Context, path, contentSHA256 string, o
 
 // agree checks that the statistics of a reference were made with this network.
 // A file that does not say with which holds Inception's. Another network uses the
-// images of a file of Inception's.
-func (x *Extractor) agree(ref *eval.Reference) (notes []string, err error) {
+// images of a file of Inception's. content is the sha256 of the file.
+func (x *Extractor) agree(ref *eval.Reference, content string) (notes []string, err error) {
 	inception, file := features.Networks[0].Name, filepath.Base(x.Weights.Path)
 	of := inception
 	if ref.Provenance != nil {
@@ -88,7 +88,8 @@ func (x *Extractor) agree(ref *eval.Reference) (notes []string, err error) {
 		ref.Pool, ref.Spatial = nil, nil
 		return []string{fmt.Sprintf("%s: its statistics are not of %s, its %d images are used", ref.Path, file, ref.Images.N)}, nil
 	}
-	if notes, err = ref.Agree(x.Name, x.sha256, string(x.Resize), x.side()); err == nil && statistics && ref.Provenance != nil {
+	notes, err = ref.Agree(content, eval.Provenance{Network: x.Name, SHA256: x.sha256, Resize: string(x.Resize), InputSize: x.side()})
+	if err == nil && statistics && ref.Provenance != nil {
 		note, errVersions := x.otherVersions(ref)
 		if note != "" {
 			notes = append(notes, note)
@@ -98,7 +99,25 @@ func (x *Extractor) agree(ref *eval.Reference) (notes []string, err error) {
 	if err == nil && ref.Pool != nil && ref.Pool.D() != x.Net.Width() {
 		err = fmt.Errorf("%s: its statistics are of %d features, %s has %d: they were made with another network", ref.Path, ref.Pool.D(), file, x.Net.Width())
 	}
+	if err == nil {
+		err = x.agreeSize(ref)
+	}
 	return notes, err
+}
+
+// agreeSize is an error where the statistics of a reference that does not name its
+// input size are of another one all the same: the spatial features say so by their
+// number, and the layouts of ADM and clean-fid by the evaluators that have them, whose
+// networks look at images of one size.
+func (x *Extractor) agreeSize(ref *eval.Reference) error {
+	if _, spatial := x.Flags.Features(x.Weights.Path); ref.Spatial != nil && spatial > 0 && ref.Spatial.D() != spatial {
+		return fmt.Errorf("%s: its statistics are of %d spatial features, and images of %d×%[3]d pixels have %d: they were made at another input size; choose that one, or make the statistics anew with `sagbench reference`", ref.Path, ref.Spatial.D(), x.side(), spatial)
+	}
+	named := ref.Provenance != nil || ref.Spatial == nil && ref.Features.IsZero()
+	if !named && x.Net.Width() == x.UsualWidth && x.side() != x.UsualSide {
+		return fmt.Errorf("%s: has the layout of ADM's or clean-fid's evaluator, which are of images of %d×%[2]d pixels; these are of %d×%[3]d: choose the same, or make the statistics anew with `sagbench reference`", ref.Path, x.UsualSide, x.side())
+	}
+	return nil
 }
 
 // otherVersions tells where the statistics of a reference were made by other
@@ -165,7 +184,7 @@ func (b *ReferenceBatch) Make(ctx context.Context, opt ort.Options, p *human.Pro
 	e := NewEngine(opt, store.Hashes{}, p)
 	defer e.Close()
 	b.Read.Flat = b.Protocol.Flat
-	opened, err := e.network(b.Network)
+	opened, err := e.network(ctx, b.Network)
 	if err != nil {
 		return err
 	}

@@ -29,24 +29,52 @@ func (e *Engine) PrepareRow(r *plan.Run) (m *store.Metrics, scored bool, err err
 	old, err := store.ReadMetrics(filepath.Join(r.Folder, store.MetricsFile))
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
-			e.progress.Note(fmt.Sprintf("note: %v; the row is scored again", err))
+			e.sayOnce(fmt.Sprintf("%v; the row is scored again", err))
 		}
 		return m, false, nil
 	}
 	if old.Run != m.Run || old.Samples != m.Samples || old.Evaluation != m.Evaluation {
 		if r.Bootstrap == 0 && old.Bootstrap > 0 && old.Run == m.Run {
-			e.progress.Note(fmt.Sprintf("note: %s: its scores had intervals from %d draws; this run asks for none, so ± goes from the table (bootstrap=%d brings it back)", r.NumberedTitle(), old.Bootstrap, old.Bootstrap))
+			e.sayOnce(fmt.Sprintf("%s: its scores had intervals from %d draws; this run asks for none, so ± goes from the table (bootstrap=%d brings it back)", r.NumberedTitle(), old.Bootstrap, old.Bootstrap))
 		}
 		return m, false, nil
 	}
 	if r.Bootstrap > 0 {
 		if _, err := store.ReadReplicates(r.Folder, r.Bootstrap); err != nil {
-			e.progress.Note(fmt.Sprintf("note: %v; the row is scored again", err))
+			e.sayOnce(fmt.Sprintf("%v; the row is scored again", err))
 			return m, false, nil
 		}
 	}
 	m.Scores, m.Inputs.Samples, m.Notes, m.Draws = old.Scores, old.Inputs.Samples, old.Notes, old.Draws
 	return m, true, nil
+}
+
+// CheckReference is an error where the statistics of a run's reference are not of the
+// networks that its images will be compared by.
+func (e *Engine) CheckReference(ctx context.Context, r *plan.Run) error {
+	if kind, err := images.KindOf(r.Reference.Path); err != nil || kind != images.NPZ { // which alone has statistics
+		return err
+	}
+	sum, err := e.hashes.Of(r.Reference.Path)
+	if err != nil {
+		return fmt.Errorf("reference: %w", err)
+	}
+	ref, err := eval.ReadReference(ctx, r.Reference.Path, images.Options{Flat: r.Protocol.Flat})
+	if err != nil {
+		return err
+	}
+	defer ref.Close()
+	for _, c := range r.Comparisons {
+		x, err := e.network(ctx, c.FeatureNetwork)
+		if err == nil {
+			asked := *ref // which agree leaves without what a network does not use
+			_, err = x.agree(&asked, sum)
+		}
+		if err != nil {
+			return fmt.Errorf("row %q: %w", r.Title(), err)
+		}
+	}
+	return nil
 }
 
 // EvaluateRow scores a run whose images are all there, and completes m, which

@@ -104,7 +104,7 @@ func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
 	networks := make([]*openNetwork, len(j.comparisons))
 	var faults []error
 	for i, c := range j.comparisons {
-		x, err := e.network(c.FeatureNetwork)
+		x, err := e.network(ctx, c.FeatureNetwork)
 		if err == nil {
 			err = c.CheckOutputs(x.Net)
 		}
@@ -133,7 +133,7 @@ func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
 }
 
 // network opens a feature network, unless it is open.
-func (e *Engine) network(n plan.FeatureNetwork) (*openNetwork, error) {
+func (e *Engine) network(ctx context.Context, n plan.FeatureNetwork) (*openNetwork, error) {
 	sum, err := n.Hash(e.hashes)
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (e *Engine) network(n plan.FeatureNetwork) (*openNetwork, error) {
 		x.Close()
 		delete(e.open, n.Name)
 	}
-	x, err := newExtractor(n, e.hashes, e.options)
+	x, err := newExtractor(ctx, n, e.hashes, e.options)
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +198,11 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 // engine has.
 func (e *Engine) say(o *outcome, line string) {
 	o.note(line)
+	e.sayOnce(line)
+}
+
+// sayOnce shows a line where it was not shown before.
+func (e *Engine) sayOnce(line string) {
 	if !e.said[line] {
 		e.said[line] = true
 		e.progress.Note("note: " + line)

@@ -121,7 +121,7 @@ func (v *verification) scores(ctx context.Context) error {
 // evaluated is the row as its run.yaml tells it, where that leads to the evaluation
 // of which the scores are; why says what is missing to compute it.
 func (v *verification) evaluated() (r *plan.Run, why string, err error) {
-	path := filepath.Join(v.row.Folder, "run.yaml")
+	path := filepath.Join(v.row.Folder, store.RunFile)
 	if !store.Exists(path) {
 		return nil, "run.yaml is not there", nil
 	}

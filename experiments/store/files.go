@@ -54,9 +54,6 @@ func same(path string, data []byte) bool {
 // content or all of the new at every moment, and keeps its permissions.
 func WriteOutput(path string, data []byte) error {
 	return Output(path, func(file string) error {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return ExplainWrite(file, err)
-		}
 		err := renameio.WriteFile(file, data, 0o644, renameio.WithTempDir(filepath.Dir(file)))
 		return ExplainWrite(file, err)
 	})
@@ -65,10 +62,10 @@ func WriteOutput(path string, data []byte) error {
 // Output writes what the user has called path, as WriteOutput does. create writes
 // all of it to a file of another name that it is given.
 func Output(path string, create func(file string) error) error {
-	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		return fmt.Errorf("%s is a folder; name the file to write", path)
+	if err := CheckOutput(path); err != nil {
+		return err
 	}
+	info, err := os.Stat(path)
 	own := err == nil && (isOpenAs(os.Stdout, info) || isOpenAs(os.Stderr, info))
 	if !own && (err != nil || info.Mode().IsRegular()) {
 		file, err := linked(path)
@@ -106,6 +103,26 @@ func Output(path string, create func(file string) error) error {
 	}
 	_, err = io.Copy(to, from)
 	return ExplainWrite(path, err)
+}
+
+// CheckOutput is an error where Output could not write what the user has called path:
+// it is a folder, or there is no folder to put it into.
+func CheckOutput(path string) error {
+	switch info, err := os.Stat(path); {
+	case err == nil && info.IsDir():
+		return fmt.Errorf("%s is a folder; name the file to write", path)
+	case err == nil:
+		return nil
+	}
+	file, err := linked(path)
+	if err != nil {
+		return err
+	}
+	folder := filepath.Dir(file)
+	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+		return fmt.Errorf("%s: there is no folder %s to write it into; make it first", path, folder)
+	}
+	return nil
 }
 
 // isOpenAs reports whether f is the file that info describes.

@@ -83,8 +83,9 @@ func parseShard(folder, name string) (shard, bool) {
 }
 
 // Scan finds the files with images of [0, samples). Damaged ones are left out, and
-// note is called with a line about each; with deep set every byte is read and its
-// checksum compared.
+// note is called with what is wrong with each, "…; its N images", to which the caller
+// adds what becomes of these; with deep set every byte is read and its checksum
+// compared.
 func (s *Images) Scan(samples int, deep bool, note func(string)) error {
 	s.shards = nil
 	entries, err := os.ReadDir(s.Folder)
@@ -333,7 +334,7 @@ func (s *Images) verify(sh shard, deep bool) error {
 }
 
 // Recheck leaves out files that do not fit the size and the labels that are known
-// by now, and calls note with a line about each.
+// by now, and calls note as Scan does.
 func (s *Images) Recheck(note func(string)) {
 	s.shards = slices.DeleteFunc(s.shards, func(sh shard) bool {
 		err := s.verify(sh, false)
@@ -344,9 +345,9 @@ func (s *Images) Recheck(note func(string)) {
 	})
 }
 
-// damaged is the line about a shard that is left out.
+// damaged is what is wrong with a shard that is left out.
 func damaged(sh shard, err error) string {
-	return fmt.Sprintf("%v; its %d images are computed again", err, sh.Len())
+	return fmt.Sprintf("%v; its %d images", err, sh.Len())
 }
 
 // Each calls visit with the pixels [H,W,3] of each image of a span, in order,

@@ -18,12 +18,19 @@ import (
 	"slices"
 	"strings"
 
+	"gopkg.in/yaml.v3"
+
 	"sagbench/eval"
 	"sagbench/eval/images"
 )
 
-// MetricsFile is what a run's results are called in its folder.
-const MetricsFile = "metrics.json"
+// MetricsFile is what a run's results are called in its folder, RunFile its settings;
+// TableFile is an experiment's table for programs.
+const (
+	MetricsFile = "metrics.json"
+	RunFile     = "run.yaml"
+	TableFile   = "table.csv"
+)
 
 // MetricsFormat is the version of the format of metrics.json.
 const MetricsFormat = 1
@@ -294,11 +301,12 @@ func FindMetrics(folders ...string) ([]*Metrics, error) {
 	return found, errors.Join(faults...)
 }
 
-// FindRuns reads every metrics.json below a folder, as FindMetrics does, and lists
-// the folders of runs that have images but no metrics.json, which are not evaluated.
-// It is an error where there is neither.
-func FindRuns(folder string) (scored []*Metrics, unscored []string, err error) {
+// FindRuns reads every metrics.json below a folder, as FindMetrics does, and adds
+// the runs that have images but no metrics.json, which are not evaluated, with what
+// their folders tell. It is an error where there is neither.
+func FindRuns(folder string) (runs []*Metrics, err error) {
 	any := false
+	var unscored []string
 	err = filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -313,9 +321,60 @@ func FindRuns(folder string) (scored []*Metrics, unscored []string, err error) {
 		return nil
 	})
 	if any || err != nil || len(unscored) == 0 {
-		scored, err = FindMetrics(folder)
+		if runs, err = FindMetrics(folder); err != nil {
+			return nil, err
+		}
 	}
-	return scored, unscored, err
+	for _, f := range unscored {
+		m, err := unscoredRun(f)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, m)
+	}
+	return runs, nil
+}
+
+// maxRunYAML bounds a run.yaml, in bytes.
+const maxRunYAML = 1 << 20
+
+// unscoredRun is what the folder of a run without metrics.json tells: its run id and,
+// where it has a run.yaml, its label and its settings.
+func unscoredRun(folder string) (*Metrics, error) {
+	name, path := filepath.Base(folder), filepath.Join(folder, RunFile)
+	m := &Metrics{Experiment: filepath.Base(filepath.Dir(folder)), Run: name[strings.LastIndexByte(name, '-')+1:], Folder: folder}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return m, nil
+	case err == nil && (!info.Mode().IsRegular() || info.Size() > maxRunYAML):
+		err = fmt.Errorf("is no file of at most %d bytes", maxRunYAML)
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
+	config := map[string]any{}
+	if err == nil {
+		err = yaml.Unmarshal(data, &config)
+	}
+	if list, ok := config["guidance"].([]any); ok { // several, in their order
+		byName := map[string]any{}
+		for _, one := range list {
+			if block, ok := one.(map[string]any); ok {
+				maps.Copy(byName, block)
+			}
+		}
+		config["guidance"] = byName
+	}
+	m.Label, _ = config["label"].(string)
+	if err == nil {
+		m.Config, err = json.Marshal(config)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; `sagbench sample` or `run` writes it anew", path, err)
+	}
+	return m, nil
 }
 
 // A Setting is one choice of a sweep.

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -309,7 +310,7 @@ func Clear() (files int, bytes int64, err error) {
 		n, size, err := s.sweep(folder, -1)
 		files, bytes = files+n, bytes+size
 		if err != nil {
-			return files, bytes, err
+			return files, bytes, fmt.Errorf("cache: %s cannot be cleared: %w; do it as the owner of the folder, or name another cache folder with XDG_CACHE_HOME", folder, err)
 		}
 		os.Remove(folder) // where nothing is left in it
 	}

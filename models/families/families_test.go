@@ -40,10 +40,10 @@ func embeddedNetworks() map[string]embedded {
 
 func TestGuess(t *testing.T) {
 	for path, want := range map[string]string{
-		"../pretrained/adm-uncond.pt": `adm image_size=64 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions="32,16" num_head_channels=64 use_scale_shift_norm=true resblock_updown=true use_new_attention_order=false noise_schedule="linear"`,
-		"../pretrained/adm-cond.pt":   `adm image_size=64 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=true num_classes=10 attention_resolutions="32,16" num_head_channels=64 use_scale_shift_norm=true resblock_updown=true use_new_attention_order=false noise_schedule="linear"`,
-		"../pretrained/iddpm.pt": `adm image_size=64 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions="32,16" num_heads=4 use_scale_shift_norm=true resblock_updown=false use_new_attention_order=false noise_schedule="linear" ` +
-			`iddpm image_size=64 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions="32,16" num_heads=4 use_scale_shift_norm=true diffusion_steps=4000 noise_schedule="cosine"`,
+		"../pretrained/adm-uncond.pt": `adm image_size=32 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions="16,8" num_head_channels=64 use_scale_shift_norm=true resblock_updown=true use_new_attention_order=false noise_schedule="linear"`,
+		"../pretrained/adm-cond.pt":   `adm image_size=32 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=true num_classes=10 attention_resolutions="16,8" num_head_channels=64 use_scale_shift_norm=true resblock_updown=true use_new_attention_order=false noise_schedule="linear"`,
+		"../pretrained/iddpm.pt": `adm image_size=32 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions="16,8" num_heads=4 use_scale_shift_norm=true resblock_updown=false use_new_attention_order=false noise_schedule="linear" ` +
+			`iddpm image_size=32 num_channels=64 num_res_blocks=1 channel_mult="1,1,2" learn_sigma=true class_cond=false attention_resolutions="16,8" num_heads=4 use_scale_shift_norm=true diffusion_steps=4000 noise_schedule="cosine"`,
 		"../pretrained/inception.pt": "inception width=256",
 	} {
 		f, err := checkpoint.Open(path)

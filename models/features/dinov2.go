@@ -132,11 +132,15 @@ func (c *DINOv2) Features(path string) (pool, spatial int) {
 
 // Open implements Family.
 func (c *DINOv2) Open(path string, opt models.Options) (models.Model, error) {
-	return c.Extractor(path, opt)
+	return c.open(path, opt)
 }
 
 // Extractor implements Flags.
-func (c *DINOv2) Extractor(path string, opt models.Options) (Extractor, error) {
+func (c *DINOv2) Extractor(_ context.Context, path string, opt models.Options) (Extractor, error) {
+	return c.open(path, opt)
+}
+
+func (c *DINOv2) open(path string, opt models.Options) (Extractor, error) {
 	f, err := checkpoint.OpenSet(path, opt.Weights)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func TestFullSizeDINOv2(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	n, err := newDINOv2().Extractor(path, models.Options{})
+	n, err := newDINOv2().Extractor(t.Context(), path, models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestFullSizeInception(t *testing.T) {
 	if err := randomweights.Write(path, shapes, 1); err != nil {
 		t.Fatal(err)
 	}
-	n, err := c.Extractor(path, models.Options{})
+	n, err := c.Extractor(t.Context(), path, models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,8 +48,9 @@ type Classifying interface {
 // Flags are a Family of feature networks.
 type Flags interface {
 	models.Family
-	// Extractor prepares the network whose weights lie at path.
-	Extractor(path string, opt models.Options) (Extractor, error)
+	// Extractor prepares the network whose weights lie at path. What it computes for
+	// that ends with ctx.
+	Extractor(ctx context.Context, path string, opt models.Options) (Extractor, error)
 	// Resize is how the authors of the network's scores resize images.
 	Resize() Resize
 	// Features is how many pool and spatial features of an image the network at

@@ -68,7 +68,7 @@ func (c *Inception) Features(path string) (pool, spatial int) {
 	halve := func(n int) int { return (n-3)/2 + 1 }
 	side := halve(cmp.Or(c.InputSize, officialSize)) - 2 // two convolutions of 3×3 without padding
 	side = halve(halve(halve(side) - 2))
-	n, err := c.Extractor(path, models.Options{})
+	n, err := c.open(path, models.Options{})
 	if err == nil {
 		pool = n.Width()
 		n.Close()
@@ -82,11 +82,15 @@ func (c *Inception) Open(path string, opt models.Options) (models.Model, error) 
 	sized := *c
 	sized.Adopt(path)
 	sized.InputSize = cmp.Or(sized.InputSize, officialSize)
-	return sized.Extractor(path, opt)
+	return sized.open(path, opt)
 }
 
 // Extractor implements Flags; graphs are made for the outputs that are asked for.
-func (c *Inception) Extractor(path string, opt models.Options) (Extractor, error) {
+func (c *Inception) Extractor(_ context.Context, path string, opt models.Options) (Extractor, error) {
+	return c.open(path, opt)
+}
+
+func (c *Inception) open(path string, opt models.Options) (Extractor, error) {
 	if c.InputSize != 0 && c.InputSize < 75 {
 		return nil, fmt.Errorf("models: inception: input_size %d: the network needs at least 75 pixels", c.InputSize)
 	}

@@ -14,7 +14,7 @@ import (
 
 // An image has the same features, to the bit, whatever else is in its batch.
 func TestInceptionBatches(t *testing.T) {
-	n, err := (&Inception{InputSize: 107}).Extractor("../pretrained/inception.pt", models.Options{})
+	n, err := (&Inception{InputSize: 107}).Extractor(t.Context(), "../pretrained/inception.pt", models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestInceptionOnKernels(t *testing.T) {
 	all := congruential(5, 64, 48)
 	open := func(kernels string) Extractor {
 		t.Setenv("SAGBENCH_KERNELS", kernels)
-		n, err := c.Extractor(path, models.Options{})
+		n, err := c.Extractor(t.Context(), path, models.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestInceptionOpens(t *testing.T) {
 		"fc.weight [classes, features] is missing": {Inception{InputSize: 107}, "../pretrained/adm-uncond.pt"},
 		"give --input-size N":                      {Inception{}, "../../experiments/refcase/testdata/cases/inception-eighth/model.pt"},
 	} {
-		if _, err := c.c.Extractor(c.path, models.Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := c.c.Extractor(t.Context(), c.path, models.Options{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
@@ -117,7 +117,7 @@ func TestInceptionOpens(t *testing.T) {
 	if own.InputSize != 107 {
 		t.Errorf("the embedded network looks at images of %d pixels, expected 107", own.InputSize)
 	}
-	n, err := (&Inception{}).Extractor("../pretrained/inception.pt", models.Options{})
+	n, err := (&Inception{}).Extractor(t.Context(), "../pretrained/inception.pt", models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,11 +49,27 @@ func (c *ONNXFile) Files(path string) ([]string, error) {
 
 // Open implements Family.
 func (c *ONNXFile) Open(path string, opt models.Options) (models.Model, error) {
-	return c.Extractor(path, opt)
+	n, err := c.open(path, opt)
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
-// Extractor implements Flags.
-func (c *ONNXFile) Extractor(path string, opt models.Options) (Extractor, error) {
+// Extractor implements Flags: the graph is run once, which tells the width.
+func (c *ONNXFile) Extractor(ctx context.Context, path string, opt models.Options) (Extractor, error) {
+	n, err := c.open(path, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.probe(ctx); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("models: %s: %w", path, err)
+	}
+	return n, nil
+}
+
+func (c *ONNXFile) open(path string, opt models.Options) (*onnxExtractor, error) {
 	if opt.Weights != "" {
 		return nil, fmt.Errorf("models: %s: weights %q: an .onnx file holds one set of weights; leave weights out", path, opt.Weights)
 	}
@@ -65,9 +81,6 @@ func (c *ONNXFile) Extractor(path string, opt models.Options) (Extractor, error)
 	n.path = path
 	n.Sessions = models.NewSessions(nil, func(key string) (*ort.Session, error) { return n.open(strings.Fields(key), opt) })
 	err = errors.Join(n.input(inputs, c.InputSize), n.name(c, outputs))
-	if err == nil {
-		err = n.probe()
-	}
 	if err != nil {
 		n.Close()
 		return nil, fmt.Errorf("models: %s: %w", path, err)
@@ -205,10 +218,10 @@ const unknownLength = math.MinInt
 
 // probe looks at two images, which tells the width of the features and whether
 // the graph keeps images apart.
-func (n *onnxExtractor) probe() error {
+func (n *onnxExtractor) probe(ctx context.Context) error {
 	x := tensor.New(append([]int{2}, n.InputShape()...)...)
 	n.width = -1
-	out, err := n.Run(context.Background(), x, n.outputs...)
+	out, err := n.Run(ctx, x, n.outputs...)
 	if err == nil {
 		n.width = out[Pool].Tensor().RowLen()
 	}

@@ -81,7 +81,7 @@ func TestONNXFile(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.file.Pool = "mean"
-			x, err := c.file.Extractor(onnxFile(t, c.build), models.Options{})
+			x, err := c.file.Extractor(t.Context(), onnxFile(t, c.build), models.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -146,13 +146,19 @@ func TestONNXFileRefuses(t *testing.T) {
 			m.Output("mean", m.Add(m.Input("a", checkpoint.F32, onnx.Batch, 3), m.Input("b", checkpoint.F32, onnx.Batch, 3)))
 		}, ONNXFile{Range: UnitRange}},
 	} {
-		x, err := c.file.Extractor(onnxFile(t, c.build), models.Options{})
+		x, err := c.file.Extractor(t.Context(), onnxFile(t, c.build), models.Options{})
 		if err == nil {
 			x.Close()
 			t.Errorf("%s: it was accepted", c.name)
 		} else if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "features.onnx") {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	fine := onnxFile(t, means(checkpoint.F32, onnx.Batch, 3, 8, 8))
+	if _, err := (&ONNXFile{Pool: "mean", Range: UnitRange}).Extractor(ended, fine, models.Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("opened after the end: %v", err)
 	}
 	page := filepath.Join(t.TempDir(), "page.onnx")
 	if err := os.WriteFile(page, []byte("<!doctype html>"), 0o644); err != nil {
@@ -198,7 +204,7 @@ func TestONNXFileWithData(t *testing.T) {
 		if files, err := file.Files(path); err != nil || !slices.Equal(files, []string{path, path + ".data"}) {
 			t.Errorf("files %v, %v", files, err)
 		}
-		x, err := file.Extractor(path, models.Options{})
+		x, err := file.Extractor(t.Context(), path, models.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,7 +256,7 @@ func FuzzONNXFile(f *testing.F) {
 			if flags.Validate() != nil {
 				return
 			}
-			x, err := flags.Extractor(path, models.Options{Options: ort.Options{Threads: 1}})
+			x, err := flags.Extractor(t.Context(), path, models.Options{Options: ort.Options{Threads: 1}})
 			if err != nil {
 				return
 			}

@@ -83,18 +83,23 @@ type resampler interface {
 	plane(dst []float32, size int, src []float32, h, w int)
 }
 
-// input is what the network looks at, [N,3,size,size].
-func (r resizer) input(images models.Images, size int) []float32 {
-	out := r.resized(images, size)
-	for i, v := range out {
-		out[i] = float32(v*r.scale) + r.shift
-	}
-	return out
+// resized are images [N,3,size,size] in the range before the network's.
+func (r resizer) resized(images models.Images, size int) []float32 {
+	return r.each(images, size, func([]float32) {})
 }
 
-// resized are images [N,3,size,size] in the range before the network's. Several
-// are resized at once.
-func (r resizer) resized(images models.Images, size int) []float32 {
+// input is what the network looks at, [N,3,size,size].
+func (r resizer) input(images models.Images, size int) []float32 {
+	return r.each(images, size, func(plane []float32) {
+		for i, v := range plane {
+			plane[i] = float32(v*r.scale) + r.shift
+		}
+	})
+}
+
+// each resizes the images, several at once, and calls finish with each plane while
+// it is in the processor's cache.
+func (r resizer) each(images models.Images, size int, finish func(plane []float32)) []float32 {
 	var level [256]float32
 	for i := range level {
 		level[i] = float32(i) / r.divisor
@@ -111,7 +116,9 @@ func (r resizer) resized(images models.Images, size int) []float32 {
 				for p := range src {
 					src[p] = level[in[3*p]]
 				}
-				r.resample.plane(out[(n*3+c)*size*size:][:size*size], size, src, images.Height, images.Width)
+				plane := out[(n*3+c)*size*size:][:size*size]
+				r.resample.plane(plane, size, src, images.Height, images.Width)
+				finish(plane)
 			}
 			return nil
 		})
@@ -159,16 +166,16 @@ func (k bilinear) plane(dst []float32, size int, src []float32, h, w int) {
 		across[x] = t.frac
 	}
 	left, right := make([]float32, size), make([]float32, size)
-	narrow, done := make([]float32, h*size), make([]bool, h)
-	line := func(y int) []float32 { // of the source, at the width of the result
-		out := narrow[y*size:][:size]
-		if !done[y] {
+	narrow, held := make([]float32, 2*size), [2]int{-1, -1} // the last two lines, which stay in the processor's cache
+	line := func(y int) []float32 {                         // of the source, at the width of the result
+		out := narrow[y%2*size:][:size]
+		if held[y%2] != y {
 			in := src[y*w:][:w]
 			for x, t := range columns {
 				left[x], right[x] = in[t.lo], in[t.hi]
 			}
 			k.mix(out, left, right, across)
-			done[y] = true
+			held[y%2] = y
 		}
 		return out
 	}

@@ -1,6 +1,7 @@
 package features
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 
@@ -52,6 +53,22 @@ func TestResizeLeavesAlone(t *testing.T) {
 			if want := float32(one.Pixels[i/25]) / r.divisor; v-want > 1e-5 || want-v > 1e-5 {
 				t.Fatalf("%s: one pixel became %v, want %v", resize, v, want)
 			}
+		}
+	}
+}
+
+// A bilinear resize holds two lines of the source at a time, so that they stay in
+// the processor's cache, and not the whole image at the width of the result.
+func TestBilinearHoldsTwoLines(t *testing.T) {
+	const h, w, size = 1 << 16, 2, 64
+	src, dst := make([]float32, h*w), make([]float32, size*size)
+	for _, r := range []Resize{TF, Torch} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		Resizes[r].resample.plane(dst, size, src, h, w)
+		runtime.ReadMemStats(&after)
+		if taken := after.TotalAlloc - before.TotalAlloc; taken > h*size {
+			t.Errorf("%s: %d bytes taken for an image of %d×%d", r, taken, h, w)
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 )
 
 func TestProducts(t *testing.T) {
-	p, err := NewProducts(0)
+	p, err := NewProducts(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,10 +61,27 @@ func TestProducts(t *testing.T) {
 	}
 }
 
+// Products end with the context of who made them.
+func TestProductsEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	p, err := NewProducts(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	cancel()
+	if err := p.Mul32(make([]float32, 1), []float32{1}, []float32{1}, 1, 1, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end: %v", err)
+	}
+	if _, err := NewProducts(ctx, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("made after the end: %v", err)
+	}
+}
+
 // TestMul8 holds products of bytes against integers, and against the promise of
 // Bytes that the extremes neither overflow nor saturate.
 func TestMul8(t *testing.T) {
-	p, err := NewProducts(0)
+	p, err := NewProducts(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,11 +12,14 @@ import (
 // Products computes large matrix products in ONNX Runtime, on the CPU, in IEEE
 // float32 and float64 and, where that is exact, in bytes: eval's Products with
 // the runtime's kernels.
-type Products struct{ single, double, bytes *Session }
+type Products struct {
+	ctx                   context.Context // ends what is being computed
+	single, double, bytes *Session
+}
 
-// NewProducts prepares the products; threads 0 = all cores.
-func NewProducts(threads int) (*Products, error) {
-	p := &Products{}
+// NewProducts prepares the products, which end with ctx; threads 0 = all cores.
+func NewProducts(ctx context.Context, threads int) (*Products, error) {
+	p := &Products{ctx: ctx}
 	var errs [3]error
 	p.single, errs[0] = product(threads, func(m *onnx.Module) onnx.Value { return transposed(m, checkpoint.F32) })
 	p.double, errs[1] = product(threads, func(m *onnx.Module) onnx.Value { return transposed(m, checkpoint.F64) })
@@ -82,12 +85,12 @@ func product(threads int, op func(m *onnx.Module) onnx.Value) (*Session, error) 
 
 // Mul32 sets dst [m,n] = a [m,k] · b [n,k]ᵀ.
 func (p *Products) Mul32(dst, a, b []float32, m, n, k int) error {
-	return multiply(p.single, dst, a, b, m, n, k, n, k)
+	return multiply(p.ctx, p.single, dst, a, b, m, n, k, n, k)
 }
 
 // Mul64 sets dst [m,n] = a [m,k] · b [n,k]ᵀ.
 func (p *Products) Mul64(dst, a, b []float64, m, n, k int) error {
-	return multiply(p.double, dst, a, b, m, n, k, n, k)
+	return multiply(p.ctx, p.double, dst, a, b, m, n, k, n, k)
 }
 
 // Bytes reports whether products of bytes are exact on this processor.
@@ -98,12 +101,12 @@ func (p *Products) Mul8(dst []int32, a []uint8, b []int8, m, n, k int) error {
 	if p.bytes == nil {
 		return errors.New("ort: products of bytes are not exact on this processor")
 	}
-	return multiply(p.bytes, dst, a, b, m, n, k, k, n)
+	return multiply(p.ctx, p.bytes, dst, a, b, m, n, k, k, n)
 }
 
 // multiply sets dst [m,n] to the product over k of a [m,k] and b of the given
 // shape.
-func multiply[D float32 | float64 | int32, A float32 | float64 | uint8, B float32 | float64 | int8](s *Session, dst []D, a []A, b []B, m, n, k int, shape ...int) error {
+func multiply[D float32 | float64 | int32, A float32 | float64 | uint8, B float32 | float64 | int8](ctx context.Context, s *Session, dst []D, a []A, b []B, m, n, k int, shape ...int) error {
 	if m < 0 || n < 0 || k < 0 || len(dst) < m*n || len(a) < m*k || len(b) < n*k {
 		return fmt.Errorf("ort: product of [%d,%d] and %v: %d, %d and %d values given", m, k, shape, len(a), len(b), len(dst))
 	}
@@ -116,7 +119,7 @@ func multiply[D float32 | float64 | int32, A float32 | float64 | uint8, B float3
 		"a": {Shape: []int{m, k}, Data: a[:m*k]},
 		"b": {Shape: shape, Data: b[:n*k]},
 	}
-	return s.into(context.Background(), in, map[string]Array{"dst": {Shape: []int{m, n}, Data: dst}})
+	return s.into(ctx, in, map[string]Array{"dst": {Shape: []int{m, n}, Data: dst}})
 }
 
 // Close frees the sessions.

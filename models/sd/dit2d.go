@@ -218,11 +218,7 @@ func (c *DiT2D) GuessFolder(path string) (models.Guess, bool) {
 	}
 	g, config := models.Guess{Evidence: "model_index.json of a DiTPipeline"}, newDiT2DConfig()
 	if readConfig(filepath.Join(path, "transformer"), config) == nil {
-		_, _ = onnx.Parameters(func(m *onnx.Module) {
-			t := models.NewTaps(models.Options{})
-			_ = config.build(m, t)
-			g.Attention = t.Layers()
-		})
+		g.Attention = attentionOf(config.build)
 	}
 	return g, true
 }
@@ -301,7 +297,7 @@ func (n *dit2DNet) SampleShape() []int {
 func (n *dit2DNet) Classes() int { return n.config.NumEmbedsAdaNorm }
 
 // Null implements Unconditional: the class after the last.
-func (n *dit2DNet) Null(images int) (sampling.Cond, error) {
+func (n *dit2DNet) Null(_ context.Context, images int) (sampling.Cond, error) {
 	c := sampling.Cond{Labels: make([]int64, images)}
 	for i := range c.Labels {
 		c.Labels[i] = int64(n.config.NumEmbedsAdaNorm)

@@ -109,7 +109,7 @@ func TestSDFlags(t *testing.T) {
 	if first, last := s.AlphaBar(0), s.AlphaBar(999); first != 1-s.Beta(0) || last < 0.00465 || last > 0.00467 {
 		t.Errorf("ᾱ from %g to %g, want 0.99915 to 0.00466", first, last)
 	}
-	null, err := n.Null(2)
+	null, err := n.Null(t.Context(), 2)
 	if err != nil {
 		t.Fatal(err)
 	}

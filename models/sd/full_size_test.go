@@ -4,15 +4,19 @@ package sd
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sagbench/models"
 	"sagbench/models/checkpoint/randomweights"
+	"sagbench/models/onnx"
 	"sagbench/models/ort"
 	"sagbench/sampling"
 )
@@ -28,7 +32,7 @@ func TestFullSizeSD(t *testing.T) {
 	}
 	weights := filepath.Join(folder, "diffusion_pytorch_model.bin")
 	if _, err := os.Stat(weights); err != nil {
-		config, shapes, err := PublishedUNet("stable-diffusion-v1-5")
+		config, shapes, err := publishedUNet("stable-diffusion-v1-5")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,6 +71,26 @@ func TestFullSizeSD(t *testing.T) {
 			t.Errorf("root mean square of ε is %g", rms)
 		}
 	}
+}
+
+// publishedUNet is the config.json of a published U-Net of Stable Diffusion and
+// the shapes of its parameters by key: what it takes to write a
+// checkpoint of the true size.
+func publishedUNet(name string) (config []byte, shapes map[string][]int, err error) {
+	text, ok := publishedUNets[name]
+	if !ok {
+		return nil, nil, fmt.Errorf("models: sd: no published U-Net %q; known: %v", name, slices.Sorted(maps.Keys(publishedUNets)))
+	}
+	b, err := parseJSON(name+"/unet/config.json", []byte(text))
+	if err != nil {
+		return nil, nil, err
+	}
+	c := newSDUNetConfig()
+	if err := decodeConfig(b, c); err != nil {
+		return nil, nil, err
+	}
+	shapes, err = onnx.Parameters(func(m *onnx.Module) { c.build(m, sdSize{size{1, 1}, 1}, models.NewTaps(models.Options{})) })
+	return []byte(text), shapes, err
 }
 
 // peak is the process's largest resident memory so far, where Linux tells.

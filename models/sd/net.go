@@ -173,11 +173,11 @@ func (n *Net) Encode(ctx context.Context, prompts []string) (sampling.Cond, erro
 
 // Null is ∅ for n images: the embedding of negative_prompt, which is empty
 // unless the flags say otherwise.
-func (n *Net) Null(images int) (sampling.Cond, error) {
+func (n *Net) Null(ctx context.Context, images int) (sampling.Cond, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.null.IsZero() {
-		c, err := n.Encode(context.Background(), []string{n.flags.NegativePrompt})
+		c, err := n.Encode(ctx, []string{n.flags.NegativePrompt})
 		if err != nil {
 			return sampling.Cond{}, err
 		}

@@ -34,8 +34,8 @@ type SD struct {
 	PredictionType string `yaml:"prediction_type" doc:"epsilon or v_prediction; empty = what scheduler_config.json or original_config says, or for SD 1.x epsilon"`
 
 	// Of single files, which do not hold everything.
-	OriginalConfig sampling.File `yaml:"original_config" doc:"of a single file: path of its YAML configuration, such as v1-inference.yaml; without one, what the shapes tell and the published models have"`
-	Tokenizer      sampling.File `yaml:"tokenizer" doc:"of a single file: path of a tokenizer folder (vocab.json, merges.txt); without one, CLIP's own, where the text encoder has its 49,408 tokens"`
+	OriginalConfig sampling.File `yaml:"original_config" type:"path" doc:"of a single file: path of its YAML configuration, such as v1-inference.yaml; without one, what the shapes tell and the published models have"`
+	Tokenizer      sampling.File `yaml:"tokenizer" type:"path" doc:"of a single file: path of a tokenizer folder (vocab.json, merges.txt); without one, CLIP's own, where the text encoder has its 49,408 tokens"`
 	TextEncoder    *clipSizes    `yaml:"text_encoder" doc:"of a single file: sizes of the text encoder that differ from the published ones"`
 	ExtractEMA     bool          `yaml:"extract_ema" doc:"of a single file: take the averaged weights of the U-Net, where the file holds both"`
 }

@@ -150,7 +150,7 @@ func TestSingleFile(t *testing.T) {
 	if got := denoise(t, without, x, c); !slices.Equal(got.Eps.Data, want.Eps.Data) {
 		t.Error("other predictions without original_config")
 	}
-	_, err = without.Null(1)
+	_, err = without.Null(t.Context(), 1)
 	wantError(t, err, "holds no tokenizer")
 
 	for _, component := range []string{"unet", "vae", "text_encoder"} {
@@ -337,7 +337,7 @@ func TestSingleFileTokenizer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if null, err := n.Null(2); err != nil || !slices.Equal(null.Context.Shape, []int{2, 77, 32}) {
+	if null, err := n.Null(t.Context(), 2); err != nil || !slices.Equal(null.Context.Shape, []int{2, 77, 32}) {
 		t.Errorf("∅ has shape %v, %v", null.Context.Shape, err)
 	}
 }

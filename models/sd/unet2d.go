@@ -250,13 +250,16 @@ func (c *UNet2D) GuessFolder(path string) (models.Guess, bool) {
 	}
 	g, config := models.Guess{Evidence: "config.json of a UNet2DModel, of a DDPMPipeline or DDIMPipeline"}, newUNet2DConfig()
 	if readConfig(network, config) == nil {
-		_, _ = onnx.Parameters(func(m *onnx.Module) {
-			t := models.NewTaps(models.Options{})
-			_ = config.build(m, t)
-			g.Attention = t.Layers()
-		})
+		g.Attention = attentionOf(config.build)
 	}
 	return g, true
+}
+
+// attentionOf lists the attention layers of a network that build describes.
+func attentionOf(build func(*onnx.Module, *models.Taps) error) []models.Layer {
+	t := models.NewTaps(models.Options{})
+	_, _ = onnx.Parameters(func(m *onnx.Module) { _ = build(m, t) }) // what is wrong with it, opening it tells
+	return t.Layers()
 }
 
 // Open implements Family.

@@ -91,7 +91,7 @@ func TestDiT2DFolder(t *testing.T) {
 	}
 	defer m.Close()
 	n := m.(*dit2DNet)
-	null, err := n.Null(2)
+	null, err := n.Null(t.Context(), 2)
 	if err != nil || null.Labels[1] != 10 || n.Classes() != 10 || n.Process().ClipDenoised {
 		t.Errorf("∅ %v, %d classes, process %+v, %v", null.Labels, n.Classes(), n.Process(), err)
 	}

@@ -2,6 +2,7 @@ package sd
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -73,7 +74,7 @@ func TestSDBatch(t *testing.T) {
 // prediction, its map has mean 1, and it can be had for other head counts.
 func TestSDTaps(t *testing.T) {
 	plain := openSD(t, &SD{}, fashionSD)
-	null, err := plain.Null(2)
+	null, err := plain.Null(t.Context(), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func TestSDTaps(t *testing.T) {
 // that of all queries at once.
 func TestMassInStretches(t *testing.T) {
 	n := openSD(t, &SD{}, fashionSD, sampling.Tap{Layer: midLayer})
-	null, err := n.Null(1)
+	null, err := n.Null(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,10 +130,20 @@ func TestMassInStretches(t *testing.T) {
 	}
 }
 
+// The embedding of ∅ is computed at the first call, which ends with its context.
+func TestNullEnds(t *testing.T) {
+	n := openSD(t, &SD{}, fashionSD)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := n.Null(ctx, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 // TestSDSizes runs sizes that the network cannot halve evenly.
 func TestSDSizes(t *testing.T) {
 	n := openSD(t, &SD{}, fashionSD)
-	null, err := n.Null(1)
+	null, err := n.Null(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func (g *Autoguidance) Validate() error {
 func (g *Autoguidance) Network() *sampling.Ref { return &g.Model }
 
 // Attach implements sampling.Networked for a denoiser.
-func (g *Autoguidance) Attach(network any) (err error) {
+func (g *Autoguidance) Attach(_ context.Context, network any) (err error) {
 	g.worse, err = denoiserOf(network)
 	return err
 }

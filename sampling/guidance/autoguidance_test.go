@@ -23,7 +23,7 @@ type flat struct {
 
 func (d *flat) Classes() int { return d.classes }
 
-func (d *flat) Null(n int) (sampling.Cond, error) {
+func (d *flat) Null(_ context.Context, n int) (sampling.Cond, error) {
 	if d.null == nil {
 		return sampling.Cond{}, nil
 	}
@@ -50,7 +50,7 @@ func TestNullNetwork(t *testing.T) {
 		sag := NewSAG()
 		sag.Layer, sag.MaskThreshold, sag.BlurKernel = "layer", -1, 3
 		g := &CFG{3, ClassifierFree{Model: sampling.Ref{Flags: "of a network"}}}
-		if err := g.Attach(other); err != nil {
+		if err := g.Attach(t.Context(), other); err != nil {
 			t.Fatal(err)
 		}
 		d := &labelled{}
@@ -86,7 +86,7 @@ func TestNullNetwork(t *testing.T) {
 	} {
 		var err error
 		if network != nil {
-			err = g.Attach(network)
+			err = g.Attach(t.Context(), network)
 		} else {
 			p := labelledPredictor(t, &labelled{}, g)
 			p.Null = sampling.Cond{}
@@ -112,7 +112,7 @@ func TestAutoguidance(t *testing.T) {
 	}{{2.5, nil, 1}, {0, nil, 1}, {1, nil, 0}, {2.5, &start, 0}} {
 		worse := &flat{eps: -0.5, classes: 9}
 		g := &Autoguidance{Scale: c.scale, Contrast: Contrast{Start: c.start}}
-		if err := g.Attach(worse); err != nil {
+		if err := g.Attach(t.Context(), worse); err != nil {
 			t.Fatal(err)
 		}
 		p := labelledPredictor(t, &labelled{}, g)
@@ -133,7 +133,7 @@ func TestAutoguidance(t *testing.T) {
 			t.Errorf("%+v: the worse network was asked about %v", c, worse.asked)
 		}
 	}
-	if err := NewAutoguidance().Attach("a network"); err == nil {
+	if err := NewAutoguidance().Attach(t.Context(), "a network"); err == nil {
 		t.Error("attached what predicts nothing")
 	}
 }

@@ -49,7 +49,7 @@ func (g *Classifier) Validate() error {
 func (g *Classifier) Network() *sampling.Ref { return &g.Model }
 
 // Attach implements sampling.Networked for a classifier.
-func (g *Classifier) Attach(network any) error {
+func (g *Classifier) Attach(_ context.Context, network any) error {
 	c, ok := network.(sampling.Classifier)
 	if !ok {
 		return errors.New("classifier: this network gives no gradient of a class's probability; expected one of family classifier")

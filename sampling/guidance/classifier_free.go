@@ -56,12 +56,12 @@ func nullOf(g contrast, s *sampling.Step) []sampling.Cond {
 func (g *ClassifierFree) Network() *sampling.Ref { return &g.Model }
 
 // Attach implements sampling.Networked for a denoiser that predicts under ∅.
-func (g *ClassifierFree) Attach(network any) error {
+func (g *ClassifierFree) Attach(ctx context.Context, network any) error {
 	d, err := denoiserOf(network)
 	if err != nil {
 		return err
 	}
-	null, err := nullFor(network, 1)
+	null, err := nullFor(ctx, network, 1)
 	if err != nil {
 		return err
 	}
@@ -83,11 +83,11 @@ func denoiserOf(network any) (sampling.Denoiser, error) {
 
 // nullFor is what stands for ∅ in a network, for n images; zero where the network
 // was trained without it.
-func nullFor(network any, n int) (sampling.Cond, error) {
+func nullFor(ctx context.Context, network any, n int) (sampling.Cond, error) {
 	if u, ok := network.(interface {
-		Null(n int) (sampling.Cond, error)
+		Null(ctx context.Context, n int) (sampling.Cond, error)
 	}); ok {
-		return u.Null(n)
+		return u.Null(ctx, n)
 	}
 	return sampling.Cond{}, nil
 }
@@ -107,7 +107,7 @@ func (g *ClassifierFree) delta(ctx context.Context, s *sampling.Step, name strin
 		if g.null == nil {
 			return s.Predict(ctx, s.Null())
 		}
-		null, err := nullFor(g.null, s.X.Rows())
+		null, err := nullFor(ctx, g.null, s.X.Rows())
 		if err != nil {
 			return sampling.Prediction{}, err
 		}

@@ -31,7 +31,7 @@ func (c *means) Gradient(_ context.Context, x tensor.Tensor, _ sampling.Timestep
 func TestClassifier(t *testing.T) {
 	c := &means{}
 	g := &Classifier{Scale: 3}
-	if err := g.Attach(c); err != nil {
+	if err := g.Attach(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	x := tensor.Of([]float32{-1, 0, 0.5, 2, -1, 0, 0.5, 2}, 2, 1, 2, 2)
@@ -59,7 +59,7 @@ func TestClassifier(t *testing.T) {
 	if _, err := g.Delta(t.Context(), p.Step(x, s.Timestep(3))); err == nil || !strings.Contains(err.Error(), "no labels") {
 		t.Error(err)
 	}
-	if err := g.Attach(plain{}); err == nil || !strings.Contains(err.Error(), "gives no gradient") {
+	if err := g.Attach(t.Context(), plain{}); err == nil || !strings.Contains(err.Error(), "gives no gradient") {
 		t.Error(err)
 	}
 }
