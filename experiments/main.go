@@ -12,7 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,7 +34,8 @@ precision, recall) and prints the table. An experiment is one YAML file. Ctrl-C 
 kill it and run it again: it goes on where it stopped.
 
 Exit status: 0 done; 1 failed; 2 wrong usage or settings; 75 try again later (the disk
-is full, another process uses the folder); 130 or 143 stopped by SIGINT or SIGTERM.`,
+is full or away; run or sample, which go on where they stopped, got SIGTERM, as from a
+scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`,
 		Example: `  sagbench run configs/table1-fashion.yaml
   sagbench plan configs/table1.yaml --trial
   sagbench run configs/table1-fashion.yaml name=try samples=64 sampler.ddpm.steps=5
@@ -52,6 +53,7 @@ is full, another process uses the folder); 130 or 143 stopped by SIGINT or SIGTE
 		runCommand(g),
 		planCommand(g),
 		sampleCommand(g),
+		statusCommand(g),
 		evalCommand(g),
 		referenceCommand(g),
 		tableCommand(),
@@ -81,7 +83,7 @@ const (
 // statusOf is the exit status of a command that ended with an error.
 func statusOf(err error) int {
 	switch {
-	case store.IsFull(err), errors.Is(err, store.ErrInUse):
+	case store.IsFull(err), errors.As(err, new(human.Again)):
 		return statusAgain
 	case errors.As(err, new(human.Misuse)), configs.IsFault(err):
 		return statusMisuse
@@ -106,10 +108,11 @@ func execute(args []string) (status int) {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
+	var goesOn atomic.Bool // the command, where it stopped
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
-		by := &stopped{(<-signals).(syscall.Signal)}
+		by := &stopped{(<-signals).(syscall.Signal), goesOn.Load()}
 		signal.Stop(signals) // the second one ends the process at once
 		cancel(by)
 		time.Sleep(grace)
@@ -117,8 +120,8 @@ func execute(args []string) (status int) {
 		os.Exit(by.status())
 	}()
 	out := &output{file: os.Stdout}
-	err := perform(ctx, args, out)
-	if failed := out.close(); failed != nil && !errors.Is(err, failed) {
+	err := perform(ctx, args, out, &goesOn)
+	if failed := out.close(); !errors.Is(err, failed) {
 		err = errors.Join(err, failed)
 	}
 	if err == nil {
@@ -128,7 +131,7 @@ func execute(args []string) (status int) {
 	if errors.As(context.Cause(ctx), &by) && errors.Is(err, context.Canceled) {
 		advice := ""
 		if errors.As(err, new(*interruption)) {
-			advice = "; nothing is lost; to go on: " + commandLine(os.Args[1:])
+			advice = "; nothing is lost; to go on: " + human.CommandLine(os.Args[1:])
 		}
 		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice)
 		return by.status()
@@ -138,7 +141,7 @@ func execute(args []string) (status int) {
 }
 
 // perform runs a command line. What is wrong with the line itself is a misuse.
-func perform(ctx context.Context, args []string, out io.Writer) error {
+func perform(ctx context.Context, args []string, out io.Writer, goesOn *atomic.Bool) error {
 	root := rootCommand()
 	root.SetArgs(args)
 	root.SetOut(out)
@@ -146,6 +149,8 @@ func perform(ctx context.Context, args []string, out io.Writer) error {
 	tell := func(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 		return func(c *cobra.Command, args []string) error {
 			began = true
+			_, can := c.Annotations[resumes]
+			goesOn.Store(can)
 			return run(c, args)
 		}
 	}
@@ -194,11 +199,22 @@ func (o *output) close() error {
 }
 
 // stopped is why the context was cancelled.
-type stopped struct{ signal syscall.Signal }
+type stopped struct {
+	signal syscall.Signal
+	goesOn bool // the command does, where it stopped, when it is run again
+}
 
 func (s *stopped) Error() string { return "stopped by " + s.signal.String() }
 
-func (s *stopped) status() int { return 128 + int(s.signal) }
+func (s *stopped) status() int {
+	if s.goesOn && s.signal == syscall.SIGTERM {
+		return statusAgain // what schedulers are told to start again
+	}
+	return 128 + int(s.signal)
+}
+
+// resumes is the annotation of commands that go on where they stopped.
+const resumes = "resumes"
 
 // An interruption is the end of a command that goes on where it stopped when it is
 // run again.
@@ -212,16 +228,4 @@ func resumable(err error) error {
 		return &interruption{err}
 	}
 	return err
-}
-
-// commandLine is what to type for the program with these arguments.
-func commandLine(args []string) string {
-	line := "sagbench"
-	for _, a := range args {
-		if strings.ContainsAny(a, " \t\n\"'$&|;<>()[]{}*?!~#`\\") {
-			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-		}
-		line += " " + a
-	}
-	return line
 }

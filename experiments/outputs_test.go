@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 	"sagbench/internal/tiny"
 )
@@ -398,7 +399,7 @@ func TestExitStatus(t *testing.T) {
 		t.Errorf("%s was made", nowhere)
 	}
 	help := succeed(t, "help").stdout.String()
-	for _, w := range []string{"0 done", "1 failed", "2 wrong usage", "75 try again", "130 or 143"} {
+	for _, w := range []string{"0 done", "1 failed", "2 wrong usage", "75 try again", "130 stopped by", "143 stopped by"} {
 		if !strings.Contains(help, w) {
 			t.Errorf("no %q in --help", w)
 		}
@@ -420,7 +421,7 @@ func TestProgressOnTerminal(t *testing.T) {
 	want := strings.Count(plain.stdout.String()+plain.stderr.String(), "\n")
 	for _, columns := range []string{"10", "80"} {
 		p := program(args()...)
-		quoted := strings.TrimPrefix(commandLine(p.Cmd.Args), "sagbench ")
+		quoted := strings.TrimPrefix(human.CommandLine(p.Cmd.Args), "sagbench ")
 		p.Cmd.Path, p.Cmd.Args = shell(t), []string{"sh", "-c", `exec script -qec "$1" /dev/null`, "sh", "stty cols " + columns + "; TERM=xterm " + quoted}
 		p.start(t)
 		if status := p.status(t); status != 0 {

@@ -104,17 +104,26 @@ func TestInterrupt(t *testing.T) {
 	if want := "to go on: sagbench run " + file + " samples=256 --results " + results; !strings.Contains(message, want) {
 		t.Errorf("no %q in\n%s", want, message)
 	}
-	for name := range tiny.Tree(t, results) {
-		if strings.HasPrefix(filepath.Base(name), ".") {
+	left := tiny.Tree(t, results)
+	for name := range left {
+		if strings.HasPrefix(filepath.Base(name), ".") || strings.Contains(name, "/claims/") || strings.Contains(name, "/workers/") {
 			t.Errorf("%s is left", name)
 		}
 	}
+	if left["tiny/.work/plan.json"] == "" {
+		t.Errorf("no plan.json in %v", left)
+	}
 	q := interrupted(t, syscall.SIGTERM, results, 2, "run", file, "samples=256")
-	if status := q.status(t); status != 143 {
+	if status := q.status(t); status != statusAgain { // what schedulers start again
+		t.Errorf("exit status %d, want 75", status)
+	}
+	if status := (&stopped{signal: syscall.SIGTERM}).status(); status != 143 { // of what would begin anew
 		t.Errorf("exit status %d, want 143", status)
 	}
 }
 
+// A second run with the same settings helps the first; one with others is refused as
+// long as somebody is at work, and told in what they differ.
 func TestTwoAtOnce(t *testing.T) {
 	file := tiny.Experiment(t, t.TempDir())
 	results := t.TempDir()
@@ -124,21 +133,49 @@ func TestTwoAtOnce(t *testing.T) {
 	for len(shards(results)) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	message, status := failed(t, "run", file, "--results", results)
 	host, err := os.Hostname()
-	if want := fmt.Sprintf("is in use by process %d on %s;", first.Process.Pid, host); err != nil || !strings.Contains(message, want) {
-		t.Errorf("no %q in %s", want, message)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if status != statusAgain {
-		t.Errorf("exit status %d, want 75", status)
+	for setting, want := range map[string]string{
+		"samples=4095":                      "samples: 4096 there, 4095 here",
+		"batch=3":                           "batch: 2 there, 3 here",
+		"guidance.sag.blur_sigma=2":         "guidance.sag.blur_sigma: 1.5 there, 2 here",
+		"sweep.guidance.sag.scale=[0, 0.7]": "row 2/2 s=0.7: guidance.sag.scale: 0.5 there, 0.7 here",
+		"sweep.guidance.sag.scale=[0]":      "rows: 2 there, 1 here",
+	} {
+		message, status := failed(t, "run", file, "samples=4096", setting, "--results", results)
+		if status != statusMisuse {
+			t.Errorf("%s: exit status %d, want 2", setting, status)
+		}
+		for _, w := range []string{want, fmt.Sprintf("process %d on %s", first.Process.Pid, host)} {
+			if !strings.Contains(message, w) {
+				t.Errorf("%s: no %q in %s", setting, w, message)
+			}
+		}
+	}
+	second := program("run", file, "samples=4096", "--results", results)
+	second.start(t)
+	defer second.Process.Kill()
+	for len(must(filepath.Glob(filepath.Join(results, "tiny/.work/claims/*")))) < 2 {
+		time.Sleep(time.Millisecond)
 	}
 	first.Process.Kill()
+	second.Process.Kill()
 	first.status(t)
-	succeed(t, "run", file, "--results", results) // the kernel has dropped the lock
+	second.status(t)
+	succeed(t, "run", file, "--results", results) // both have ended
 }
 
-// Damaged shards are told of and computed again; shards of another batch size
-// are used. There are enough images that a row is far from done when it is killed.
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// Damaged shards are told of and computed again when a row is finished; shards of
+// another batch size are used. There are enough images that a row is far from done when it is killed.
 func TestDamagedShards(t *testing.T) {
 	file := tiny.Experiment(t, t.TempDir(), "sweep:", "#")
 	want := undisturbed(t, "run", file, "samples=32")
@@ -155,12 +192,12 @@ func TestDamagedShards(t *testing.T) {
 	if !shards(results)[pieces[3]].Equal(kept) {
 		t.Errorf("%s was whole and is computed again", pieces[3])
 	}
+	p = succeed(t, "run", file, "samples=32", "--results", results)
 	for _, piece := range pieces[:3] {
 		if name := filepath.Base(piece); !strings.Contains(p.stderr.String(), name) {
 			t.Errorf("no word about %s in\n%s", name, &p.stderr)
 		}
 	}
-	succeed(t, "run", file, "samples=32", "--results", results)
 	tiny.Same(t, tiny.Tree(t, results), want)
 }
 

@@ -2,20 +2,103 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"sagbench/experiments/devices"
 	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
 	"sagbench/experiments/report"
 	"sagbench/experiments/run"
+	"sagbench/experiments/store"
+	"sagbench/experiments/work"
 )
 
+// shareFlags are the flags of a command that any number of processes may run at once on
+// one experiment.
+type shareFlags struct {
+	work.Options
+	devices string
+	child   bool
+}
+
+func (s *shareFlags) register(f *pflag.FlagSet) {
+	s.Options = work.Defaults()
+	f.StringVar(&s.devices, "devices", "", "run a process on each of these devices: cuda:0,cuda:1 or all, the GPUs of this machine")
+	f.BoolVar(&s.child, "child", false, "this is such a process: it ends when its standard input does")
+	f.Lookup("child").Hidden = true
+	f.Var(&s.Part, "part", "begin at part i of n (0 ≤ i < n) of the work, then help the others")
+	f.BoolVar(&s.Mixed, "mixed", false, "draw also in rows that another kind of device began; metrics.json then counts the images of each")
+	f.Var(&boundedTime{&s.Heartbeat, time.Millisecond, time.Hour}, "heartbeat", "time between two signs of life of a worker")
+	f.Var(&boundedTime{&s.Stale, time.Millisecond, 24 * time.Hour}, "stale", "silence after which others take over a worker's unit; at least twice the heartbeat")
+}
+
+// A boundedTime is a duration that a flag sets, with both ends of its range.
+type boundedTime struct {
+	to       *time.Duration
+	low, top time.Duration
+}
+
+func (b *boundedTime) String() string { return b.to.String() }
+
+// Type implements pflag.Value.
+func (*boundedTime) Type() string { return "time" }
+
+// Set implements pflag.Value.
+func (b *boundedTime) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < b.low || d > b.top {
+		return fmt.Errorf("expected a time from %v to %v, such as 30s or 5m", b.low, b.top)
+	}
+	*b.to = d
+	return nil
+}
+
+// run runs an experiment together with all who do, here or on several devices.
+func (s *shareFlags) run(cmd *cobra.Command, g *globals, e *plan.Experiment, done func(string, []*store.Metrics) error) error {
+	if s.Stale < 2*s.Heartbeat {
+		return human.Misusef("--stale is %v, expected at least twice the heartbeat of %v", s.Stale, s.Heartbeat)
+	}
+	o := g.runOptions()
+	o.Work, o.Done, o.Child = s.Options, done, s.child
+	if s.devices == "" {
+		if s.child {
+			o.Progress.Hidden = true
+			go devices.EndWithParent(os.Stdin)
+		}
+		return resumable(run.Experiment(cmd.Context(), e, o))
+	}
+	if cmd.Flags().Changed("device") {
+		return human.Misusef("--device and --devices exclude each other")
+	}
+	all, err := devices.Parse(s.devices)
+	if err != nil {
+		return err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return resumable(devices.Run(cmd.Context(), devices.Options{
+		Program: program, Args: os.Args[1:], Devices: all, Part: s.Part, Threads: g.threads, Progress: o.Progress, Stdout: cmd.OutOrStdout(),
+		Watch: func(p *human.Progress) {
+			if status, err := run.StatusOf(e, g.results, s.Stale); err == nil && len(status.Workers) > 0 {
+				status.Show(p)
+			}
+		},
+	}))
+}
+
 func runCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "run EXPERIMENT.yaml [path=value...]",
-		Short: "draw an experiment's images, evaluate them and print the table",
+	var share shareFlags
+	cmd := &cobra.Command{
+		Annotations: map[string]string{resumes: ""},
+		Use:         "run EXPERIMENT.yaml [path=value...]",
+		Short:       "draw an experiment's images, evaluate them and print the table",
 		Long: `Draws the images of every row of an experiment, evaluates them and writes
 
   RESULTS/<experiment>/<row>-<run id>/run.yaml        the row, every default written out
@@ -28,29 +111,39 @@ func runCommand(g *globals) *cobra.Command {
 The run id is a hash of all that changes pixels. Stop it at any moment, with Ctrl-C or
 kill -9, and run it again: what is there is kept, and the files in the end are the same.
 More samples later continue the same run. Settings after the file override it; name=NAME
-among them gives a try a folder of its own, beside the tables of the experiment.`,
+among them gives a try a folder of its own, beside the tables of the experiment.
+
+Any number of processes, on any machines that share the folder of the results, may run
+the same experiment at once: each draws what no other does, and the files in the end are
+those of one. --part i/n spreads them; a wrong or missing one costs nothing. --devices
+starts one on each GPU of this machine, and again, up to three times, if it dies. Stopped
+by SIGTERM, as schedulers do, it exits with 75: run again, it goes on.`,
 		Example: `  sagbench run configs/table1-fashion.yaml
   sagbench run configs/table1-fashion.yaml name=try samples=64 sampler.ddpm.steps=5
-  sagbench run configs/table1-fashion.yaml sweep.guidance.sag.scale=[0,0.5] --results /data/results`,
+  sagbench run configs/table1-fashion.yaml sweep.guidance.sag.scale=[0,0.5] --results /data/results
+  sagbench run table1.yaml --devices cuda:0,cuda:1
+  sagbench run table1.yaml --device cuda:0 --results /data/results --part 3/16`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e, err := loadExperiment(args)
 			if err != nil {
 				return err
 			}
-			folder, scored, err := run.Experiment(cmd.Context(), e, g.runOptions())
-			if err != nil {
-				return resumable(err)
-			}
-			return report.Experiment(cmd.OutOrStdout(), folder, scored)
+			return share.run(cmd, g, e, func(folder string, scored []*store.Metrics) error {
+				return report.Experiment(cmd.OutOrStdout(), folder, scored)
+			})
 		},
 	}
+	share.register(cmd.Flags())
+	return cmd
 }
 
 func sampleCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "sample EXPERIMENT.yaml [path=value...]",
-		Short: "draw an experiment's images and leave them unevaluated",
+	var share shareFlags
+	cmd := &cobra.Command{
+		Annotations: map[string]string{resumes: ""},
+		Use:         "sample EXPERIMENT.yaml [path=value...]",
+		Short:       "draw an experiment's images and leave them unevaluated",
 		Long: `Draws the images of every row of an experiment, as run does, and stops there: it
 needs neither a reference batch nor Inception. A later run evaluates them.`,
 		Example: `  sagbench sample configs/table1-fashion.yaml
@@ -62,10 +155,11 @@ needs neither a reference batch nor Inception. A later run evaluates them.`,
 				return err
 			}
 			e.DropMetrics()
-			_, _, err = run.Experiment(cmd.Context(), e, g.runOptions())
-			return resumable(err)
+			return share.run(cmd, g, e, nil)
 		},
 	}
+	share.register(cmd.Flags())
+	return cmd
 }
 
 // loadExperiment reads an experiment's file with the settings that override it. What

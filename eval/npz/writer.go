@@ -20,7 +20,7 @@ import (
 // content gives equal bytes.
 type Writer struct {
 	path    string
-	pending *renameio.PendingFile
+	pending *renameio.PendingFile // nil where the archive goes to a writer
 	zip     *zip.Writer
 	names   []string
 	current *ArrayWriter
@@ -39,6 +39,10 @@ func Create(path string) (*Writer, error) {
 	}
 	return &Writer{path: path, pending: pending, zip: zip.NewWriter(pending)}, nil
 }
+
+// NewWriter begins an archive that goes to w, which the caller flushes and closes
+// after Commit; name is what messages call it.
+func NewWriter(w io.Writer, name string) *Writer { return &Writer{path: name, zip: zip.NewWriter(w)} }
 
 // An ArrayWriter takes the values of one array, in C order.
 type ArrayWriter struct {
@@ -140,6 +144,9 @@ func (w *Writer) Commit() error {
 		return errors.Join(fmt.Errorf("npz: %s: %w", w.path, err), w.Abort())
 	}
 	w.done = true
+	if w.pending == nil {
+		return nil
+	}
 	if err := w.pending.CloseAtomicallyReplace(); err != nil {
 		return errors.Join(fmt.Errorf("npz: %s: %w", w.path, err), w.pending.Cleanup())
 	}
@@ -149,7 +156,8 @@ func (w *Writer) Commit() error {
 // Abort removes what was written. After Commit it does nothing, so that it
 // can be deferred.
 func (w *Writer) Abort() error {
-	if w.done {
+	if w.done || w.pending == nil {
+		w.done = true
 		return nil
 	}
 	w.done = true

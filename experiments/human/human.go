@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -26,7 +25,8 @@ const barEvery = 100 * time.Millisecond
 // A Progress tells people how far the work is: by one line on a terminal that
 // changes, else by a line now and then. It is used by one goroutine at a time.
 type Progress struct {
-	Quiet bool // write notes and warnings alone
+	Quiet  bool // write notes and warnings alone
+	Hidden bool // no stages: another process shows how far the work is
 
 	w     io.Writer
 	width func() int // columns of the terminal; nil where there is none
@@ -84,6 +84,16 @@ func (p *Progress) Stage(title, noun string, done, total int) {
 	}
 }
 
+// Reached is Stage, or where that stage runs, how far it is by now.
+func (p *Progress) Reached(title, noun string, done, total int) {
+	if !p.running || p.noun != noun || p.total != total {
+		p.Stage(title, noun, done, total)
+		return
+	}
+	p.title, p.done = title, done
+	p.show()
+}
+
 // Worth tells how much of the whole each thing of this stage is.
 func (p *Progress) Worth(work float64) { p.each = work }
 
@@ -94,6 +104,9 @@ func (p *Progress) Add(n int) {
 	p.part = 0
 	p.show()
 }
+
+// Elsewhere counts work of the whole that is done, and is not of this stage.
+func (p *Progress) Elsewhere(work float64) { p.worked += work }
 
 // Working tells how much of the next things is done: 0.5 is half of one of them.
 func (p *Progress) Working(part float64) {
@@ -141,7 +154,7 @@ func (p *Progress) show() {
 		every = barEvery
 	}
 	now := p.now()
-	if p.Quiet || !p.running || now.Sub(p.said) < every {
+	if p.Quiet || p.Hidden || !p.running || now.Sub(p.said) < every {
 		return
 	}
 	p.said = now
@@ -223,79 +236,4 @@ func (p *Progress) numbers() string {
 		text += fmt.Sprintf("; all: %.0f %%, %s left", 100*min(1, worked/p.work), Duration(time.Duration(left*float64(time.Second))))
 	}
 	return text
-}
-
-// Printable writes control characters, those that turn text around included, as
-// escapes, so that a text cannot steer a terminal: \x1b for the escape character.
-// Line feeds and tabs stay. JSON, which holds no raw character below the space,
-// keeps its meaning.
-func Printable(text string) string {
-	if strings.IndexFunc(text, steers) < 0 {
-		return text
-	}
-	var out strings.Builder
-	for _, r := range text {
-		switch {
-		case !steers(r):
-			out.WriteRune(r)
-		case r < ' ':
-			fmt.Fprintf(&out, `\x%02x`, r)
-		default:
-			fmt.Fprintf(&out, `\u%04x`, r)
-		}
-	}
-	return out.String()
-}
-
-// steers tells characters that are no part of a text's shape.
-func steers(r rune) bool {
-	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
-}
-
-// A Misuse is the error of a wrong flag, argument or setting.
-type Misuse struct{ Err error }
-
-// Error implements error.
-func (m Misuse) Error() string { return m.Err.Error() }
-
-// Unwrap gives package errors what is inside.
-func (m Misuse) Unwrap() error { return m.Err }
-
-// Misusef is fmt.Errorf for a Misuse.
-func Misusef(format string, args ...any) error { return Misuse{fmt.Errorf(format, args...)} }
-
-// Count is a number with commas: 1,562,500.
-func Count(n int) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// Bytes is a size in units of 1000: 9.8 GB.
-func Bytes(n int64) string {
-	units := []string{"bytes", "kB", "MB", "GB", "TB"}
-	v, i := float64(n), 0
-	for v >= 1000 && i < len(units)-1 {
-		v, i = v/1000, i+1
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d %s", n, units[0])
-	}
-	return fmt.Sprintf("%.1f %s", v, units[i])
-}
-
-// Duration is a duration for people: 3d4h, 2h10m, 5m30s, 12s.
-func Duration(d time.Duration) string {
-	day := 24 * time.Hour
-	switch {
-	case d >= day:
-		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	}
-	return fmt.Sprintf("%.0fs", d.Seconds())
 }

@@ -82,6 +82,50 @@ func place(folder, name, id string) (string, error) {
 	return wanted, nil
 }
 
+// FolderIn is the row's folder in that of an experiment: the one of its run id or, where
+// that is not known, the one whose name and run.yaml are the row's, or the only one of
+// its name; "" where there is none.
+func (r *Row) FolderIn(experiment, id string) (string, error) {
+	entries, err := os.ReadDir(experiment)
+	if err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	document, err := r.Document()
+	if err != nil {
+		return "", err
+	}
+	var same []string
+	for _, e := range entries {
+		path := filepath.Join(experiment, e.Name())
+		switch name, ending, _ := cutLast(e.Name(), "-"); {
+		case !e.IsDir() || len(ending) != 10:
+		case id != "" && ending == id:
+			return path, nil
+		case id == "" && name == strings.TrimSuffix(r.folderOf(""), "-"):
+			if there, err := os.ReadFile(filepath.Join(path, "run.yaml")); err == nil && bytes.Equal(there, document) {
+				return path, nil
+			}
+			same = append(same, path)
+		}
+	}
+	if len(same) != 1 {
+		return "", nil
+	}
+	return same[0], nil
+}
+
+// cutLast is strings.Cut at the last separator.
+func cutLast(s, separator string) (before, after string, found bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}
+
+// Path is the path of the experiment's file.
+func (e *Experiment) Path() string { return e.path }
+
 // NumberedTitle is the row's title with its place in the table: row 2/5 s=0.5.
 func (r *Row) NumberedTitle() string { return fmt.Sprintf("row %d/%d %s", r.Index+1, r.of, r.Title()) }
 

@@ -13,21 +13,6 @@ import (
 	"sagbench/sampling/tensor"
 )
 
-// jobs cuts what is missing into batches, none of which crosses a multiple of
-// batch. An image's batch is thus a function of (samples, batch) alone, whatever
-// was interrupted: a batch is written whole or not at all.
-func jobs(missing []store.Span, batch int) []store.Span {
-	var out []store.Span
-	for _, m := range missing {
-		for at := m.From; at < m.To; {
-			to := min((at/batch+1)*batch, m.To)
-			out = append(out, store.Span{From: at, To: to})
-			at = to
-		}
-	}
-	return out
-}
-
 // A Network is a row's generator, ready to run, with the networks of its
 // guidances.
 type Network struct {

@@ -138,7 +138,7 @@ func TestPromptedRun(t *testing.T) {
 	for _, batch := range []string{"1", "3"} {
 		results := filepath.Join(dir, "batch"+batch)
 		o.Results = results
-		if _, _, err := Experiment(t.Context(), load("batch="+batch), o); err != nil {
+		if err := Experiment(t.Context(), load("batch="+batch), o); err != nil {
 			t.Fatal(err)
 		}
 		images := tiny.Tree(t, results)

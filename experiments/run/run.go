@@ -1,41 +1,50 @@
 // Package run draws experiments: the rows of a plan go in, images in the results
 // folder come out, row by row, each evaluated by package score when all of its
-// images are there. A run that is interrupted, at any moment, goes on from there.
+// images are there. A run that is interrupted, at any moment, goes on from there, and
+// any number of processes may run the same experiment at once.
 package run
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
 	"sagbench/experiments/score"
 	"sagbench/experiments/store"
+	"sagbench/experiments/work"
 	"sagbench/models"
 	"sagbench/models/ort"
 )
 
-// Options say where results lie, how networks run, and who is told of the
-// progress.
+// Options say where results lie, how networks run, how the work is shared with other
+// processes, and who is told of the progress.
 type Options struct {
 	Results  string // folder of all results
 	Runtime  ort.Options
+	Work     work.Options
 	Progress *human.Progress
+	Child    bool    // another process tells people how far all are
+	FS       work.FS // nil: the disk
+	// Done is called when all images are there and scored: with the folder of the
+	// experiment's results, and the metrics in the order of the rows.
+	Done func(folder string, scored []*store.Metrics) error
 }
 
 // Experiment draws every row of an experiment and evaluates those that have
-// metrics. It returns the folder of the experiment's results and the metrics, in
-// the order of the rows. Whatever ends it, files are whole, and the same call goes
-// on where it stopped.
-func Experiment(ctx context.Context, e *plan.Experiment, o Options) (folder string, scored []*store.Metrics, err error) {
+// metrics. Any number of processes may do so at once, on any number of machines
+// that share the folder of the results: each draws what no other does. Whatever
+// ends it, files are whole, and the same call goes on where it stopped.
+func Experiment(ctx context.Context, e *plan.Experiment, o Options) error {
 	s := newSession(e, o)
 	defer s.close()
-	scored, err = s.run(ctx)
-	return s.folder, scored, err
+	return s.run(ctx)
 }
 
 // A session is one run or preview of an experiment.
@@ -45,80 +54,128 @@ type session struct {
 	folder string // of the experiment's results
 	hashes store.Hashes
 	runs   []*plan.Run
+	rows   []rowState // parallel to runs
 	engine *score.Engine
+	todo   *plan.Forecast
+	whole  bool         // batches are drawn whole, and cut to what is missing
+	worker *work.Worker // nil where nothing is left to draw
 
 	open    map[string]models.Model // networks by their keys
 	known   map[string][]string     // notes by what they are of
 	said    map[string]bool         // notes
 	network *Network                // of the row that is being drawn
-	passes  int                     // of an image of that row through it
+	drawing int                     // that row; -1: none
+	begun   time.Time               // when its drawing began here
+	drawn   int                     // images of it, since
 	taken   int                     // rows whose scores were there
+}
+
+// A rowState is what is known of a row's results.
+type rowState struct {
+	metrics *store.Metrics // nil where it has none, and before they were looked at
+	scored  bool           // metrics hold the scores
+	looked  time.Time      // time of the metrics.json that was read
+	done    int            // images that are there, as far as people were told
+	redrawn int            // how often damaged images were removed
+	told    bool           // its result, to people
 }
 
 func newSession(e *plan.Experiment, o Options) *session {
 	h := store.Hashes{}
 	o.Runtime.Note = o.Progress.Note
+	if o.FS == nil {
+		o.FS = work.Disk{}
+	}
 	return &session{
-		Experiment: e, Options: o, folder: filepath.Join(o.Results, e.Name), hashes: h,
+		Experiment: e, Options: o, folder: filepath.Join(o.Results, e.Name), hashes: h, whole: !o.Runtime.AnyBatch(), rows: make([]rowState, len(e.Rows)), drawing: -1,
 		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{}, known: map[string][]string{}, said: map[string]bool{},
 	}
 }
 
-func (s *session) run(ctx context.Context) ([]*store.Metrics, error) {
+func (s *session) run(ctx context.Context) error {
 	s.tellReplaced()
 	if missing := s.CheckInputs(ctx); missing != nil {
 		if todo, err := s.Forecast(ctx, s.Results, nil); err == nil {
-			return nil, fmt.Errorf("%w\n%s", missing, todo)
+			return fmt.Errorf("%w\n%s", missing, todo)
 		}
-		return nil, missing
+		return missing
 	}
-	var err error
-	if s.runs, err = s.Identify(s.folder, s.hashes); err != nil {
-		return nil, err
+	if err := s.identify(ctx); err != nil {
+		return err
 	}
-	lock, err := store.LockFolder(s.folder)
-	if err != nil && !(store.IsReadOnly(err) && s.finished()) {
-		return nil, err
-	}
-	defer lock.Release()
-	if lock != nil {
-		if err := s.tidy(); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.checkNetworks(ctx); err != nil {
-		return nil, err
-	}
-	todo, err := s.Forecast(ctx, s.Results, s.done)
+	finished, err := s.finished()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if table := filepath.Join(s.folder, store.TableFile); s.Changed && store.Exists(table) && !s.finished() {
-		s.Progress.Note(fmt.Sprintf("note: the settings of the command line make another experiment of %s: its tables and plots replace those in %s; name=NAME gives it a folder of its own", s.Name, s.folder))
+	left, err := s.leftovers()
+	if err != nil {
+		return err
 	}
-	if todo.Images() > 0 {
-		if err := s.checkReferences(ctx); err != nil { // before hours of drawing
-			return nil, err
+	if !finished || len(left) > 0 {
+		err := s.join(ctx)
+		if err != nil && !(finished && store.IsReadOnly(err)) {
+			return err
 		}
-		s.Progress.Tell(strings.TrimRight(todo.String(), "\n"))
 	}
-	s.Progress.Whole(float64(todo.Passes()))
-	var scored []*store.Metrics
-	for i, r := range s.runs {
-		s.passes = todo.Rows[i].Passes
-		m, err := s.row(ctx, r)
-		if err != nil {
-			return nil, err
+	if s.worker != nil {
+		defer s.worker.Leave()
+		if err := s.tidy(left); err != nil {
+			return err
 		}
-		if m != nil {
-			scored = append(scored, m)
+		if err := s.draw(ctx); err != nil {
+			return err
 		}
+	}
+	scored, err := s.results(ctx)
+	if err != nil {
+		return err
 	}
 	s.Progress.End()
 	if s.taken > 0 {
 		s.Progress.Tell(fmt.Sprintf("%d of %d rows were scored before: their scores are those of metrics.json, by its checksum; images and features were not read again, `sagbench verify %s` does that", s.taken, len(s.runs), s.folder))
 	}
-	return scored, nil
+	if s.Done != nil {
+		if err := s.Done(s.folder, scored); err != nil {
+			return err
+		}
+	}
+	if s.worker == nil {
+		return nil
+	}
+	if left, err = s.leftovers(); err == nil {
+		err = s.tidy(left)
+	}
+	return errors.Join(err, s.worker.Close())
+}
+
+// identify finds the rows' runs, without reading what another worker has read.
+func (s *session) identify(ctx context.Context) (err error) {
+	on := work.Patient(ctx, s.FS, s.Work.Patience)
+	s.believe(on)
+	s.runs, err = s.Identify(s.folder, s.hashes)
+	for _, r := range s.runs {
+		r.Images.Drawer.FS = on
+	}
+	return err
+}
+
+// draw draws what is missing, and scores what is not scored, together with all others
+// who do.
+func (s *session) draw(ctx context.Context) (err error) {
+	if s.todo, err = s.Forecast(ctx, s.Results, s.done); err != nil {
+		return err
+	}
+	if table := filepath.Join(s.folder, store.TableFile); s.Changed && store.Exists(table) {
+		s.Progress.Note(fmt.Sprintf("note: the settings of the command line make another experiment of %s: its tables and plots replace those in %s; name=NAME gives it a folder of its own", s.Name, s.folder))
+	}
+	if s.todo.Images() > 0 && !(s.Child && s.Work.Part.I > 0) {
+		s.Progress.Tell(strings.TrimRight(s.todo.String(), "\n"))
+	}
+	for i, r := range s.todo.Rows {
+		s.rows[i].done = s.runs[i].Samples - r.Images
+	}
+	s.Progress.Whole(float64(s.todo.Passes()))
+	return s.worker.Work(ctx, s)
 }
 
 // Preview is what an experiment still has to do and, with trial set, how long it
@@ -160,48 +217,6 @@ func (s *session) runtime() ort.Options {
 	o := s.Runtime
 	o.Unchanged = func() error { return s.hashes.Unchanged(false) }
 	return o
-}
-
-// row draws and evaluates one row; the result is nil where it has no metrics.
-func (s *session) row(ctx context.Context, r *plan.Run) (*store.Metrics, error) {
-	m, scored, err := s.engine.PrepareRow(r)
-	if err != nil {
-		return nil, err
-	}
-	notes, err := s.notes(r)
-	if err != nil {
-		return nil, err
-	}
-	if !scored || !r.Images.Complete(r.Samples) {
-		if err := s.draw(ctx, r); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.record(r); err != nil {
-		return nil, err
-	}
-	if len(r.Metrics) == 0 {
-		s.Progress.Tell(fmt.Sprintf("%s: %d images in %s", r.NumberedTitle(), r.Samples, r.Images.Folder))
-		return nil, nil
-	}
-	if scored {
-		s.taken++
-	} else {
-		s.closeNetworks() // they would take memory beside the feature networks
-		if err := s.engine.EvaluateRow(ctx, r, m); err != nil {
-			return nil, err
-		}
-	}
-	for _, n := range notes {
-		if !slices.Contains(m.Notes, n) {
-			m.Notes = append(m.Notes, n)
-		}
-	}
-	if err := m.Write(r.Folder); err != nil {
-		return nil, err
-	}
-	s.Progress.Tell(r.NumberedTitle() + ":" + m.Summary())
-	return m, nil
 }
 
 // notes are those of the row's networks, a function of its settings and files alone.
@@ -281,24 +296,56 @@ func (s *session) checkReferences(ctx context.Context) error {
 }
 
 // finished reports whether all images are there and scored.
-func (s *session) finished() bool {
-	for _, r := range s.runs {
-		if _, scored, err := s.engine.PrepareRow(r); err != nil || !scored || !r.Images.Complete(r.Samples) {
-			return false
+func (s *session) finished() (bool, error) {
+	all := true
+	for i := range s.runs {
+		done, err := s.Finished(i)
+		if err != nil {
+			return false, err
+		}
+		all = all && done
+		if s.rows[i].scored && done {
+			s.taken++
 		}
 	}
-	return true
+	return all, nil
 }
 
-// tidy removes what a killed process was writing.
-func (s *session) tidy() error {
+// leftovers are what processes are writing, or were when they were killed, and what
+// workers had in common.
+func (s *session) leftovers() (all []string, err error) {
 	folders := []string{s.folder}
 	for _, r := range s.runs {
 		folders = append(folders, r.Folder, r.Images.Folder)
 	}
 	for _, f := range folders {
-		if err := store.RemoveLeftovers(f); err != nil {
-			return fmt.Errorf("%s: %w", f, err)
+		files, err := store.Leftovers(f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f, err)
+		}
+		all = append(all, files...)
+	}
+	const lock = ".lock" // of version 0.1.0
+	for _, name := range []string{work.Folder, lock} {
+		if path := filepath.Join(s.folder, name); store.Exists(path) {
+			all = append(all, path)
+		}
+	}
+	return all, nil
+}
+
+// tidy removes leftovers. Whoever writes is a worker, and was one before it began:
+// where there is no other now, nobody writes what was there before.
+func (s *session) tidy(left []string) error {
+	if !s.worker.Alone() {
+		return nil
+	}
+	for _, path := range left {
+		if filepath.Base(path) == work.Folder {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 	}
 	return nil
@@ -307,7 +354,7 @@ func (s *session) tidy() error {
 // done counts a row's images that are there, without reading their pixels.
 func (s *session) done(r *plan.Row) int {
 	for _, one := range s.runs {
-		if one.Row == r && one.Images.Scan(r.Samples, false, func(string) {}) == nil {
+		if one.Row == r && one.Images.List(r.Samples) == nil {
 			return one.Images.Done(r.Samples)
 		}
 	}
@@ -345,7 +392,7 @@ func (s *session) prepare(ctx context.Context, r *plan.Run) error {
 
 // closeNetworks closes all networks but those of the given keys.
 func (s *session) closeNetworks(keep ...string) {
-	s.network = nil
+	s.network, s.drawing = nil, -1
 	for key, m := range s.open {
 		if !slices.Contains(keep, key) {
 			m.Close()
@@ -358,49 +405,6 @@ func (s *session) close() {
 	s.Progress.End()
 	s.closeNetworks()
 	s.engine.Close()
-}
-
-// draw makes the images of a run that are missing and puts all of them into one
-// file. Whatever ends it, what is on the disk is whole.
-func (s *session) draw(ctx context.Context, r *plan.Run) error {
-	damaged := func(what string) { s.Progress.Note(what + " are computed again") }
-	if err := r.Images.Scan(r.Samples, true, damaged); err != nil {
-		return err
-	}
-	if r.Images.Merged(r.Samples) {
-		return r.Images.Merge(ctx, r.Samples)
-	}
-	if err := s.prepare(ctx, r); err != nil {
-		return err
-	}
-	r.Images.Classes = s.network.Classes()
-	r.Images.Recheck(damaged)
-	missing := r.Images.Missing(r.Samples)
-	if len(missing) > 0 {
-		if err := s.record(r); err != nil {
-			return err
-		}
-	}
-	s.Progress.Stage(r.NumberedTitle(), "images", r.Images.Done(r.Samples), r.Samples)
-	s.Progress.Worth(float64(s.passes))
-	defer s.Progress.End()
-	for _, at := range jobs(missing, r.Batch) {
-		images, err := drawImages(ctx, r.Row, s.network, at, func(done, of int) {
-			s.Progress.Working(float64(at.Len()) * float64(done) / float64(of))
-		})
-		if err == nil {
-			err = s.hashes.Unchanged(false)
-		}
-		if err != nil {
-			return err
-		}
-		r.Images.Height, r.Images.Width = images.Height, images.Width
-		if err := r.Images.Put(at, images.Pixels); err != nil {
-			return err
-		}
-		s.Progress.Add(at.Len())
-	}
-	return r.Images.Merge(ctx, r.Samples)
 }
 
 // record writes run.yaml.

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/renameio/v2"
 
@@ -149,23 +149,20 @@ func linked(path string) (string, error) {
 // leftover matches the temporary names of files that were being written.
 var leftover = regexp.MustCompile(`^\..*\d$`)
 
-// RemoveLeftovers removes what a killed process was writing in a folder. Only
-// the holder of the folder's lock may call it.
-func RemoveLeftovers(folder string) error {
+// Leftovers are the paths of files in a folder that some process is writing, or was
+// when it was killed.
+func Leftovers(folder string) ([]string, error) {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
-	if err != nil {
-		return err
-	}
-	var faults []error
+	var all []string
 	for _, e := range entries {
 		if e.Type().IsRegular() && leftover.MatchString(e.Name()) {
-			faults = append(faults, os.Remove(filepath.Join(folder, e.Name())))
+			all = append(all, filepath.Join(folder, e.Name()))
 		}
 	}
-	return errors.Join(faults...)
+	return all, err
 }
 
 // ExplainWrite is err with the path that could not be written and, for a full
@@ -212,6 +209,7 @@ type Hashes map[string]hashed
 type hashed struct {
 	sum string
 	identity
+	told bool // by another process, which has read it
 }
 
 // Of is the sha256, in hexadecimal, of what lies at a path: of a file's content,
@@ -231,8 +229,58 @@ func (h Hashes) Of(path string) (string, error) {
 	if after, err := identityOf(path); err != nil || after != before {
 		return "", errors.Join(err, fmt.Errorf("%s: changed while it was read; run the same command again when nobody writes to it", path))
 	}
-	h[path] = hashed{sum, before}
+	h[path] = hashed{sum, before, false}
 	return sum, nil
+}
+
+// A Known is the hash of a file, for a process that sees the same file: as long as
+// size and time are the same, it need not read it.
+type Known struct {
+	SHA256 string    `json:"sha256"`
+	Size   int64     `json:"size"`
+	Time   time.Time `json:"time"` // of the last change
+}
+
+// Known are the files that were read so far, by their paths. Folders are not among
+// them.
+func (h Hashes) Known() map[string]Known {
+	all := map[string]Known{}
+	for path, was := range h {
+		if info, err := os.Stat(path); err == nil && !info.IsDir() {
+			all[path] = Known{was.sum, info.Size(), info.ModTime().UTC()}
+		}
+	}
+	return all
+}
+
+// Believe takes a hash from another process, if the file is the one that it has
+// read. Confirm reads it.
+func (h Hashes) Believe(path string, k Known) {
+	info, err := os.Stat(path)
+	if err != nil || info.IsDir() || info.Size() != k.Size || !info.ModTime().Equal(k.Time) {
+		return
+	}
+	if id, err := identityOf(path); err == nil {
+		h[path] = hashed{k.SHA256, id, true}
+	}
+}
+
+// Confirm reads all files whose hashes were only told.
+func (h Hashes) Confirm() error {
+	for path, was := range h {
+		if !was.told {
+			continue
+		}
+		sum, err := images.Hash(path)
+		if err == nil && sum != was.sum {
+			err = fmt.Errorf("%s: its sha256 is %.12s…, but the process that began this work has read %.12s…: the file was changed without a new time, or differs between machines; make it the same everywhere, and run the same command again", path, sum, was.sum)
+		}
+		if err != nil {
+			return err
+		}
+		h[path] = hashed{was.sum, was.identity, false}
+	}
+	return nil
 }
 
 // Unchanged is an error where a file that was hashed is not the one that it was:
@@ -251,7 +299,7 @@ func (h Hashes) Unchanged(folders bool) error {
 		if err == nil && now.inode != was.inode && now.content == was.content {
 			var sum string
 			if sum, err = images.Hash(path); err == nil && sum == was.sum {
-				h[path] = hashed{sum, now}
+				h[path] = hashed{sum, now, false}
 				continue
 			}
 		}
@@ -303,83 +351,4 @@ func (h Hashes) Files(paths map[string]string) (map[string]InputFile, error) {
 		out[use] = InputFile{filepath.Base(path), sum}
 	}
 	return out, errors.Join(faults...)
-}
-
-// A Lock keeps other processes out of an experiment's folder. The kernel removes
-// it when the process ends, however it ends.
-type Lock struct{ f *os.File }
-
-// LockFolder locks a folder, which is made if need be. If another process holds
-// the lock, the error names that process.
-func LockFolder(folder string) (*Lock, error) {
-	path := filepath.Join(folder, ".lock")
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return nil, ExplainWrite(folder, err)
-	}
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-		if err != nil {
-			return nil, ExplainWrite(path, err)
-		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			return nil, errors.Join(heldBy(folder, f, err), f.Close())
-		}
-		if !current(f, path) { // its holder removed it while we opened it
-			f.Close()
-			continue
-		}
-		l := &Lock{f}
-		if err := l.sign(); err != nil {
-			l.Release()
-			return nil, ExplainWrite(path, err)
-		}
-		return l, nil
-	}
-}
-
-// ErrInUse is the error of a folder that another process has locked.
-var ErrInUse = errors.New("wait until it is done or stop it, or choose another folder with --results")
-
-// heldBy is the error about a lock that could not be taken; f, the file of the
-// lock, names the process that holds it and its machine.
-func heldBy(folder string, f *os.File, err error) error {
-	if !errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("%s cannot be locked: %w; choose a folder on a local disk with --results", folder, err)
-	}
-	who := "another process"
-	text, _ := io.ReadAll(io.LimitReader(f, 512))
-	if names := strings.Fields(string(text)); len(names) > 0 {
-		who = "process " + names[0]
-		if len(names) > 1 {
-			who += " on " + names[1]
-		}
-	}
-	return fmt.Errorf("%s is in use by %s; %w", folder, who, ErrInUse)
-}
-
-// current reports whether f is still the file at path.
-func current(f *os.File, path string) bool {
-	mine, err1 := f.Stat()
-	there, err2 := os.Stat(path)
-	return err1 == nil && err2 == nil && os.SameFile(mine, there)
-}
-
-// sign writes our process id and the name of this machine into the lock.
-func (l *Lock) sign() error {
-	if err := l.f.Truncate(0); err != nil {
-		return err
-	}
-	host, _ := os.Hostname()
-	_, err := l.f.WriteAt([]byte(fmt.Sprintln(os.Getpid(), host)), 0)
-	return err
-}
-
-// Release unlocks the folder. The file is removed first, while nobody else can
-// hold the lock. Nothing happens where l is nil.
-func (l *Lock) Release() {
-	if l == nil {
-		return
-	}
-	os.Remove(l.f.Name())
-	l.f.Close()
 }

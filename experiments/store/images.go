@@ -13,6 +13,7 @@ import (
 
 	"sagbench/eval/images"
 	"sagbench/eval/npz"
+	"sagbench/experiments/work"
 	"sagbench/sampling"
 )
 
@@ -20,14 +21,18 @@ import (
 // in shards, 000016-000031.npz; once all are there, in one file,
 // samples_512x32x32x3.npz, which is a shard from image 0 as well. Both hold
 // arr_0 [N,H,W,3] uint8 and, for a conditional network, arr_1 [N] int64, as
-// guided-diffusion's image_sample.py writes them. A file appears by rename, so
-// it is whole; what a file system damaged nevertheless is found and left out.
+// guided-diffusion's image_sample.py writes them, and drawn_on, the kinds of device
+// that images were drawn on. A file appears under its name when it is whole; what a
+// file system damaged nevertheless is found and left out. Any number of processes
+// may draw images and put them here.
 type Images struct {
 	Folder        string
-	Height, Width int     // of the images; 0 = not known yet
-	Classes       int     // 0 = no labels, -1 = not known
-	Seed          uint64  // of the labels
+	Height, Width int    // of the images; 0 = not known yet
+	Classes       int    // 0 = no labels, -1 = not known
+	Seed          uint64 // of the labels
+	Drawer        Drawer
 	shards        []shard // sorted by the first image, then the longest first
+	damaged       []shard // found and left out
 }
 
 // OpenImages are the images of a single .npz file, whatever its name.
@@ -87,32 +92,64 @@ func parseShard(folder, name string) (shard, bool) {
 // adds what becomes of these; with deep set every byte is read and its checksum
 // compared.
 func (s *Images) Scan(samples int, deep bool, note func(string)) error {
-	s.shards = nil
-	entries, err := os.ReadDir(s.Folder)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := s.List(samples); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		found, ok := parseShard(s.Folder, e.Name())
-		if !ok || found.From >= samples {
-			continue
+	all := s.shards
+	s.shards, s.damaged = nil, nil
+	for _, found := range all {
+		err := s.verify(found, deep)
+		switch {
+		case err == nil:
+			found.verified = deep
+			s.shards = append(s.shards, found)
+		case errors.Is(err, os.ErrPermission) || work.Unreachable(err):
+			return err
+		case !errors.Is(err, os.ErrNotExist): // else its images lie in one file by now
+			s.leaveOut(found, err, note)
 		}
-		if err := s.verify(found, deep); err != nil {
-			if errors.Is(err, os.ErrPermission) {
-				return err
-			}
-			note(damaged(found, err))
-			continue
-		}
-		found.verified = deep
-		s.add(found)
 	}
 	return nil
+}
+
+// List finds the files with images of [0, samples) by their names alone.
+func (s *Images) List(samples int) error {
+	names, err := s.Drawer.fs().Names(s.Folder)
+	s.shards = nil
+	for _, name := range names {
+		if found, ok := parseShard(s.Folder, name); ok && found.From < samples {
+			s.shards = append(s.shards, found)
+		}
+	}
+	s.sort()
+	return err
+}
+
+// leaveOut leaves a damaged file out, and calls note with a line about it.
+func (s *Images) leaveOut(sh shard, err error, note func(string)) {
+	s.damaged = append(s.damaged, sh)
+	note(fmt.Sprintf("%v; its %d images", err, sh.Len()))
+}
+
+// Drop removes the damaged files that were left out, and tells how many.
+func (s *Images) Drop() (int, error) {
+	n := len(s.damaged)
+	for _, sh := range s.damaged {
+		if err := os.Remove(sh.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return n, ExplainWrite(sh.path, err)
+		}
+	}
+	s.damaged = nil
+	return n, nil
 }
 
 // add adds a shard in its place.
 func (s *Images) add(sh shard) {
 	s.shards = append(s.shards, sh)
+	s.sort()
+}
+
+func (s *Images) sort() {
 	slices.SortFunc(s.shards, func(a, b shard) int {
 		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(b.To, a.To))
 	})
@@ -143,27 +180,9 @@ func (s *Images) Done(samples int) int {
 	return n
 }
 
-// Put writes the images of a span, [N,H,W,3], as a shard.
-func (s *Images) Put(at Span, pixels []uint8) error {
-	sh := shard{Span: at, path: filepath.Join(s.Folder, fmt.Sprintf("%06d-%06d.npz", at.From, at.To-1))}
-	if err := os.MkdirAll(s.Folder, 0o755); err != nil {
-		return ExplainWrite(s.Folder, err)
-	}
-	err := s.create(sh, func(w *npz.ArrayWriter) error { return npz.WriteRows(w, pixels) })
-	if err != nil {
-		return ExplainWrite(sh.path, err)
-	}
-	s.add(sh)
-	return nil
-}
-
-// create writes a shard's file; fill writes the pixels.
-func (s *Images) create(sh shard, fill func(*npz.ArrayWriter) error) error {
-	w, err := npz.Create(sh.path)
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
+// write writes the archive of a shard; fill writes the pixels. on are the kinds of
+// device of its images, none where they are not to be told.
+func (s *Images) write(w *npz.Writer, sh shard, on kinds, fill func(*npz.ArrayWriter) error) error {
 	images, err := w.Array("arr_0", npz.Uint8, sh.Len(), s.Height, s.Width, 3)
 	if err != nil {
 		return err
@@ -175,6 +194,9 @@ func (s *Images) create(sh shard, fill func(*npz.ArrayWriter) error) error {
 		if err := npz.WriteArray(w, "arr_1", s.labels(sh.Span), sh.Len()); err != nil {
 			return err
 		}
+	}
+	if err := on.write(w); err != nil {
+		return err
 	}
 	return w.Commit()
 }
@@ -206,8 +228,10 @@ func (s *Images) Merged(samples int) bool {
 // Complete looks into the folder and reports whether all of [0, samples) lie in
 // one file and there is no other.
 func (s *Images) Complete(samples int) bool {
-	err := s.Scan(samples, false, func(string) {})
-	return err == nil && s.Merged(samples) && len(s.shards) == 1
+	if s.List(samples) != nil || !s.Merged(samples) || len(s.shards) > 1 {
+		return false
+	}
+	return s.verify(s.shards[0], false) == nil
 }
 
 // Content is the file that holds all of [0, samples), by name and hash.
@@ -221,27 +245,25 @@ func (s *Images) Content(samples int) (InputFile, error) {
 }
 
 // Merge puts the images [0, samples), all of which are there, into one file and
-// removes the files whose images lie in it, damaged ones included.
+// removes the files whose images lie in it, damaged ones included, and what is being
+// written here: nobody needs it any more. An error is os.ErrNotExist where another
+// process did that meanwhile.
 func (s *Images) Merge(ctx context.Context, samples int) error {
 	whole, ok := s.merged(samples)
 	if !ok {
-		name := fmt.Sprintf("samples_%dx%dx%dx3.npz", samples, s.Height, s.Width)
-		whole = shard{Span: Span{0, samples}, path: filepath.Join(s.Folder, name), whole: true}
-		err := s.create(whole, func(w *npz.ArrayWriter) error {
-			return s.Each(ctx, whole.Span, func(pixels []uint8) error { return npz.WriteRows(w, pixels) })
-		})
-		if err != nil {
-			return ExplainWrite(whole.path, err)
+		var err error
+		if whole, err = s.join(ctx, samples); err != nil {
+			return err
 		}
 	}
-	entries, err := os.ReadDir(s.Folder)
+	names, err := s.Drawer.fs().Names(s.Folder)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		sh, ok := parseShard(s.Folder, e.Name())
-		if ok && sh.path != whole.path && sh.To <= whole.To {
-			if err := os.Remove(sh.path); err != nil {
+	for _, name := range names {
+		sh, ok := parseShard(s.Folder, name)
+		if path := filepath.Join(s.Folder, name); ok && path != whole.path && sh.To <= whole.To || leftover.MatchString(name) {
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
@@ -251,11 +273,34 @@ func (s *Images) Merge(ctx context.Context, samples int) error {
 	return nil
 }
 
+// join writes the file with all of [0, samples).
+func (s *Images) join(ctx context.Context, samples int) (shard, error) {
+	whole := shard{Span: Span{0, samples}, path: s.mergedPath(samples), whole: true}
+	on, err := s.kinds(whole.Span)
+	if err != nil {
+		return whole, err
+	}
+	w, err := npz.Create(whole.path)
+	if err != nil {
+		return whole, ExplainWrite(whole.path, err)
+	}
+	defer w.Abort()
+	return whole, ExplainWrite(whole.path, s.write(w, whole, on.ifMixed(), func(w *npz.ArrayWriter) error {
+		return s.Each(ctx, whole.Span, func(pixels []uint8) error { return npz.WriteRows(w, pixels) })
+	}))
+}
+
+// mergedPath is where the file with all of [0, samples) lies.
+func (s *Images) mergedPath(samples int) string {
+	return filepath.Join(s.Folder, fmt.Sprintf("samples_%dx%dx%dx3.npz", samples, s.Height, s.Width))
+}
+
 // A shardReader streams the images of a shard.
 type shardReader struct {
 	span   Span
 	file   *npz.File
 	images *npz.Array // [N,H,W,3] uint8
+	on     kinds
 }
 
 func (r *shardReader) close() {
@@ -271,14 +316,18 @@ func (s *Images) open(sh shard) (*shardReader, error) {
 		return nil, err
 	}
 	a, err := f.Array("arr_0")
+	var on kinds
 	if err == nil {
 		err = errors.Join(s.checkImages(sh, a), s.checkLabels(sh, f))
+	}
+	if err == nil {
+		on, err = readKinds(f, sh.Len())
 	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &shardReader{sh.Span, f, a}, nil
+	return &shardReader{sh.Span, f, a, on}, nil
 }
 
 func (s *Images) checkImages(sh shard, a *npz.Array) error {
@@ -339,22 +388,20 @@ func (s *Images) Recheck(note func(string)) {
 	s.shards = slices.DeleteFunc(s.shards, func(sh shard) bool {
 		err := s.verify(sh, false)
 		if err != nil {
-			note(damaged(sh, err))
+			s.leaveOut(sh, err, note)
 		}
 		return err != nil
 	})
 }
 
-// damaged is what is wrong with a shard that is left out.
-func damaged(sh shard, err error) string {
-	return fmt.Sprintf("%v; its %d images", err, sh.Len())
+// A piece is a part of a shard.
+type piece struct {
+	shard
+	of Span // of the images of the shard
 }
 
-// Each calls visit with the pixels [H,W,3] of each image of a span, in order,
-// whatever the files are. The pixels are valid during the call only. A damaged file is
-// an error, which may come after images of it: the checksum is that of all its images,
-// so that a file that was not verified is read to its end.
-func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8) error) error {
+// pieces are the parts of files that together hold a span, in order.
+func (s *Images) pieces(want Span) (all []piece, err error) {
 	for at := want.From; at < want.To; {
 		var from shard // that with the image which reaches furthest
 		for _, sh := range s.shards {
@@ -363,14 +410,30 @@ func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8)
 			}
 		}
 		if from.To == 0 {
-			return fmt.Errorf("%s: image %d is missing", s.Folder, at)
+			return nil, fmt.Errorf("%s: image %d is missing", s.Folder, at)
 		}
-		r, err := s.open(from)
+		to := min(from.To, want.To)
+		all = append(all, piece{from, Span{at, to}})
+		at = to
+	}
+	return all, nil
+}
+
+// Each calls visit with the pixels [H,W,3] of each image of a span, in order,
+// whatever the files are. The pixels are valid during the call only. A damaged file is
+// an error, which may come after images of it: the checksum is that of all its images,
+// so that a file that was not verified is read to its end.
+func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8) error) error {
+	pieces, err := s.pieces(want)
+	if err != nil {
+		return err
+	}
+	for _, p := range pieces {
+		r, err := s.open(p.shard)
 		if err != nil {
 			return err
 		}
-		to := min(from.To, want.To)
-		err = r.each(Span{at, to}, !from.verified, func(pixels []uint8) error {
+		err = r.each(p.of, !p.verified, func(pixels []uint8) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -380,7 +443,6 @@ func (s *Images) Each(ctx context.Context, want Span, visit func(pixels []uint8)
 		if err != nil {
 			return err
 		}
-		at = to
 	}
 	return nil
 }

@@ -55,6 +55,8 @@ type Metrics struct {
 	Bootstrap  int       `json:"bootstrap,omitempty"` // draws of the images, whose scores bootstrap.csv holds
 	Notes      []string  `json:"notes,omitempty"`     // what was assumed, converted or left out
 
+	Devices map[string]int `json:"devices,omitempty"` // images by the kind of device that drew them, where there are several
+
 	Scores    []Score            `json:"scores"`
 	Published map[string]float64 `json:"published,omitempty"` // metric's name → the authors' value
 
