@@ -70,7 +70,8 @@ bench: build
 	@bin/sagbench bench --device $(device)
 
 bench-peers: build
-	@peers=$$(sh eval/peers/install.sh) && SAGBENCH_PEERS="$$peers" bin/sagbench bench peers
+	@sh models/ort/install.sh openvino
+	@peers=$$(sh eval/peers/install.sh) && SAGBENCH_PEERS="$$peers" bin/sagbench bench peer-networks peers
 
 fuzz: onnxruntime
 	@for p in $$(go list ./...); do \

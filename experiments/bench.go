@@ -22,7 +22,11 @@ Sections: ` + strings.Join(names, ", ") + `.`,
 		ValidArgs: names,
 		Args:      cobra.OnlyValidArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return bench.Run(cmd.Context(), cmd.OutOrStdout(), g.runtime(), args)
+			results := ""
+			if cmd.Flags().Changed("results") {
+				results = g.results
+			}
+			return bench.Run(cmd.Context(), cmd.OutOrStdout(), g.runtime(), results, args)
 		},
 	}
 }

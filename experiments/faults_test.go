@@ -56,7 +56,7 @@ func TestBadInput(t *testing.T) {
 		"broken reference":    {nil, []string{"reference=" + broken + ".npz"}, []string{"broken.npz"}},
 		"too few images":      {[]string{"samples: 8", "samples: 3"}, nil, []string{"3"}},
 		"unknown override":    {nil, []string{"sampler.ddpm.stepz=3"}, []string{`"stepz"`, "steps"}},
-		"unknown device":      {nil, []string{"--device", "gpu"}, []string{`"gpu"`, "cuda:N"}},
+		"unknown device":      {nil, []string{"--device", "gpu"}, []string{`"gpu"`, "cuda[:N]"}},
 		"no override":         {nil, []string{"steps"}, []string{`"steps"`, "dotted.path=value"}},
 	} {
 		t.Run(name, func(t *testing.T) {

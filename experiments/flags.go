@@ -21,17 +21,22 @@ import (
 
 // globals are the flags of every command.
 type globals struct {
-	device  string
-	threads int
-	results string
-	quiet   bool
+	device   string
+	threads  int
+	results  string
+	quiet    bool
+	fallback bool
+
+	precision string // of the commands that have computes
 }
 
 func (g *globals) register(f *pflag.FlagSet) {
-	f.StringVar(&g.device, "device", "cpu", "where networks run: cpu, cuda:0, cuda:1, …")
+	g.device = "cpu"
+	f.Var(deviceFlag{&g.device}, "device", "where networks run: cpu, cuda[:N], webgpu[:N], openvino[:CPU|GPU[.N]|NPU] or tensorrt-rtx[:N]; `sagbench devices` lists what is here")
 	boundedInt(f, &g.threads, "threads", 0, 0, 4096, "threads of a network call; 0 for all cores")
 	g.results = "results"
 	f.Var((*named)(&g.results), "results", "folder of the results")
+	f.BoolVar(&g.fallback, "allow-fallback", false, "accept that nodes with weights run elsewhere than on the device, which is an error otherwise")
 	f.BoolVar(&g.quiet, "quiet", false, "no progress, only what is out of the ordinary")
 }
 
@@ -96,7 +101,9 @@ func (g *globals) progress() *human.Progress {
 }
 
 // runtime is how networks are run.
-func (g *globals) runtime() ort.Options { return ort.Options{Device: g.device, Threads: g.threads} }
+func (g *globals) runtime() ort.Options {
+	return ort.Options{Device: g.device, Threads: g.threads, AllowFallback: g.fallback}
+}
 
 // networkFlags are the flags of the command line that choose feature networks,
 // made from the table of them.

@@ -64,6 +64,7 @@ scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`
 		inspectCommand(),
 		gridCommand(),
 		benchCommand(g),
+		devicesCommand(),
 		cacheCommand(),
 		versionCommand(),
 		docsCommand(),

@@ -59,19 +59,19 @@ func TestNotesOfNetworks(t *testing.T) {
 	path := filepath.Join(folder, "nested.pt")
 	nestedCheckpoint(t, filepath.Join(tiny.Root(), "models/pretrained/adm-cond.pt"), path)
 	file := tiny.Experiment(t, folder, "MODELS/adm-cond.pt", path)
-	fp16 := "use_fp16: true changes nothing"
+	idle := "dropout: of training"
 	ids := map[string]bool{}
 	for _, c := range []struct{ weights, used, other string }{
 		{"", "ema.shadow", "model"}, {"ema.shadow", "ema.shadow", "model"}, {"model", "model", "ema.shadow"},
 	} {
 		results := t.TempDir()
-		args := []string{"run", file, "samples=2", "sampler.ddpm.steps=1", "metrics=[fid]", "model.use_fp16=true", "--results", results}
+		args := []string{"run", file, "samples=2", "sampler.ddpm.steps=1", "metrics=[fid]", "model.dropout=0.1", "--results", results}
 		if c.weights != "" {
 			args = append(args, "model.weights="+c.weights)
 		}
 		note := fmt.Sprintf("nested.pt: its weights %q are used; it also holds %s,", c.used, c.other)
 		said := succeed(t, args...).stderr.String()
-		for _, n := range []string{note, fp16} {
+		for _, n := range []string{note, idle} {
 			if strings.Count(said, "note: "+n) != 1 {
 				t.Errorf("weights %q: %q is not said once\n%s", c.weights, n, said)
 			}
@@ -82,7 +82,7 @@ func TestNotesOfNetworks(t *testing.T) {
 		}
 		for _, m := range found {
 			all := strings.Join(m.Notes, "\n")
-			if !strings.Contains(all, note) || !strings.Contains(all, fp16) {
+			if !strings.Contains(all, note) || !strings.Contains(all, idle) {
 				t.Errorf("weights %q: notes of the result: %q", c.weights, m.Notes)
 			}
 			ids[m.Run] = true

@@ -22,7 +22,7 @@ is written.`,
   MODELS=/data/models REFERENCES=/data/references sagbench plan configs/table1.yaml`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := loadExperiment(args)
+			e, err := g.loadExperiment(args)
 			if err != nil {
 				return err
 			}
@@ -37,5 +37,5 @@ is written.`,
 		},
 	}
 	c.Flags().BoolVar(&trial, "trial", false, "send two batches through each network to estimate the time")
-	return c
+	return g.computes(c)
 }

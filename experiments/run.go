@@ -16,6 +16,7 @@ import (
 	"sagbench/experiments/run"
 	"sagbench/experiments/store"
 	"sagbench/experiments/work"
+	"sagbench/models/ort"
 )
 
 // shareFlags are the flags of a command that any number of processes may run at once on
@@ -125,7 +126,7 @@ by SIGTERM, as schedulers do, it exits with 75: run again, it goes on.`,
   sagbench run table1.yaml --device cuda:0 --results /data/results --part 3/16`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := loadExperiment(args)
+			e, err := g.loadExperiment(args)
 			if err != nil {
 				return err
 			}
@@ -135,7 +136,7 @@ by SIGTERM, as schedulers do, it exits with 75: run again, it goes on.`,
 		},
 	}
 	share.register(cmd.Flags())
-	return cmd
+	return g.computes(cmd)
 }
 
 func sampleCommand(g *globals) *cobra.Command {
@@ -150,7 +151,7 @@ needs neither a reference batch nor Inception. A later run evaluates them.`,
   sagbench sample my-model.yaml name=try samples=16`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := loadExperiment(args)
+			e, err := g.loadExperiment(args)
 			if err != nil {
 				return err
 			}
@@ -159,13 +160,16 @@ needs neither a reference batch nor Inception. A later run evaluates them.`,
 		},
 	}
 	share.register(cmd.Flags())
-	return cmd
+	return g.computes(cmd)
 }
 
 // loadExperiment reads an experiment's file with the settings that override it. What
 // is wrong in them is a misuse.
-func loadExperiment(args []string) (*plan.Experiment, error) {
+func (g *globals) loadExperiment(args []string) (*plan.Experiment, error) {
 	e, err := plan.Load(args[0], args[1:])
+	if err == nil {
+		err = e.Compute(g.precision)
+	}
 	if err != nil {
 		return nil, human.Misuse{Err: err}
 	}
@@ -184,4 +188,10 @@ func experimentArgs(cmd *cobra.Command, args []string) error {
 		}
 	}
 	return nil
+}
+
+// computes adds --precision to a command that runs networks which draw.
+func (g *globals) computes(c *cobra.Command) *cobra.Command {
+	c.Flags().StringVar(&g.precision, "precision", "", "of all networks that draw, whatever their model blocks say: "+strings.Join(ort.AllPrecisions, ", ")+"; those that the device has")
+	return c
 }

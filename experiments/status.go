@@ -24,7 +24,7 @@ given.`,
   sagbench status table1.yaml --json`,
 		Args: experimentArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := loadExperiment(args)
+			e, err := g.loadExperiment(args)
 			if err != nil {
 				return err
 			}

@@ -63,7 +63,7 @@ func validFiles(t *testing.T) []validFile {
 	}
 
 	experiment := tiny.Experiment(t, t.TempDir())
-	add(experiment, func() error { _, err := loadExperiment([]string{experiment}); return err }, "plan", experiment)
+	add(experiment, func() error { _, err := (&globals{}).loadExperiment([]string{experiment}); return err }, "plan", experiment)
 
 	tensors := checkpoint.StateDict{"a.weight": checkpoint.FromFloat32([]float32{1, 2, 3, 4}, 2, 2), "a.bias": checkpoint.FromFloat32([]float32{1, 2}, 2)}
 	safetensors := file("s.safetensors", func(path string) error {

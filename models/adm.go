@@ -6,6 +6,7 @@ import (
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
+	"sagbench/models/ort"
 	"sagbench/sampling"
 )
 
@@ -22,7 +23,7 @@ type ADM struct {
 	PredictXStart           bool `yaml:"predict_xstart" doc:"the network predicts x_0 instead of ε"`
 
 	TrainingFlags `yaml:",inline"`
-	UseFP16       bool `yaml:"use_fp16" doc:"of the official code on GPUs; here all arithmetic is float32"`
+	UseFP16       bool `yaml:"use_fp16" doc:"precision: float16, where the block does not say otherwise: input_blocks, middle_block and output_blocks compute in it, all else in float32"`
 }
 
 // TrainingFlags stand in published commands and change nothing here.
@@ -40,7 +41,7 @@ func (*TrainingFlags) IdleFlags() []string {
 
 // Notes implements Noter.
 func (c *ADM) Notes(string, []string, Options) ([]string, error) {
-	return append(idleNotes(c.TrainingFlags, NewADM().TrainingFlags), fp16Notes("use_fp16", c.UseFP16)...), nil
+	return idleNotes(c.TrainingFlags, NewADM().TrainingFlags), nil
 }
 
 // idleNotes tell which flags of training are set.
@@ -57,12 +58,14 @@ func idleNotes(c, usual TrainingFlags) []string {
 	return []string{strings.Join(set, ", ") + ": of training, which published commands hold as well; nothing changes here"}
 }
 
-// fp16Notes tell that a flag of the official code for half precision is set.
-func fp16Notes(flag string, set bool) []string {
-	if !set {
-		return nil
+// Precision implements WithPrecision.
+func (c *ADM) Precision() string { return float16If(c.UseFP16) }
+
+func float16If(set bool) string {
+	if set {
+		return ort.Float16
 	}
-	return []string{flag + ": true changes nothing: networks compute in float32 here, whose samples differ from half precision's in their last bits"}
+	return ""
 }
 
 // NewADM is ADM with its authors' defaults (script_util.py).
@@ -77,7 +80,7 @@ func NewADM() *ADM {
 	}
 }
 
-// IdleFlags are the flags that change no pixel.
+// IdleFlags are the flags that change no pixel; use_fp16 counts as the precision.
 func (c *ADM) IdleFlags() []string { return append(c.TrainingFlags.IdleFlags(), "use_fp16") }
 
 // admChannelMult is guided_diffusion/script_util.py create_model.

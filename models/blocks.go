@@ -25,6 +25,7 @@ const (
 )
 
 // resBlock is guided_diffusion/unet.py ResBlock: x [N,C,H,W], emb [N,E] → [N,out,H',W'].
+// In half precision emb_layers, which are linear, stay float32, as there.
 func resBlock(m *onnx.Module, x, emb onnx.Value, out int, scaleShift bool, r resample) onnx.Value {
 	h := m.SiLU(m.In("in_layers.0").GroupNorm(x, groups))
 	h, x = resampled(m, h, r), resampled(m, x, r)
@@ -34,7 +35,8 @@ func resBlock(m *onnx.Module, x, emb onnx.Value, out int, scaleShift bool, r res
 	if scaleShift {
 		width = 2 * out
 	}
-	e := m.In("emb_layers.1").Linear(m.SiLU(emb), width) // [N, width]
+	f := m.Full()
+	e := f.In("emb_layers.1").Linear(f.SiLU(emb), width) // [N, width]
 	if scaleShift {
 		s := m.Split(e, 1, 2)
 		h = m.In("out_layers.0").GroupNormScaleShift(h, groups, s[0], s[1])
@@ -86,9 +88,15 @@ func splitQKV(m *onnx.Module, qkv onnx.Value, heads int, order qkvOrder) (q, k, 
 	return p[0], p[1], p[2]
 }
 
-// attentionWeights is softmax(qᵀk/√c) [N,heads,T,T], queries before keys.
+// attentionWeights is softmax(qᵀk/√c) [N,heads,T,T], queries before keys. In half
+// precision q and k are divided each, as in QKVAttention: the product might overflow.
 func attentionWeights(m *onnx.Module, q, k onnx.Value) onnx.Value {
-	scale := m.Scalar(float32(1 / math.Sqrt(float64(q.Dim(2)))))
+	root := math.Sqrt(float64(q.Dim(2)))
+	if m.IsHalf() {
+		s := m.Scalar(float32(1 / math.Sqrt(root)))
+		return m.Softmax(m.MatMul(m.Transpose(m.Mul(q, s), 0, 1, 3, 2), m.Mul(k, s)))
+	}
+	scale := m.Scalar(float32(1 / root))
 	return m.Softmax(m.Mul(m.MatMul(m.Transpose(q, 0, 1, 3, 2), k), scale))
 }
 
@@ -129,8 +137,11 @@ func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *
 
 // mass makes the map of an attention layer over an image of height×width an output, for every tap of it: own
 // are its weights where the graph has them, else the zero Value, and qkvOf gives
-// its queries, keys and values [N,3C,T] in the given order.
+// its queries, keys and values [N,3C,T] in the given order. It is computed in float32,
+// also of a layer in half precision: SAG's unet.py attention_from_qkv.
 func (t *Taps) mass(m *onnx.Module, heads, height, width int, order qkvOrder, own onnx.Value, qkvOf func() onnx.Value) {
+	hasMap := own.Name != "" && !m.IsHalf()
+	m = m.Full()
 	t.Visit(m, heads, height, width, func(tap sampling.Tap) onnx.Value {
 		qkv := qkvOf()
 		theirs, mapOrder, c := tap.Heads, order, qkv.Dim(1)/3
@@ -144,7 +155,7 @@ func (t *Taps) mass(m *onnx.Module, heads, height, width int, order qkvOrder, ow
 			t.Problem("layer %s has %d channels, which %d heads do not divide", tap.Layer, c, theirs)
 			theirs = heads
 		}
-		if own.Name != "" && theirs == heads && mapOrder == order {
+		if hasMap && theirs == heads && mapOrder == order {
 			return AttentionMass(m, own)
 		}
 		q, k, _ := splitQKV(m, qkv, theirs, mapOrder)

@@ -29,7 +29,7 @@ type Classifier struct {
 	UseScaleShiftNorm    bool   `yaml:"classifier_use_scale_shift_norm" doc:"the embedding scales and shifts the norm"`
 	ResblockUpdown       bool   `yaml:"classifier_resblock_updown" doc:"residual blocks change the resolution"`
 	Pool                 string `yaml:"classifier_pool" doc:"how the last features become logits: attention, adaptive, spatial or spatial_v2"`
-	UseFP16              bool   `yaml:"classifier_use_fp16" doc:"of the official code on GPUs; here all arithmetic is float32"`
+	UseFP16              bool   `yaml:"classifier_use_fp16" doc:"precision: float16, where the block does not say otherwise: input_blocks and middle_block compute in it, all else in float32"`
 	ChannelMult          string `yaml:"channel_mult" doc:"width of each level over classifier_width, comma-separated; empty = the authors' choice for the image size"`
 	NumHeadChannels      int    `yaml:"num_head_channels" min:"-1" max:"65536" doc:"channels of an attention head; -1 = one head a layer (not with attention pooling)"`
 	NumClasses           int    `yaml:"num_classes" min:"1" max:"65536" doc:"number of labels"`
@@ -44,12 +44,11 @@ func NewClassifier() *Classifier {
 	}
 }
 
-// Notes implements Noter.
-func (c *Classifier) Notes(string, []string, Options) ([]string, error) {
-	return fp16Notes("classifier_use_fp16", c.UseFP16), nil
-}
+// Precision implements WithPrecision.
+func (c *Classifier) Precision() string { return float16If(c.UseFP16) }
 
-// IdleFlags are the flags that change no pixel.
+// IdleFlags are the flags that change no pixel; classifier_use_fp16 counts as the
+// precision.
 func (c *Classifier) IdleFlags() []string { return []string{"classifier_use_fp16"} }
 
 // A head turns the features of the network's blocks, those of the middle block
@@ -118,8 +117,9 @@ func (c *Classifier) forward(m *onnx.Module, u *unet) (x, logits onnx.Value) {
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
 	none := NewTaps(Options{})
 	emb := timeEmbed(m.In("time_embed"), steps, u.base)
-	h, features := u.encode(m, x, emb, none)
-	features = append(features, u.middle(m.In("middle_block"), h, emb, none))
+	torso := m.Half() // convert_to_fp16: input_blocks and middle_block
+	h, features := u.encode(torso, x, emb, none)
+	features = append(features, u.middle(torso.In("middle_block"), h, emb, none))
 	logits = heads[c.Pool](m.In("out"), features, c)
 	m.Output("logits", logits)
 	return x, logits

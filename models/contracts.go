@@ -142,6 +142,11 @@ type (
 		Notes(path string, prompts []string, opt Options) ([]string, error)
 	}
 
+	// A WithPrecision has a flag of its authors' for the precision that the network
+	// computes in, which holds where the model block does not say: Precision is what it
+	// asks for, "" where it is not set.
+	WithPrecision interface{ Precision() string }
+
 	// A WithIdleFlags names the flags that change no pixel, such as those of
 	// training that are accepted because published commands contain them. Run ids
 	// leave them out.
@@ -212,6 +217,10 @@ type Tokenizer interface {
 
 // What a network can do beside being a Generator.
 type (
+	// A Halved knows how much of its half precision the device has no kernels for. A
+	// run asks a network that computes in one, for the notes of its results.
+	Halved interface{ Widened() ort.Widened }
+
 	// An Unconditional knows a condition that says nothing, ∅, for n images: the
 	// zero Cond where it was trained without. Classifier-free guidance needs it.
 	Unconditional interface {
@@ -258,7 +267,7 @@ func Open(r *sampling.Ref, opt Options) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt.Weights = r.Weights
+	opt.Weights, opt.Precision = r.Weights, r.Precision
 	return r.Flags.(Family).Open(path, opt)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
+	"sagbench/models/ort"
 	"sagbench/sampling"
 	"sagbench/sampling/tensor"
 )
@@ -98,6 +99,9 @@ func (c *DiT) Validate() error {
 	fill("hidden_size", &c.HiddenSize, s.hidden)
 	fill("num_heads", &c.NumHeads, s.heads)
 	fill("patch_size", &c.PatchSize, s.patch)
+	if p := c.VAE.Precision; p != "" && p != ort.Float32 {
+		errs = append(errs, fmt.Errorf("vae: precision is %s, but the autoencoder computes in float32", p))
+	}
 	if f := c.VAEScalingFactor; !(f > 0 || f < 0) {
 		errs = append(errs, fmt.Errorf("vae_scaling_factor is %g, expected a number that latents can be divided by, such as 0.18215", f))
 	}
@@ -198,7 +202,8 @@ func (c *DiT) outChannels() int {
 	return c.InChannels
 }
 
-// build is DiT.forward: x [N,C,S,S], t [N], y [N] → model [N,C or 2C,S,S].
+// build is DiT.forward: x [N,C,S,S], t [N], y [N] → model [N,C or 2C,S,S]. In half
+// precision, which the official code has not, the blocks are.
 func (c *DiT) build(m *onnx.Module, t *Taps) error {
 	x := m.Input("x", checkpoint.F32, onnx.Batch, c.InChannels, c.InputSize, c.InputSize)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
@@ -214,7 +219,7 @@ func (c *DiT) build(m *onnx.Module, t *Taps) error {
 
 	cond := m.SiLU(emb) // of every adaLN_modulation
 	for i := range c.Depth {
-		h = c.block(m.In("blocks.%d", i), h, cond, t)
+		h = c.block(m.In("blocks.%d", i).Half(), h, cond, t)
 	}
 	f := m.In("final_layer")
 	s := adaLN(f, cond, d, 2) // shift, scale

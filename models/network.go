@@ -22,8 +22,13 @@ type graph struct {
 // Build is onnx.Build for a network that can tell beside what the checkpoint
 // lacks what else is wrong with it, such as a tap of a layer that it has not.
 func Build(sd checkpoint.StateDict, network func(*onnx.Module) error) (*onnx.Model, error) {
+	return BuildHalf(sd, "", network)
+}
+
+// BuildHalf is Build with onnx.BuildHalf.
+func BuildHalf(sd checkpoint.StateDict, half checkpoint.DType, network func(*onnx.Module) error) (*onnx.Model, error) {
 	var fault error
-	m, err := onnx.Build(sd, func(m *onnx.Module) { fault = network(m) })
+	m, err := onnx.BuildHalf(sd, half, func(m *onnx.Module) { fault = network(m) })
 	if err == nil {
 		err = fault
 	}
@@ -47,7 +52,7 @@ func openGraph(path string, opt Options, build func(*onnx.Module) error, hint fu
 }
 
 func openSession(f *checkpoint.File, opt Options, build func(*onnx.Module) error, hint func(checkpoint.StateDict) string) (*ort.Session, error) {
-	m, err := Build(f.Tensors, build)
+	m, err := BuildHalf(f.Tensors, opt.Half(), build)
 	var mismatch *onnx.MismatchError
 	if errors.As(err, &mismatch) {
 		if what := Foreign(f.Tensors); what != "" {

@@ -52,6 +52,16 @@ func (n *Sessions[K]) Run(ctx context.Context, key K, in map[string]ort.Array) (
 	return s.Run(ctx, in)
 }
 
+// Widened is that of the graph with this key; zeros where it cannot be made.
+func (n *Sessions[K]) Widened(key K) ort.Widened {
+	s, err := n.acquire(key)
+	if err != nil {
+		return ort.Widened{}
+	}
+	defer n.release(s)
+	return s.Session.Widened()
+}
+
 // Prepare makes the graph with this key.
 func (n *Sessions[K]) Prepare(key K) error {
 	s, err := n.acquire(key)

@@ -187,9 +187,10 @@ func (u *unet) build(m *onnx.Module, t *Taps) error {
 		y := m.Input("y", checkpoint.I64, onnx.Batch)
 		emb = m.Add(emb, m.In("label_emb").Embedding(y, u.classes, 4*u.base))
 	}
-	h, skips := u.encode(m, x, emb, t)
-	h = u.middle(m.In("middle_block"), h, emb, t)
-	h = u.decode(m, h, skips, emb, t)
+	torso := m.Half() // convert_to_fp16: input_blocks, middle_block and output_blocks
+	h, skips := u.encode(torso, x, emb, t)
+	h = u.middle(torso.In("middle_block"), h, emb, t)
+	h = u.decode(torso, h, skips, emb, t)
 	h = m.SiLU(m.In("out.0").GroupNorm(h, groups))
 	m.Output("model", m.In("out.2").Conv2D(h, u.out, 3, 1, 1))
 	return t.Output(m)

@@ -35,13 +35,13 @@ type Classifier interface {
 }
 
 // A Ref names a network: its family, its checkpoint with the set of weights in it,
-// and the family's flags. The
-// zero Ref names none.
+// the precision that it computes in, and the family's flags. The zero Ref names none.
 type Ref struct {
 	Place
 	Family     string // where Flags is nil: the family of a setting that is a path alone
 	Checkpoint File
 	Weights    string          // which of several sets of weights in the checkpoint, by its place there; "" = the usual one
+	Precision  string          // float32, tf32, bfloat16 or float16; "" = float32
 	Flags      any             // a models.Family
 	Written    json.RawMessage // the setting as it was written
 }

@@ -1,13 +1,19 @@
-"""One measurement of a public evaluator, in a process of its own.
+"""One measurement of a public evaluator or of a network in a public library, in a
+process of its own.
 
     python peers.py PEER TASK FOLDER
 
 FOLDER holds what sagbench measures itself on: inception.pt (the FID Inception
 under pytorch-fid's names) and data.npz with images (uint8 NHWC), ref and gen
-(float32 features). Prints one line: seconds, of the fastest repetition where
-there are several, and the largest resident size of the process in bytes.
+(float32 features); networks.json with a checkpoint and the flags of the official
+code for each network. A network's TASK is its name and a batch size, adm-64/8.
+Prints one line: seconds, of the fastest repetition where there are several, and
+the largest resident size of the process in bytes.
 """
 
+import inspect
+import json
+import os
 import resource
 import sys
 import time
@@ -104,13 +110,71 @@ class CleanFID:
         return timed(lambda: frechet_distance(*gen, *ref))
 
 
+class Network:
+    """OpenAI's ADM as guided_diffusion builds it; the fastest of calls of some seconds."""
+
+    def prepare(self, net, inputs):
+        return lambda: net(*inputs)
+
+    def run(self, folder, name, batch):
+        from guided_diffusion.script_util import create_model
+
+        network = json.loads((folder / "networks.json").read_text())[name]
+        flags = network["flags"]
+        net = create_model(**{k: flags[k] for k in inspect.signature(create_model).parameters if k in flags}).eval()
+        net.load_state_dict(torch.load(network["checkpoint"], map_location="cpu"))
+        inputs = [torch.randn(batch, 3, flags["image_size"], flags["image_size"]), torch.full((batch,), 500)]
+        if flags["class_cond"]:
+            inputs.append(torch.zeros(batch, dtype=torch.long))
+        with torch.inference_mode():
+            call = self.prepare(net, tuple(inputs))
+            call()
+            times, start = [], time.perf_counter()
+            while time.perf_counter() - start < 3 or len(times) < 3 and time.perf_counter() - start < 10:
+                times.append(timed(call))
+        return min(times)
+
+
+class Compiled(Network):
+    def prepare(self, net, inputs):
+        net = torch.compile(net)
+        return lambda: net(*inputs)
+
+
+class CompiledBFloat16(Network):
+    def prepare(self, net, inputs):
+        net = torch.compile(net)
+
+        def call():
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                net(*inputs)
+
+        return call
+
+
+class OpenVINO(Network):
+    def prepare(self, net, inputs):
+        import openvino
+
+        model = openvino.convert_model(net, example_input=inputs, input=[tuple(x.shape) for x in inputs])
+        settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": int(os.environ["OMP_NUM_THREADS"])}
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        arrays = [x.numpy() for x in inputs]
+        return lambda: compiled(arrays)
+
+
 PEERS = {"torch-fidelity": TorchFidelity, "pytorch-fid": PytorchFID, "clean-fid": CleanFID}
+NETWORKS = {"torch": Network, "torch.compile": Compiled, "torch.compile, bf16": CompiledBFloat16, "OpenVINO, bf16": OpenVINO}
 
 
 def main():
     peer, task, folder = sys.argv[1:]
     warnings.simplefilter("ignore")
-    seconds = getattr(PEERS[peer](), task)(Path(folder))
+    if peer in NETWORKS:
+        name, batch = task.split("/")
+        seconds = NETWORKS[peer]().run(Path(folder), name, int(batch))
+    else:
+        seconds = getattr(PEERS[peer](), task)(Path(folder))
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 

@@ -28,10 +28,17 @@ type bench struct {
 	out     io.Writer
 	options ort.Options
 	scratch string // folder for checkpoints of official size
+	results string // folder of images that a later call may go on with
 }
 
-// peersSection runs only where it is named.
-const peersSection = "peers"
+// These sections take long and run only where they are named.
+const (
+	precisionSection = "precision"
+	peerNetsSection  = "peer-networks"
+	peersSection     = "peers"
+)
+
+var onlyNamed = []string{precisionSection, peerNetsSection, peersSection}
 
 var sections = []section{
 	{"adm-fashion", "ADM, embedded (32×32, 4 M parameters)", (*bench).admFashion},
@@ -48,6 +55,8 @@ var sections = []section{
 	{"pipeline", "features of images that are decoded and resized ahead of the network", (*bench).pipeline},
 	{"metrics", "metrics at 2048 dimensions", (*bench).metrics},
 	{"memory", "evaluation of 50,000 images", (*bench).memory},
+	{precisionSection, "distances of precisions from float32, embedded models", (*bench).precisions},
+	{peerNetsSection, "Networks against public libraries, in turns (make bench-peers)", (*bench).peerNets},
 	{peersSection, "Against public evaluators, in turns (make bench-peers)", (*bench).peers},
 }
 
@@ -60,21 +69,22 @@ func Sections() []string {
 	return names
 }
 
-// Run measures the named sections, or all but the peers, on the device that opt
+// Run measures the named sections, or all but the longest, on the device that opt
 // names, and prints their figures to w as Markdown tables. Networks of official size
-// take up to 2.7 GB of a temporary folder, which is removed afterwards.
-func Run(ctx context.Context, w io.Writer, opt ort.Options, names []string) error {
+// take up to 2.7 GB of a temporary folder, which is removed afterwards. Images that are
+// drawn lie there as well, unless results names a folder, where the next call finds them.
+func Run(ctx context.Context, w io.Writer, opt ort.Options, results string, names []string) error {
 	scratch, err := os.MkdirTemp("", "sagbench-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	b := &bench{ctx, w, opt, scratch}
+	b := &bench{ctx, w, opt, scratch, cmp.Or(results, scratch)}
 	if err := b.machine(); err != nil {
 		return err
 	}
 	for _, s := range sections {
-		if len(names) == 0 && s.name == peersSection || len(names) > 0 && !slices.Contains(names, s.name) {
+		if len(names) == 0 && slices.Contains(onlyNamed, s.name) || len(names) > 0 && !slices.Contains(names, s.name) {
 			continue
 		}
 		fmt.Fprintf(b.out, "\n%s\n\n", s.title)
@@ -91,16 +101,20 @@ func (b *bench) machine() error {
 	if err != nil {
 		return err
 	}
-	cpu := runtime.GOARCH
+	fmt.Fprintf(b.out, "%s, %s, %d cores, %s, ONNX Runtime %s, device %s\n",
+		time.Now().Format(time.DateOnly), processor(), runtime.NumCPU(), runtime.Version(), v, cmp.Or(b.options.Device, "cpu"))
+	return nil
+}
+
+// processor is the name of this machine's processor.
+func processor() string {
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		if _, after, found := strings.Cut(string(info), "model name"); found {
 			name, _, _ := strings.Cut(after, "\n")
-			cpu = strings.TrimLeft(name, "\t :")
+			return strings.TrimLeft(name, "\t :")
 		}
 	}
-	fmt.Fprintf(b.out, "%s, %s, %d cores, %s, ONNX Runtime %s, device %s\n",
-		time.Now().Format(time.DateOnly), cpu, runtime.NumCPU(), runtime.Version(), v, cmp.Or(b.options.Device, "cpu"))
-	return nil
+	return runtime.GOARCH
 }
 
 // header prints a table's first two lines.

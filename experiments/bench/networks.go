@@ -32,18 +32,9 @@ var officialModels = map[string]string{
 // openOfficial opens a published configuration on random weights, and tells how
 // long that took. closeIt also removes the weights.
 func (b *bench) openOfficial(name string) (m models.Model, opened time.Duration, closeIt func(), err error) {
-	path := filepath.Join(b.scratch, name+".pt")
-	block, err := configs.Parse(name, fmt.Appendf(nil, "{checkpoint: %q, %s", path, officialModels[name][1:]))
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	spec, err := plan.DecodeNetwork(block.With(plan.Hooks(plan.FileOf)))
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	shapes, err := spec.Flags.(models.WithParameters).Parameters()
+	spec, err := b.officialModel(name)
 	if err == nil {
-		err = randomweights.Write(path, shapes, 1)
+		err = writeRandom(spec)
 	}
 	if err != nil {
 		return nil, 0, nil, err
@@ -52,7 +43,26 @@ func (b *bench) openOfficial(name string) (m models.Model, opened time.Duration,
 	if m, err = models.Open(&spec.Ref, models.Options{Options: b.options}); err != nil {
 		return nil, 0, nil, err
 	}
-	return m, time.Since(start), func() { m.Close(); os.Remove(path) }, nil
+	return m, time.Since(start), func() { m.Close(); os.Remove(spec.Checkpoint.Path) }, nil
+}
+
+// officialModel is a published configuration, whose checkpoint lies in the scratch
+// folder.
+func (b *bench) officialModel(name string) (plan.NetworkRef, error) {
+	block, err := configs.Parse(name, fmt.Appendf(nil, "{checkpoint: %q, %s", filepath.Join(b.scratch, name+".pt"), officialModels[name][1:]))
+	if err != nil {
+		return plan.NetworkRef{}, err
+	}
+	return plan.DecodeNetwork(block.With(plan.Hooks(plan.FileOf)))
+}
+
+// writeRandom writes a network's checkpoint with random weights.
+func writeRandom(n plan.NetworkRef) error {
+	shapes, err := n.Flags.(models.WithParameters).Parameters()
+	if err != nil {
+		return err
+	}
+	return randomweights.Write(n.Checkpoint.Path, shapes, 1)
 }
 
 // official times a published configuration.

@@ -52,19 +52,11 @@ func (b *bench) peers() error {
 		b.scratch = os.Getenv(peersEnv)
 		return b.ours(task)
 	}
-	python := os.Getenv(peersEnv)
-	if python == "" {
-		return fmt.Errorf("%s is not set: run `make bench-peers`, which installs the evaluators to compare with", peersEnv)
+	python, script, err := b.peerScript()
+	if err == nil {
+		err = b.writePeerData()
 	}
-	if err := b.writePeerData(); err != nil {
-		return err
-	}
-	self, err := os.Executable()
 	if err != nil {
-		return err
-	}
-	script := filepath.Join(b.scratch, "peers.py")
-	if err := os.WriteFile(script, peers.Script, 0o644); err != nil {
 		return err
 	}
 	b.header("task", "evaluator", "best of "+strconv.Itoa(peerRounds), "others", "peak memory", "against sagbench")
@@ -79,8 +71,9 @@ func (b *bench) peers() error {
 				cmd := exec.CommandContext(b.ctx, python, script, name, c.name, b.scratch)
 				cmd.Env = b.peerEnv()
 				if name == "sagbench" {
-					cmd = exec.CommandContext(b.ctx, self, "bench", "peers", "--threads", strconv.Itoa(b.options.Threads))
-					cmd.Env = append(os.Environ(), childEnv+"="+c.name, peersEnv+"="+b.scratch)
+					if cmd, err = b.child(peersSection, c.name, "cpu"); err != nil {
+						return err
+					}
 				}
 				if err := measured[name].add(cmd); err != nil {
 					return fmt.Errorf("%s, %s: %w", name, c.name, err)
@@ -99,6 +92,26 @@ func (b *bench) peers() error {
 		}
 	}
 	return nil
+}
+
+// peerScript are the Python that has the peers installed, and the script for it.
+func (b *bench) peerScript() (python, script string, err error) {
+	if python = os.Getenv(peersEnv); python == "" {
+		return "", "", fmt.Errorf("%s is not set: run `make bench-peers`, which installs what to compare with", peersEnv)
+	}
+	script = filepath.Join(b.scratch, "peers.py")
+	return python, script, os.WriteFile(script, peers.Script, 0o644)
+}
+
+// child is a process of this program that does one task of a section.
+func (b *bench) child(section, task, device string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(b.ctx, self, "bench", section, "--device", device, "--threads", strconv.Itoa(b.options.Threads))
+	cmd.Env = append(os.Environ(), childEnv+"="+task, peersEnv+"="+b.scratch)
+	return cmd, nil
 }
 
 func (c peerTask) figure(seconds float64) string {

@@ -108,9 +108,9 @@ func (n *NetworkRef) bytes() (sum int64, err error) {
 // whole is a size for people; one beyond all integers is the largest.
 func whole(v float64) int { return int(min(v, math.MaxInt64/2)) }
 
-// machineMemory is the memory that this process can have, in bytes: the machine's,
+// MachineMemory is the memory that this process can have, in bytes: the machine's,
 // or the limit of its control group.
-func machineMemory() float64 {
+func MachineMemory() float64 {
 	most := math.Inf(1)
 	var s unix.Sysinfo_t
 	if unix.Sysinfo(&s) == nil {

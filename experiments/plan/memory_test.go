@@ -57,7 +57,7 @@ func TestFits(t *testing.T) {
 			t.Errorf("%+v: %s", c, got)
 		}
 	}
-	if m := machineMemory(); m < 1e8 || m > 1e15 {
+	if m := MachineMemory(); m < 1e8 || m > 1e15 {
 		t.Errorf("this machine has %g bytes of memory", m)
 	}
 }

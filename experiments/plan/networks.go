@@ -19,6 +19,7 @@ import (
 	"sagbench/models"
 	"sagbench/models/checkpoint"
 	"sagbench/models/families"
+	"sagbench/models/ort"
 	"sagbench/sampling"
 )
 
@@ -112,8 +113,9 @@ func decodeRef(b configs.Block, r *sampling.Ref) (err error) {
 		Family     string         `yaml:"family"`
 		Checkpoint *sampling.File `yaml:"checkpoint"`
 		Weights    *string        `yaml:"weights"`
-	}{Checkpoint: &r.Checkpoint, Weights: &r.Weights}
-	if err := b.Only("family", "checkpoint", "weights").Decode(&head); err != nil {
+		Precision  *string        `yaml:"precision"`
+	}{Checkpoint: &r.Checkpoint, Weights: &r.Weights, Precision: &r.Precision}
+	if err := b.Only(headKeys...).Decode(&head); err != nil {
 		return err
 	}
 	family, known := families.Table[head.Family]
@@ -125,10 +127,20 @@ func decodeRef(b configs.Block, r *sampling.Ref) (err error) {
 		return at.Errorf("unknown family %q; known: %v", head.Family, FamilyRegistry.Names())
 	case r.Checkpoint.IsZero():
 		return b.Errorf("checkpoint is missing: the path of the file as its authors publish it")
+	case r.Precision != "" && !slices.Contains(ort.AllPrecisions, r.Precision):
+		at, _ := b.At("precision")
+		return at.Errorf("precision is %q, expected %s", r.Precision, strings.Join(ort.AllPrecisions, ", "))
 	}
 	r.Family, r.Flags = head.Family, family()
-	return b.Without("family", "checkpoint", "weights").Decode(r.Flags)
+	err = b.Without(headKeys...).Decode(r.Flags)
+	if f, ok := r.Flags.(models.WithPrecision); ok {
+		r.Precision = cmp.Or(r.Precision, f.Precision())
+	}
+	return err
 }
+
+// headKeys are the keys of a model block beside the family's flags.
+var headKeys = []string{"family", "checkpoint", "weights", "precision"}
 
 // DecodeNetwork reads a model block, {family: adm, checkpoint: FILE, <the family's
 // flags>}. Every fault is in the error, with its line.
@@ -148,7 +160,7 @@ func (n *NetworkRef) parts() []models.Part {
 // content is the hash of the checkpoint.
 func (n *NetworkRef) Key(content string, opt models.Options) (string, error) {
 	flags, err := configs.Canonical(n.Flags)
-	return fmt.Sprintf("%s %s %s %s %v %v", n.Family, content, n.Weights, flags, opt.Taps, opt.Perturbations), err
+	return fmt.Sprintf("%s %s %s %s %s %v %v", n.Family, content, n.Weights, n.Precision, flags, opt.Taps, opt.Perturbations), err
 }
 
 // settings are the flags by their names, defaults included, with the family and
@@ -162,6 +174,9 @@ func (n *NetworkRef) settings() (map[string]any, error) {
 	all["family"], all["checkpoint"] = n.Family, n.Checkpoint.Written
 	if n.Weights != "" {
 		all["weights"] = n.Weights
+	}
+	if n.Precision != "" {
+		all["precision"] = n.Precision
 	}
 	return all, err
 }
@@ -182,6 +197,9 @@ func (n *NetworkRef) effective() (map[string]json.RawMessage, error) {
 	flags, err := settled(n.Flags)
 	if err == nil && n.set != "" {
 		flags["weights"], err = configs.Canonical(n.set)
+	}
+	if p := n.half(); err == nil && p != "" {
+		flags["precision"], err = configs.Canonical(p)
 	}
 	delete(flags, "timestep_respacing") // it is the schedule's
 	if f, ok := n.Flags.(models.WithIdleFlags); ok {

@@ -96,7 +96,7 @@ func Load(path string, overrides []string) (*Experiment, error) {
 			faults = append(faults, at.Errorf("a row is named %q and another %q; the name is the whole experiment's", r.Name, e.Name))
 		}
 	}
-	faults = append(faults, e.publish(rows, len(overrides) > 0), e.checkSizes(machineMemory()))
+	faults = append(faults, e.publish(rows, len(overrides) > 0), e.checkSizes(MachineMemory()))
 	return e, configs.Join(faults...)
 }
 

@@ -43,7 +43,8 @@ func TestRunID(t *testing.T) {
 		{"samples: 8", "samples: 80"}, {"batch: 2", "batch: 3"}, {"name: tiny", "name: other"},
 		{"recall]", "coverage]"}, {"input_size: 107", "input_size: 299"}, {"REFERENCE", "other.npz"},
 		{"MODELS/adm-cond.pt", "other.pt"}, {"image_size: 32", "image_size: 32, timestep_respacing: 2"},
-		{"scale: 0.5,", "scale: 0.50, heads: 0,"}, {"image_size: 32", "image_size: 32, use_fp16: true, dropout: 0.1"},
+		{"scale: 0.5,", "scale: 0.50, heads: 0,"}, {"image_size: 32", "image_size: 32, use_fp16: false, dropout: 0.1"},
+		{"image_size: 32", "image_size: 32, precision: float32"}, {"image_size: 32", "image_size: 32, use_fp16: true, precision: float32"},
 	} {
 		if got := id(same...); got != golden {
 			t.Errorf("%v changes the run id to %s", same, got)
@@ -56,13 +57,16 @@ func TestRunID(t *testing.T) {
 		{"scale: 0.5", "scale: 0.6"}, {"scale: 0.5", "scale: 0"}, {"guidance:", "#"},
 		{"scale: 0.5,", "scale: 0.5, clip: false,"}, {"scale: 0.5,", "scale: 0.5, start: 0,"}, // other than absent
 		{"{ddpm: {steps: 2}}", "{ddim: {steps: 2, set_alpha_to_one: false}}"}, {"{ddpm: {steps: 2}}", "{pndm: {steps: 2}}"},
-		{"image_size: 32", `image_size: 32, timestep_respacing: "1,1"`},
+		{"image_size: 32", `image_size: 32, timestep_respacing: "1,1"`}, {"image_size: 32", "image_size: 32, use_fp16: true"}, {"image_size: 32", "image_size: 32, precision: bfloat16"},
 	} {
 		got := id(other...)
 		if seen[got] {
 			t.Errorf("%v has a run id that was there before, %s", other, got)
 		}
 		seen[got] = true
+	}
+	if flag, said := id("image_size: 32", "image_size: 32, use_fp16: true"), id("image_size: 32", "image_size: 32, precision: float16"); flag != said {
+		t.Errorf("use_fp16: true has the run id %s, precision: float16 %s", flag, said)
 	}
 	r := loadTiny(t).Rows[0]
 	if got, err := r.RunID(strings.Repeat("cd", 32)); err != nil || got == golden {

@@ -26,7 +26,7 @@ type Settings struct {
 	Samples        int           `yaml:"samples" min:"1" max:"10000000" doc:"images of each row; asking for more later goes on where the run stopped"`
 	Seed           uint64        `yaml:"seed" min:"0" max:"18446744073709551615" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
 	Batch          int           `yaml:"batch" min:"1" max:"4096" doc:"images that are drawn together and, while a row is sampled, lie in one file; a network call takes an image once for each condition that it is predicted under (with cfg twice)"`
-	ModelBlock     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them; weights: which of several sets of weights in the checkpoint, as inspect names them, absent: an average (EMA) where there is one"`
+	ModelBlock     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them; weights: which of several sets of weights in the checkpoint, as inspect names them, absent: an average (EMA) where there is one; precision: float32 (exact; the default), tf32, bfloat16 or float16, of those that the device has: docs/devices.md"`
 	Prompting      `yaml:",inline"`
 	SamplerBlock   configs.Block     `yaml:"sampler" type:"name or block" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
 	GuidanceBlock  configs.Block     `yaml:"guidance" type:"block, or list of blocks" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`

@@ -90,7 +90,7 @@ func (c caseSeed) check(t *testing.T, w io.Writer) {
 		}
 	}
 	fuzzing.Bounded(t, 64<<10+len(c.text)+len(file)+len(c.beside), 1<<10, func() {
-		_ = Check(t.Context(), w, []string{dir}, ort.Options{Threads: 1}, false)
+		_ = Check(t.Context(), w, []string{dir}, Options{Runtime: ort.Options{Threads: 1}})
 	})
 }
 

@@ -4,6 +4,7 @@
 package refcase
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"sagbench/configs"
 	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
+	"sagbench/experiments/score"
 	"sagbench/models"
 	"sagbench/models/checkpoint"
 	"sagbench/models/ort"
@@ -25,17 +27,27 @@ import (
 	"sagbench/sampling/tensor"
 )
 
-// Check runs the reference cases in the folders dirs, networks as opt says, and
-// prints to w a line for each case and tensor, those of tensors that pass only
-// without quiet, and how many cases passed. It is an error where one of them
-// failed, or where there is none. Files among the folders are passed over.
-func Check(ctx context.Context, w io.Writer, dirs []string, opt ort.Options, quiet bool) error {
+// Options say how cases are run.
+type Options struct {
+	Runtime ort.Options
+	Quiet   bool // print no lines of tensors that pass
+	// Tolerance is what tensors may differ by relative to their largest value where
+	// their case allows less; 0 = nothing more.
+	Tolerance float64
+}
+
+// Check runs the reference cases in the folders dirs, networks as o says, but those
+// whose case names a precision in that, where o names none, and prints to w a line for
+// each case and tensor and for each graph on another device than the CPU, and how many
+// cases passed. It is an error where one of them failed, or where there is none. Files
+// among the folders are passed over.
+func Check(ctx context.Context, w io.Writer, dirs []string, o Options) error {
 	passed, failed := 0, 0
 	for _, dir := range dirs {
 		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 			continue // a file beside the cases, as in cases/*
 		}
-		ok, err := checkCase(ctx, w, dir, opt, quiet)
+		ok, err := checkCase(ctx, w, dir, o)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -93,13 +105,20 @@ var caseKinds = map[string]caseKind{
 }
 
 // checkCase runs one case and prints its lines.
-func checkCase(ctx context.Context, w io.Writer, dir string, opt ort.Options, quiet bool) (ok bool, err error) {
+func checkCase(ctx context.Context, w io.Writer, dir string, o Options) (ok bool, err error) {
 	c, file, err := openCase(dir)
 	if err != nil {
 		return false, err
 	}
 	defer file.Close()
-	c.options = opt
+	var lines []string
+	c.options = o.Runtime
+	c.options.Placed = func(p ort.Placement) {
+		if !o.Quiet {
+			lines = append(lines, "  "+score.PlacementOf(p).String())
+		}
+	}
+	c.Tolerance.least = o.Tolerance
 	run, known := caseKinds[c.Kind]
 	if !known {
 		return false, fmt.Errorf("%s: unknown kind %q; known: %v", filepath.Join(dir, "case.yaml"), c.Kind, slices.Sorted(maps.Keys(caseKinds)))
@@ -108,7 +127,6 @@ func checkCase(ctx context.Context, w io.Writer, dir string, opt ort.Options, qu
 	if err != nil {
 		return false, err
 	}
-	var lines []string
 	verdict, count := "PASS", 0
 	for _, name := range slices.Sorted(maps.Keys(c.tensors)) {
 		if !strings.HasPrefix(name, "out.") {
@@ -123,7 +141,7 @@ func checkCase(ctx context.Context, w io.Writer, dir string, opt ort.Options, qu
 		if !r.pass {
 			verdict = "FAIL"
 		}
-		if !quiet || !r.pass {
+		if !o.Quiet || !r.pass {
 			lines = append(lines, r.String())
 		}
 	}
@@ -245,6 +263,7 @@ func (c *referenceCase) open(spec plan.NetworkRef, opt models.Options) (m models
 			return nil, nil, err
 		}
 	}
+	opt.Precision = cmp.Or(opt.Precision, spec.Precision)
 	if m, err = spec.Flags.(models.Family).Open(path, opt); err != nil {
 		os.RemoveAll(scratch)
 		return nil, nil, err

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/onnx"
 	"sagbench/models/ort"
 )
 
@@ -19,10 +20,12 @@ func TestReferenceCases(t *testing.T) {
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no reference cases", err)
 	}
+	var nodes []onnx.Node
+	o := Options{Runtime: ort.Options{Opened: func(m *onnx.Model) { nodes = append(nodes, m.Nodes...) }}}
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			var out bytes.Buffer
-			ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, false)
+			ok, err := checkCase(context.Background(), &out, dir, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -31,6 +34,7 @@ func TestReferenceCases(t *testing.T) {
 			}
 		})
 	}
+	checkOperators(t, nodes)
 }
 
 // An absolute path in a case is that path.
@@ -51,7 +55,7 @@ func TestAbsolutePath(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if ok, err := checkCase(t.Context(), &out, dir, ort.Options{}, false); !ok || err != nil {
+	if ok, err := checkCase(t.Context(), &out, dir, Options{}); !ok || err != nil {
 		t.Errorf("%v\n%s", err, &out)
 	}
 }
@@ -96,7 +100,7 @@ func TestCheckFails(t *testing.T) {
 		}
 		change(dir)
 		var out bytes.Buffer
-		ok, err := checkCase(context.Background(), &out, dir, ort.Options{}, true)
+		ok, err := checkCase(context.Background(), &out, dir, Options{Quiet: true})
 		return out.String(), ok, err
 	}
 	replace := func(old, new string) func(string) {

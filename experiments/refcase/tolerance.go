@@ -15,6 +15,8 @@ type caseTolerance struct {
 	Relative  configs.Extended     `yaml:"relative"`
 	PerTensor map[string]tolerance `yaml:"per_tensor"`
 	Rows      []string             `yaml:"rows"` // tensors whose rows are each held against their own maximum
+
+	least float64 // of all relative ones
 }
 
 // A tolerance bounds max|ours − theirs|: by an absolute number, by a multiple of
@@ -74,6 +76,7 @@ func (t caseTolerance) compare(name string, out map[string]ort.Array, theirs []f
 	if !ok {
 		tol = tolerance{Relative: t.Relative}
 	}
+	tol.Relative = max(tol.Relative, configs.Extended(t.least))
 	ours, rows := values(found), 1
 	if slices.Contains(t.Rows, name) && len(shape) > 0 {
 		rows = shape[0]

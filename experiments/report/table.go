@@ -147,7 +147,8 @@ func newTable(rows []*store.Metrics) *resultTable {
 }
 
 // legendOf are the lines below a table: its protocol unless that is ADM's, what ±
-// and the columns "paper" are, and in what else than the sweep rows differ.
+// and the columns "paper" are, in which precision networks computed that did not in
+// float32, and in what else than the sweep rows differ.
 func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
 	var protocols, draws []string
 	for _, m := range rows {
@@ -159,13 +160,33 @@ func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
 		}
 	}
 	var lines []string
-	for _, line := range slices.Concat(protocols, draws, differencesOf(rows)) {
+	for _, line := range slices.Concat(protocols, draws, precisionsOf(rows), differencesOf(rows)) {
 		if !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
 	}
 	if slices.ContainsFunc(columns, func(c tableColumn) bool { return c.kind == publishedColumn }) {
 		lines = append(lines, "paper: the value that the authors published; "+noValue+" where they give none")
+	}
+	return lines
+}
+
+// precisionsOf names each precision beside float32, with the rows drawn in it where
+// others were drawn in another.
+func precisionsOf(rows []*store.Metrics) []string {
+	titles := map[string][]string{}
+	for _, m := range rows {
+		titles[m.Precision] = append(titles[m.Precision], m.Title())
+	}
+	var lines []string
+	for _, p := range slices.Sorted(maps.Keys(titles)) {
+		line := "precision: " + p
+		if len(titles) > 1 {
+			line += " (" + some(titles[p], 8, "; ") + ")"
+		}
+		if p != "" {
+			lines = append(lines, line)
+		}
 	}
 	return lines
 }

@@ -161,7 +161,7 @@ func (s *session) begin(ctx context.Context, row int) error {
 		return err
 	}
 	r.Images.Classes = s.network.Classes()
-	s.drawing, s.begun, s.drawn = row, time.Now(), 0
+	s.drawing, s.begun, s.drawn, s.before = row, time.Now(), 0, s.rows[row].done
 	s.Progress.Stage(r.NumberedTitle(), "images", s.rows[row].done, r.Samples)
 	s.Progress.Worth(float64(s.todo.Rows[row].Passes))
 	return nil
@@ -178,6 +178,9 @@ func (s *session) drawSpan(ctx context.Context, r *plan.Run, at store.Span, keep
 	})
 	if err == nil {
 		err = s.hashes.Unchanged(false)
+	}
+	if err == nil {
+		err = s.recordDevices(r, s.before)
 	}
 	if err != nil {
 		return err
@@ -319,7 +322,10 @@ func (s *session) result(ctx context.Context, row int) (m *store.Metrics, err er
 	}
 	text := fmt.Sprintf("%s: %d images in %s", r.NumberedTitle(), r.Samples, r.Images.Folder)
 	if m = state.metrics; m != nil {
-		for _, n := range notes {
+		if m.Placements, err = store.ReadPlacements(r.Folder); err != nil {
+			return nil, err
+		}
+		for _, n := range append(notes, store.DescribePlacements(m.Placements)...) {
 			if !slices.Contains(m.Notes, n) {
 				m.Notes = append(m.Notes, n)
 			}

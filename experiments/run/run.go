@@ -5,6 +5,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +68,10 @@ type session struct {
 	drawing int                     // that row; -1: none
 	begun   time.Time               // when its drawing began here
 	drawn   int                     // images of it, since
+	before  int                     // images of it that were there then
 	taken   int                     // rows whose scores were there
+
+	placements map[string]map[string]store.Placement // of graphs on other devices than the CPU, by the key of their network and their own
 }
 
 // A rowState is what is known of a row's results.
@@ -89,6 +93,7 @@ func newSession(e *plan.Experiment, o Options) *session {
 	return &session{
 		Experiment: e, Options: o, folder: filepath.Join(o.Results, e.Name), hashes: h, whole: !o.Runtime.AnyBatch(), rows: make([]rowState, len(e.Rows)), drawing: -1,
 		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{}, known: map[string][]string{}, said: map[string]bool{},
+		placements: map[string]map[string]store.Placement{},
 	}
 }
 
@@ -240,14 +245,50 @@ func (s *session) notes(r *plan.Run) ([]string, error) {
 			}
 		}
 		all = append(all, s.known[key]...)
+		computed, err := s.computed(r, i)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, computed...)
 	}
 	for _, n := range all {
-		if !s.said[n] {
-			s.said[n] = true
-			s.Progress.Note("note: " + n)
-		}
+		s.noteOnce(n)
 	}
 	return all, nil
+}
+
+// computed tells how network i of a row computes where that is not in float32, or
+// not as its authors' flag says.
+func (s *session) computed(r *plan.Run, i int) ([]string, error) {
+	n := r.Networks()[i]
+	name, p := filepath.Base(n.Checkpoint.Path), cmp.Or(n.Precision, ort.Float32)
+	if f, ok := n.Flags.(models.WithPrecision); ok && f.Precision() != "" && f.Precision() != p {
+		return []string{fmt.Sprintf("%s: computes in %s, as was asked for, where a flag of its authors' says %s", name, p, f.Precision())}, nil
+	}
+	if p == ort.Float32 {
+		return nil, nil
+	}
+	keys, err := networkKeys(r.Row, r.Contents)
+	if err != nil {
+		return nil, err
+	}
+	key := "computed " + keys[i]
+	if _, known := s.known[key]; !known {
+		m := s.open[keys[i]]
+		if m == nil {
+			if m, err = OpenNetwork(r.Row, i, s.runtime()); err != nil {
+				return nil, err
+			}
+			defer m.Close()
+		}
+		note := fmt.Sprintf("%s: computes in %s on %s", name, p, cmp.Or(s.Runtime.Device, "cpu"))
+		if h, ok := m.(models.Halved); ok && h.Widened().Nodes > 0 {
+			w := h.Widened()
+			note += fmt.Sprintf(", where %d of its %d nodes in that precision have no kernels: they compute in float32, from values rounded to %s and to such", w.Nodes, w.Of, p)
+		}
+		s.known[key] = []string{note}
+	}
+	return s.known[key], nil
 }
 
 // checkNetworks opens every network that images are to be drawn with, before
@@ -270,9 +311,22 @@ func (s *session) checkNetworks(ctx context.Context) error {
 	}
 	faults := make([]error, len(distinct))
 	for i, r := range slices.Backward(distinct) {
-		faults[i] = s.prepare(ctx, r)
+		if faults[i] = s.checkPrecision(r); faults[i] == nil {
+			faults[i] = s.prepare(ctx, r)
+		}
 	}
 	return errors.Join(faults...)
+}
+
+// checkPrecision is a misuse where the device lacks what a row's networks are to
+// compute in.
+func (s *session) checkPrecision(r *plan.Run) error {
+	for _, n := range r.Networks() {
+		if err := s.Runtime.CheckPrecision(n.Precision); err != nil {
+			return human.Misuse{Err: fmt.Errorf("row %q: %w; --precision NAME, or precision: NAME in the model block, chooses another", r.Title(), err)}
+		}
+	}
+	return nil
 }
 
 // checkReferences looks whether the references are of the networks that images will
@@ -372,7 +426,7 @@ func (s *session) prepare(ctx context.Context, r *plan.Run) error {
 	opened := make([]models.Model, len(keys))
 	for i, key := range keys {
 		if s.open[key] == nil {
-			m, err := OpenNetwork(r.Row, i, s.runtime())
+			m, err := OpenNetwork(r.Row, i, s.runtimeOf(key))
 			if err != nil {
 				return err
 			}

@@ -160,7 +160,7 @@ var errEnough = errors.New("no more images are wanted")
 func (e *Engine) unscored(r *plan.Run) (*store.Metrics, error) {
 	m := &store.Metrics{
 		Format: store.MetricsFormat, Experiment: r.Name, Run: r.ID, Row: r.Index, Label: r.Label, Settings: append([]store.Setting{}, r.Swept...),
-		Samples: r.Samples, Bootstrap: r.Bootstrap, Published: r.Published,
+		Samples: r.Samples, Bootstrap: r.Bootstrap, Precision: r.Precision(), Published: r.Published,
 	}
 	paths := map[string]string{"reference": r.Reference.Path}
 	for _, c := range r.Comparisons {

@@ -43,7 +43,19 @@ type openNetwork struct {
 // going on. h may hold the hashes of files that were read before.
 func NewEngine(opt ort.Options, h store.Hashes, p *human.Progress) *Engine {
 	opt.Note = p.Note
+	said := map[string]bool{}
+	opt.Placed = func(placed ort.Placement) {
+		if text := PlacementOf(placed).String(); !said[text] {
+			said[text] = true
+			p.Note("note: features: " + text)
+		}
+	}
 	return &Engine{options: opt, hashes: h, progress: p, open: map[string]*openNetwork{}, said: map[string]bool{}}
+}
+
+// PlacementOf is a placement as results hold it.
+func PlacementOf(p ort.Placement) store.Placement {
+	return store.Placement{Graph: p.Graph[:10], Device: p.Device, Hardware: p.Hardware, Precision: p.Precision, Nodes: p.Nodes, Elsewhere: p.Elsewhere}
 }
 
 // Close frees all networks.
@@ -98,6 +110,9 @@ type outcome struct {
 // what could be computed even where the error tells of metrics that failed.
 func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
 	var out outcome
+	if d, err := ort.ParseDevice(e.options.Device); err == nil && d.Name != "cpu" {
+		out.note("features were computed on " + d.String())
+	}
 	if j.bootstrap > 0 {
 		out.replicates = &store.Replicates{Values: map[string][]float64{}}
 	}

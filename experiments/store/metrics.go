@@ -53,9 +53,11 @@ type Metrics struct {
 	Evaluation string    `json:"evaluation"`          // hash of what the scores depend on beside the images
 	Protocol   string    `json:"protocol,omitempty"`  // whose reading of the metrics, and what was set otherwise; "" in older files: adm
 	Bootstrap  int       `json:"bootstrap,omitempty"` // draws of the images, whose scores bootstrap.csv holds
+	Precision  string    `json:"precision,omitempty"` // that the networks which drew compute in; "" = float32
 	Notes      []string  `json:"notes,omitempty"`     // what was assumed, converted or left out
 
-	Devices map[string]int `json:"devices,omitempty"` // images by the kind of device that drew them, where there are several
+	Devices    map[string]int `json:"devices,omitempty"`    // images by the kind of device that drew them, where there are several
+	Placements []Placement    `json:"placements,omitempty"` // that drew the images, and which providers ran the graphs' nodes; none = the CPU drew all
 
 	Scores    []Score            `json:"scores"`
 	Published map[string]float64 `json:"published,omitempty"` // metric's name → the authors' value

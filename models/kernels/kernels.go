@@ -3,8 +3,7 @@
 package kernels
 
 // #cgo CFLAGS: -O3 -Wno-psabi
-// #cgo LDFLAGS: -ldl -lm
-// #include <dlfcn.h>
+// #cgo LDFLAGS: -lm
 // #include <stdlib.h>
 // #include "operators.h"
 import "C"
@@ -32,25 +31,12 @@ func Check() error {
 }
 
 // Add makes the operators known to the session that options, an
-// *OrtSessionOptions, will make. library is the path of ONNX Runtime, which is
-// loaded already.
-func Add(library string, options unsafe.Pointer) error {
-	path, symbol := C.CString(library), C.CString("OrtGetApiBase")
-	defer C.free(unsafe.Pointer(path))
-	defer C.free(unsafe.Pointer(symbol))
-	handle := C.dlopen(path, C.RTLD_NOW|C.RTLD_NOLOAD)
-	if handle == nil {
-		return fmt.Errorf("kernels: %s is not loaded", library)
-	}
-	defer C.dlclose(handle)
-	base := C.dlsym(handle, symbol)
-	if base == nil {
-		return fmt.Errorf("kernels: %s has no OrtGetApiBase: expected the shared library of ONNX Runtime", library)
-	}
-	message := C.operators_add(base, options)
+// *OrtSessionOptions, will make. getAPIBase is the runtime's OrtGetApiBase.
+func Add(getAPIBase, options unsafe.Pointer) error {
+	message := C.operators_add(getAPIBase, options)
 	if message == nil {
 		return nil
 	}
 	defer C.free(unsafe.Pointer(message))
-	return fmt.Errorf("kernels: %s takes no operators: %s", library, C.GoString(message))
+	return fmt.Errorf("kernels: ONNX Runtime takes no operators: %s", C.GoString(message))
 }

@@ -138,7 +138,7 @@ func (m *Module) sumLast(x Value) Value {
 
 // zerosLike is 0 in every place of v.
 func (m *Module) zerosLike(v Value) Value {
-	return m.op("ConstantOfShape", checkpoint.F32, v.Shape, nil, m.shapeOf(v))
+	return m.Full().op("ConstantOfShape", checkpoint.F32, v.Shape, nil, m.shapeOf(v))
 }
 
 // shapeOf is v's shape, of which the run time knows all lengths.

@@ -64,6 +64,11 @@ func sigmoidVJP(m *Module, n *node, _ int, dy []Value) Value {
 // dy·σ·(1 + x − y) with y = x·σ.
 func siluVJP(m *Module, n *node, _ int, dy []Value) Value {
 	x, y, sigmoid := n.in[0], n.out[0], n.out[1]
+	if m.half { // one operator to its authors: nothing is rounded but its result
+		f := m.Full()
+		sigmoid = f.Sigmoid(x)
+		return m.own(f.Mul(f.Mul(dy[0], sigmoid), f.Add(f.Scalar(1), f.Mul(x, f.Sub(f.Scalar(1), sigmoid)))))
+	}
 	return m.Mul(m.Mul(dy[0], sigmoid), m.Add(m.Sub(x, y), m.Scalar(1)))
 }
 

@@ -77,7 +77,7 @@ const (
 // mark has WithKernels replace the node that computes y, the convolution of x,
 // where that is of use. Its weights have to be constant.
 func (c Conv) mark(m *Module, x, y Value) {
-	if c.replaceable(x) {
+	if m.computes(x.DType) == m.computes(checkpoint.F32) && c.replaceable(x) {
 		m.g.replaceable[y.Name] = true
 	}
 }
@@ -85,7 +85,7 @@ func (c Conv) mark(m *Module, x, y Value) {
 func (c Conv) replaceable(x Value) bool {
 	tiles := (x.Shape[2] + 3) / 4 * ((x.Shape[3] + 3) / 4)
 	weights := 36 * 4 * x.Shape[1] * c.Out
-	return c.Kernel == [2]int{3, 3} && c.Stride == 1 && c.After == [2]int{} && x.DType == checkpoint.F32 &&
+	return c.Kernel == [2]int{3, 3} && c.Stride == 1 && c.After == [2]int{} &&
 		x.Shape[1]%block == 0 && c.Out%block == 0 && c.Pad[0] < 3 && c.Pad[1] < 3 && x.Shape[2] > 0 && x.Shape[3] > 0 &&
 		tiles >= minTiles && (tiles >= manyTiles || weights <= maxWeights)
 }

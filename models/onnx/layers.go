@@ -92,24 +92,31 @@ func (m *Module) GroupNorm(x Value, groups int) Value { return m.GroupNormEps(x,
 
 // GroupNormEps is nn.GroupNorm: x [N,C,H,W]; parameters weight and bias [C]. It
 // is emitted as InstanceNormalization over the groups and a per-channel affine
-// map, because GroupNormalization has no CPU kernel.
+// map, because GroupNormalization has no CPU kernel. In scopes in half precision it
+// is guided_diffusion/nn.py GroupNorm32, which computes in float32 with such
+// parameters and rounds the result.
 func (m *Module) GroupNormEps(x Value, groups int, eps float64) Value {
-	c := x.Shape[1]
-	n := m.normalizeGroups(x, groups, eps)
-	return m.op("BatchNormalization", x.DType, x.Shape, attrs{"epsilon": 0.0},
-		n, m.Param("weight", c), m.Param("bias", c), m.repeated(0, c), m.repeated(1, c))
+	c, f := x.Shape[1], m.Full()
+	n := f.normalizeGroups(x, groups, eps)
+	return m.own(f.op("BatchNormalization", x.DType, x.Shape, attrs{"epsilon": 0.0},
+		n, f.Param("weight", c), f.Param("bias", c), f.repeated(0, c), f.repeated(1, c)))
 }
 
 // GroupNormScaleShift is GroupNorm(x)·(1+scale)+shift with scale and shift
 // [N,C]. The affine parameters are folded into scale and shift first, so that
-// the image is read and written once.
+// the image is read and written once. In half precision they are not, as rounding
+// between the steps is the authors'.
 func (m *Module) GroupNormScaleShift(x Value, groups int, scale, shift Value) Value {
 	c := x.Shape[1]
+	image := func(v Value) Value { return m.Reshape(v, v.Shape[0], c, 1, 1) }
+	if m.half {
+		n := m.GroupNorm(x, groups)
+		return m.Add(m.Mul(n, image(m.Add(scale, m.Scalar(1)))), image(shift))
+	}
 	n := m.normalizeGroups(x, groups, 1e-5)
 	one := m.Add(scale, m.Scalar(1))
 	a := m.Mul(one, m.Param("weight", c))
 	b := m.Add(m.Mul(one, m.Param("bias", c)), shift)
-	image := func(v Value) Value { return m.Reshape(v, v.Shape[0], c, 1, 1) }
 	return m.Add(m.Mul(n, image(a)), image(b))
 }
 
@@ -122,16 +129,18 @@ func (m *Module) normalizeGroups(x Value, groups int, eps float64) Value {
 	return m.Reshape(n, x.Shape...)
 }
 
-// LayerNorm is nn.LayerNorm over the last axis: parameters weight and bias.
+// LayerNorm is nn.LayerNorm over the last axis, in float32: parameters weight and
+// bias.
 func (m *Module) LayerNorm(x Value, eps float64) Value {
-	d := x.Dim(-1)
-	return m.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, m.Param("weight", d), m.Param("bias", d))
+	d, f := x.Dim(-1), m.Full()
+	return m.own(f.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, f.Param("weight", d), f.Param("bias", d)))
 }
 
 // LayerNormPlain is nn.LayerNorm over the last axis with
-// elementwise_affine=False.
+// elementwise_affine=False, in float32.
 func (m *Module) LayerNormPlain(x Value, eps float64) Value {
-	return m.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, m.repeated(1, x.Dim(-1)))
+	f := m.Full()
+	return m.own(f.op("LayerNormalization", x.DType, x.Shape, attrs{"axis": -1, "epsilon": eps}, x, f.repeated(1, x.Dim(-1))))
 }
 
 // Attention is softmax(q·kᵀ/√d)·v for heads of d = D/heads channels each:

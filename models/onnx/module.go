@@ -56,6 +56,7 @@ func (v Value) Dim(i int) int {
 type Module struct {
 	g      *graph
 	prefix string
+	half   bool // computes in the graph's half precision
 }
 
 type graph struct {
@@ -65,15 +66,19 @@ type graph struct {
 	ints    map[string][]int // values of the int64 constants
 	nodes   []node
 	proto   *pb.GraphProto
+	types   map[string]checkpoint.DType             // of all values that nodes take or give
 	files   map[string][]*pb.StringStringEntryProto // where weights say in which file they lie
 	domains map[string]bool                         // of operators other than ONNX's own
 
 	size        Size            // so far
 	replaceable map[string]bool // nodes, see Model.WithKernels
+	halves      halves
+	converted   map[[2]string]Value // by name and type, see own
 	missing     []Parameter
 	misshaped   []Misshape
 	inputs      []Info
 	outputs     []Info
+	waves       []Info // sines and cosines
 }
 
 // An Info describes an input or output of a finished model.
@@ -89,8 +94,11 @@ type Model struct {
 	Folder          string   // that holds Files, at some depth; "" where there are none
 	Files           []string // of weights, absolute and without symbolic links
 	Inputs, Outputs []Info
+	Nodes           []Node          // in the order of their computation; none of a graph that was read
 	Kernels         bool            // uses operators of KernelsDomain
 	replaceable     map[string]bool // names of the nodes that WithKernels replaces
+	halves          halves
+	waves           []Info
 }
 
 // buildError is what a programmer's error raises while a graph is built.
@@ -103,29 +111,23 @@ func fail(format string, args ...any) {
 // Build runs f on the whole of sd and returns the model it describes. A
 // *MismatchError lists every parameter that f wanted and sd lacks, has in
 // another shape, or holds beyond what f used.
-func Build(sd checkpoint.StateDict, f func(*Module)) (*Model, error) {
-	g, err := build(sd, f)
-	if err == nil {
-		err = g.mismatch()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return g.finish()
-}
+func Build(sd checkpoint.StateDict, f func(*Module)) (*Model, error) { return BuildHalf(sd, "", f) }
 
-// build runs f on the whole of sd, whatever sd lacks.
-func build(sd checkpoint.StateDict, f func(*Module)) (g *graph, err error) {
+// build runs f on the whole of sd, whatever sd lacks; half is the type of Half scopes.
+func build(sd checkpoint.StateDict, half checkpoint.DType, f func(*Module)) (g *graph, err error) {
 	g = &graph{
 		sd:     sd,
 		params: map[string]Value{},
 		consts: map[string]Value{},
 		ints:   map[string][]int{},
 		proto:  &pb.GraphProto{Name: proto.String("sagbench")},
+		types:  map[string]checkpoint.DType{},
 		files:  map[string][]*pb.StringStringEntryProto{},
 
 		domains:     map[string]bool{},
 		replaceable: map[string]bool{},
+		halves:      halves{half, map[string]bool{}, map[string]bool{}, map[string]bool{}},
+		converted:   map[[2]string]Value{},
 	}
 	defer func() {
 		switch r := recover().(type) {
@@ -155,7 +157,7 @@ func (g *graph) finish() (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	return &Model{Proto: b, Folder: folder, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Kernels: g.domains[KernelsDomain], replaceable: g.replaceable}, nil
+	return &Model{Proto: b, Folder: folder, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Nodes: listed(g.proto.Node, g.types), Kernels: g.domains[KernelsDomain], replaceable: g.replaceable, halves: g.halves, waves: g.waves}, nil
 }
 
 // locate says in the graph where its files of weights lie below a folder, and
@@ -199,7 +201,7 @@ func realPath(file string) string {
 
 // In enters a child scope, as attribute access on an nn.Module does.
 func (m *Module) In(format string, args ...any) *Module {
-	return &Module{m.g, m.prefix + fmt.Sprintf(format, args...) + "."}
+	return &Module{m.g, m.prefix + fmt.Sprintf(format, args...) + ".", m.half}
 }
 
 // Has reports whether the state dict has a parameter of this name in this scope.
@@ -218,11 +220,13 @@ func (m *Module) Input(name string, t checkpoint.DType, shape ...int) Value {
 
 // Output makes v an output of the graph under the given name.
 func (m *Module) Output(name string, v Value) {
+	v = m.Full().own(v)
 	out := v
 	out.Name = name
 	m.g.proto.Node = append(m.g.proto.Node, &pb.NodeProto{
 		OpType: proto.String("Identity"), Name: proto.String("output." + name), Input: []string{v.Name}, Output: []string{name},
 	})
+	m.g.types[v.Name], m.g.types[name] = v.DType, v.DType
 	m.g.proto.Output = append(m.g.proto.Output, valueInfo(out))
 	m.g.outputs = append(m.g.outputs, Info(out))
 }
@@ -237,6 +241,10 @@ func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at
 	if len(m.g.proto.Node) == maxNodes {
 		fail("the network has more than %d operators: it is deeper than any that was published", maxNodes)
 	}
+	in = m.owned(kind, in)
+	if kind != "Cast" {
+		t = m.computes(t)
+	}
 	name := m.prefix + kind + "_" + strconv.Itoa(len(m.g.proto.Node))
 	n := &pb.NodeProto{OpType: proto.String(kind), Domain: proto.String(domain), Name: proto.String(name), Attribute: at.protos()}
 	if domain != "" {
@@ -244,6 +252,7 @@ func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at
 	}
 	for _, v := range in {
 		n.Input = append(n.Input, v.Name)
+		m.g.types[v.Name] = v.DType
 	}
 	var out []Value
 	for i, s := range shapes {
@@ -253,8 +262,10 @@ func (m *Module) ops(domain, kind string, t checkpoint.DType, shapes [][]int, at
 		}
 		m.g.size.Activation = max(m.g.size.Activation, values(s)*float64(t.Size()))
 		n.Output = append(n.Output, v.Name)
+		m.g.types[v.Name] = t
 		out = append(out, v)
 	}
+	m.g.halves.note(kind, name, in, out)
 	m.g.proto.Node = append(m.g.proto.Node, n)
 	m.g.nodes = append(m.g.nodes, node{m, kind, at, in, out})
 	return out
@@ -266,7 +277,7 @@ func (m *Module) Name() string { return strings.TrimSuffix(m.prefix, ".") }
 // Parameters lists the parameters that f asks for, by key, with the shapes in
 // which a checkpoint has to hold them.
 func Parameters(f func(*Module)) (shapes map[string][]int, err error) {
-	g, err := build(nil, f)
+	g, err := build(nil, "", f)
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +302,7 @@ const maxNodes = 200_000
 
 // Measure is the size of the network that f builds. No weight is needed.
 func Measure(f func(*Module)) (Size, error) {
-	g, err := build(nil, f)
+	g, err := build(nil, "", f)
 	if err != nil {
 		return Size{}, err
 	}

@@ -57,7 +57,7 @@ func broadcast(a, b []int) []int {
 }
 
 func (m *Module) binary(kind string, a, b Value) Value {
-	if a.DType != b.DType {
+	if m.computes(a.DType) != m.computes(b.DType) {
 		fail("%s%s of %s and %s", m.prefix, kind, a.DType, b.DType)
 	}
 	return m.op(kind, a.DType, broadcast(a.Shape, b.Shape), nil, a, b)
@@ -80,10 +80,10 @@ func (m *Module) Mul(a, b Value) Value { return m.binary("Mul", a, b) }
 func (m *Module) Div(a, b Value) Value { return m.binary("Div", a, b) }
 
 // Cos is cos x, x in radians.
-func (m *Module) Cos(x Value) Value { return m.unary("Cos", x, nil) }
+func (m *Module) Cos(x Value) Value { return m.wave("Cos", x) }
 
 // Sin is sin x, x in radians.
-func (m *Module) Sin(x Value) Value { return m.unary("Sin", x, nil) }
+func (m *Module) Sin(x Value) Value { return m.wave("Sin", x) }
 
 // Sigmoid is 1/(1+e⁻ˣ).
 func (m *Module) Sigmoid(x Value) Value { return m.unary("Sigmoid", x, nil) }
@@ -94,7 +94,9 @@ func (m *Module) ReLU(x Value) Value { return m.unary("Relu", x, nil) }
 // SiLU is x·σ(x). Written as two nodes, which the runtime fuses; ONNX's own
 // Swish has no CPU kernel.
 func (m *Module) SiLU(x Value) Value {
+	x = m.own(x)
 	sigmoid := m.Sigmoid(x)
+	m.asInner(sigmoid)
 	y := m.Mul(x, sigmoid)
 	m.asOne("SiLU", 2, []Value{x}, y, sigmoid)
 	return y
@@ -135,8 +137,10 @@ func (m *Module) OneHot(y Value, count int) Value {
 	return m.op("OneHot", checkpoint.F32, []int{y.Shape[0], count}, nil, y, m.Ints(count), m.Const([]float32{0, 1}, 2))
 }
 
-// Softmax normalizes along the last axis.
-func (m *Module) Softmax(x Value) Value { return m.unary("Softmax", x, attrs{"axis": -1}) }
+// Softmax normalizes along the last axis, in float32.
+func (m *Module) Softmax(x Value) Value {
+	return m.own(m.Full().unary("Softmax", x, attrs{"axis": -1}))
+}
 
 // Clip bounds x to [lo, hi].
 func (m *Module) Clip(x Value, lo, hi float32) Value {
@@ -164,7 +168,7 @@ func (m *Module) Equal(a, b Value) Value {
 
 // Where is a where the condition, BOOL, holds and b elsewhere, broadcast.
 func (m *Module) Where(condition, a, b Value) Value {
-	if a.DType != b.DType {
+	if m.computes(a.DType) != m.computes(b.DType) {
 		fail("%sWhere of %s and %s", m.prefix, a.DType, b.DType)
 	}
 	return m.op("Where", a.DType, broadcast(condition.Shape, broadcast(a.Shape, b.Shape)), nil, condition, a, b)

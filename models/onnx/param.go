@@ -77,7 +77,9 @@ func (m *Module) initializer(key string, t checkpoint.Tensor, as []int) Value {
 	m.g.proto.Initializer = append(m.g.proto.Initializer, p)
 	v := Value{Name: key, Shape: slices.Clone(as), DType: t.DType}
 	if t.DType != checkpoint.F32 {
-		v = m.Cast(v, checkpoint.F32)
+		wide := m.Cast(v, checkpoint.F32)
+		m.g.widens(v, wide)
+		return wide
 	}
 	return v
 }

@@ -28,7 +28,7 @@ func Inspect(path string) (inputs, outputs []onnx.Info, err error) {
 	if err := initialize(); err != nil {
 		return nil, nil, err
 	}
-	options, err := Options{}.sessionOptions("")
+	options, err := Options{}.sessionOptions(&onnx.Model{})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,23 +3,29 @@ package ort
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"runtime"
-	"sagbench/models/kernels"
-	"strconv"
-	"strings"
 
 	rt "github.com/yalue/onnxruntime_go"
 
 	"sagbench/models/checkpoint"
+	"sagbench/models/kernels"
 	"sagbench/models/onnx"
 )
 
 // Options say where and how a graph runs. The zero value is: CPU, all cores,
 // no cache.
 type Options struct {
-	Device  string // "cpu" or "" | "cuda:0", "cuda:1", …
-	Threads int    // of one network call; 0 = all cores
+	Device    string // as ParseDevice reads it: "cpu" or "" | "cuda:0" | "webgpu:0" | "openvino:GPU.1" …
+	Precision string // Float32 or "" | TF32 | BFloat16 | Float16, of those that the device offers
+	Threads   int    // of one network call; 0 = all cores
+	// AllowFallback accepts that nodes with weights run elsewhere than on the device, which
+	// is an error otherwise.
+	AllowFallback bool
+	// Opened, if it is there, is told each graph that is opened.
+	Opened func(*onnx.Model)
+	// Placed, if it is there, is told where the nodes of each graph run that is prepared
+	// for another device than the CPU, by the goroutine that runs it first.
+	Placed func(Placement)
 	// Content identifies the content of the checkpoint (its sha256). With it,
 	// the optimized graph of a small model is kept in the user's cache folder,
 	// so that the next start takes a tenth of the time.
@@ -44,16 +50,17 @@ func (o Options) unchanged() error {
 	return o.Unchanged()
 }
 
+// device is the device's name in full.
 func (o Options) device() string {
-	if o.Device == "" {
-		return "cpu"
+	d, err := ParseDevice(o.Device)
+	if err != nil {
+		return o.Device // which no session is made with
 	}
-	return o.Device
+	return d.String()
 }
 
-// sessionOptions are the runtime's for a graph whose weights lie in a folder, ""
-// for none. The caller destroys them.
-func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
+// sessionOptions are the runtime's for the graph m. The caller destroys them.
+func (o Options) sessionOptions(m *onnx.Model) (*rt.SessionOptions, error) {
 	if err := kernels.Check(); err != nil {
 		return nil, err
 	}
@@ -73,8 +80,8 @@ func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
 	if o.idle {
 		errs = append(errs, so.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"))
 	}
-	if folder != "" {
-		errs = append(errs, so.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", folder))
+	if m.Folder != "" {
+		errs = append(errs, so.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", m.Folder))
 	}
 	errs = append(errs, o.provider(so))
 	if err := errors.Join(errs...); err != nil {
@@ -84,29 +91,18 @@ func (o Options) sessionOptions(folder string) (*rt.SessionOptions, error) {
 	return so, nil
 }
 
-// provider puts the graph on the device. The CUDA settings are those that the
-// runtime's documentation names for fixed shapes and throughput.
+// provider puts the graph on the device.
 func (o Options) provider(so *rt.SessionOptions) error {
-	kind, id, _ := strings.Cut(o.device(), ":")
-	if kind == "cpu" {
-		return nil
-	}
-	if _, err := strconv.Atoi(id); kind != "cuda" || err != nil {
-		return fmt.Errorf("device %q: expected cpu, or cuda:N with the number of the GPU", o.Device)
-	}
-	if err := verifyCUDA(); err != nil {
+	d, err := ParseDevice(o.Device)
+	if err != nil {
 		return err
 	}
-	co, err := rt.NewCUDAProviderOptions()
-	if err == nil {
-		defer co.Destroy()
-		err = co.Update(map[string]string{"device_id": id, "cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"})
-	}
-	if err == nil {
-		err = so.AppendExecutionProviderCUDA(co)
+	p, err := d.Precision(o.Precision)
+	if err == nil && d.options != nil {
+		err = errors.Join(d.appendTo(so, p), so.AddSessionConfigEntry(recordPlacement, "1"))
 	}
 	if err != nil {
-		return fmt.Errorf("device %s: %w; it needs an NVIDIA GPU with its driver, the CUDA 13 and cuDNN 9 libraries, and the GPU build of ONNX Runtime (`make onnxruntime DEVICE=cuda`)", o.Device, err)
+		return fmt.Errorf("device %s: %w", d, err)
 	}
 	return nil
 }
@@ -147,15 +143,13 @@ func Kernels() string { return kernels.Name() }
 
 // addKernels makes those operators known to the session that o will make.
 func addKernels(o *rt.SessionOptions) error {
-	library, err := libraryPath()
+	api, err := base()
 	if err != nil {
 		return err
 	}
-	// The binding has no call for operators of one's own; its SessionOptions
-	// hold the C pointer that takes one.
-	pointer := reflect.ValueOf(o).Elem().FieldByName("o")
-	if pointer.Kind() != reflect.Pointer {
-		return errors.New("ort: SessionOptions of this release of onnxruntime_go do not hold a pointer o: package kernels cannot be used with it")
+	p, err := pointer(o, "o")
+	if err != nil {
+		return err
 	}
-	return kernels.Add(library, pointer.UnsafePointer())
+	return kernels.Add(api, p)
 }

@@ -245,18 +245,6 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-func TestDevices(t *testing.T) {
-	for device, want := range map[string]string{
-		"gpu":  `device "gpu": expected cpu, or cuda:N with the number of the GPU`,
-		"cuda": `device "cuda": expected cpu, or cuda:N with the number of the GPU`,
-	} {
-		m, _ := onnx.Build(nil, func(m *onnx.Module) { m.Output("y", m.Input("x", checkpoint.F32, 1)) })
-		if _, err := Open(m, Options{Device: device}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %s", device, err, want)
-		}
-	}
-}
-
 // inCache is a convolution whose optimized graph is kept, in a cache folder of the
 // test's own, and the pattern of the files that are kept there.
 func inCache(t *testing.T) (m *onnx.Model, kept string) {

@@ -17,6 +17,8 @@ type Session struct {
 	model   *onnx.Model
 	options Options
 	path    string // of the graph, where it is a file
+	widened Widened
+	waves   *Session // on the CPU, of what the graph then takes as inputs; nil = none
 
 	mu      sync.Mutex // guards what follows
 	session *rt.DynamicAdvancedSession
@@ -31,18 +33,31 @@ func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err := initialize(); err != nil {
 		return nil, err
 	}
+	if err := opt.probed(); err != nil {
+		return nil, fmt.Errorf("ort: %w", err)
+	}
+	m, waves, err := opt.cut(m)
+	if err != nil {
+		return nil, fmt.Errorf("ort: %w", err)
+	}
+	m, widened, err := opt.lowered(m)
+	if err != nil {
+		return nil, fmt.Errorf("ort: %w", err)
+	}
 	if opt.HasKernels() {
-		var err error
 		if m, err = m.WithKernels(); err != nil {
 			return nil, err
 		}
 	}
-	s := &Session{model: m, options: opt}
+	s := &Session{model: m, options: opt, widened: widened, waves: waves}
 	options, err := s.sessionOptions()
 	if err != nil {
 		return nil, err
 	}
 	options.Destroy()
+	if opt.Opened != nil {
+		opt.Opened(m)
+	}
 	return s, nil
 }
 
@@ -76,12 +91,32 @@ func (s *Session) prepare() (*rt.DynamicAdvancedSession, error) {
 		return nil, err
 	}
 	defer o.Destroy()
-	return s.create(s.model.Proto, o)
+	session, err := s.create(s.model.Proto, o)
+	if err == nil {
+		if err = s.placed(session); err != nil {
+			session.Destroy()
+			return nil, err
+		}
+	}
+	return session, err
+}
+
+// placed tells where the nodes of a session run that is not the CPU's.
+func (s *Session) placed(session *rt.DynamicAdvancedSession) error {
+	d, err := ParseDevice(s.options.Device)
+	if err != nil || d.Name == "cpu" {
+		return err
+	}
+	p, err := s.placement(session, d)
+	if err == nil && s.options.Placed != nil {
+		s.options.Placed(p)
+	}
+	return err
 }
 
 // sessionOptions are those that the session is made with.
 func (s *Session) sessionOptions() (*rt.SessionOptions, error) {
-	o, err := s.options.sessionOptions(s.model.Folder)
+	o, err := s.options.sessionOptions(s.model)
 	if err == nil && s.model.Kernels {
 		if err = addKernels(o); err != nil {
 			o.Destroy()
@@ -108,6 +143,10 @@ func (s *Session) create(proto []byte, o *rt.SessionOptions) (*rt.DynamicAdvance
 // size, follow from the inputs; an output with one that does not is allocated by
 // the runtime. Cancelling ctx stops the run inside the graph.
 func (s *Session) Run(ctx context.Context, inputs map[string]Array) (map[string]Array, error) {
+	inputs, err := s.withWaves(ctx, inputs)
+	if err != nil {
+		return nil, err
+	}
 	lengths, err := s.check(inputs)
 	if err != nil {
 		return nil, err
@@ -254,6 +293,9 @@ func (s *Session) Rest() {
 	if s.session != nil {
 		s.session.Destroy()
 		s.session = nil
+	}
+	if s.waves != nil {
+		s.waves.Rest()
 	}
 }
 

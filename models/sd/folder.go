@@ -263,7 +263,7 @@ func shardedWeights(index string) (*weights, error) {
 func sessions[K comparable](w *weights, tensors checkpoint.StateDict, opt models.Options, build func(*onnx.Module, K) error) *models.Sessions[K] {
 	opt.Content = w.SHA256
 	return models.NewSessions(tensors, func(size K) (*ort.Session, error) {
-		m, err := models.Build(tensors, func(m *onnx.Module) error { return build(m, size) })
+		m, err := models.BuildHalf(tensors, opt.Half(), func(m *onnx.Module) error { return build(m, size) })
 		if err != nil {
 			return nil, fmt.Errorf("models: %s: %w", w.path, err)
 		}

@@ -39,6 +39,9 @@ func (n *sdUNet) Forward(ctx context.Context, in map[string]ort.Array) (map[stri
 	return n.net.Run(ctx, sdSize{s, c.Shape[1]}, models.FloatTimesteps(in))
 }
 
+// Widened implements models.Halved. Every size has as many nodes.
+func (n *sdUNet) Widened() ort.Widened { return n.net.Widened(sdSize{size{8, 8}, 1}) }
+
 // Close frees all sessions.
 func (n *sdUNet) Close() {
 	n.net.Close()
@@ -129,6 +132,9 @@ func (n *Net) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep,
 	}
 	return p, nil
 }
+
+// Widened implements models.Halved.
+func (n *Net) Widened() ort.Widened { return n.unet.Widened() }
 
 // Lacks implements Incomplete.
 func (n *Net) Lacks() error {

@@ -168,6 +168,7 @@ func (c *CLIPText) load(path string, opt models.Options) (*textNet, error) {
 }
 
 func newTextNet(c *clipTextConfig, w *weights, opt models.Options) (*textNet, error) {
+	opt.Precision = "" // of the denoiser alone
 	// A CLIPTextModel has no projection: what config.json says of one is a default,
 	// whatever CLIP the file comes of.
 	if t, ok := w.tensors["text_projection.weight"]; ok && len(t.Shape) == 2 {

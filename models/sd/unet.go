@@ -105,7 +105,9 @@ func (c *sdUNetConfig) build(m *onnx.Module, s sdSize, t *models.Taps) error {
 	layers, _ := c.LayersPerBlock.of("", n, maxLayers)
 	depth, _ := c.TransformerLayersPerBlock.of("", n, maxLayers)
 
-	e := m.In("time_embedding.linear_1").Linear(m.TimestepEmbedding(steps, widths[0], 10000), 4*widths[0])
+	sinusoids := m.TimestepEmbedding(steps, widths[0], 10000)
+	m = m.Half() // torch_dtype=float16
+	e := m.In("time_embedding.linear_1").Linear(sinusoids, 4*widths[0])
 	emb := m.In("time_embedding.linear_2").Linear(m.SiLU(e), 4*widths[0])
 	res := func(m *onnx.Module, h onnx.Value, out int) onnx.Value {
 		return resnet2D(m, h, emb, out, c.NormNumGroups, c.NormEps)
@@ -209,7 +211,7 @@ func crossAttention(m *onnx.Module, x, context onnx.Value, heads int, s size, t 
 	width := x.Dim(2)
 	q, k, v := m.In("to_q").LinearNoBias(x, width), m.In("to_k").LinearNoBias(context, width), m.In("to_v").LinearNoBias(context, width)
 	if t != nil {
-		t.Visit(m, heads, s.height, s.width, func(tap sampling.Tap) onnx.Value { return tokenMass(m, q, k, tap, heads, t) })
+		t.Visit(m, heads, s.height, s.width, func(tap sampling.Tap) onnx.Value { return tokenMass(m.Full(), q, k, tap, heads, t) })
 	}
 	return m.In("to_out.0").Linear(t.Attention(m, q, k, v, heads, s.height, s.width), width)
 }

@@ -292,7 +292,7 @@ func newUNet2D(c *unet2DConfig, w *weights, opt models.Options) (*unet2DNet, err
 
 // openFixed prepares a network of one size.
 func openFixed(w *weights, opt models.Options, build func(*onnx.Module, *models.Taps) error) (*ort.Session, error) {
-	g, err := models.Build(w.tensors, func(m *onnx.Module) error { return build(m, models.NewTaps(opt)) })
+	g, err := models.BuildHalf(w.tensors, opt.Half(), func(m *onnx.Module) error { return build(m, models.NewTaps(opt)) })
 	if err != nil {
 		return nil, w.fault(err)
 	}

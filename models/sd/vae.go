@@ -281,6 +281,7 @@ func vaeOf(w *weights) (*vaeConfig, error) {
 }
 
 func newVAE(c *vaeConfig, w *weights, opt models.Options) (*vaeNet, error) {
+	opt.Precision = "" // of the denoiser alone
 	f := c.factor()
 	encodes := len(withPrefix(w.tensors, "encoder.")) > 0 // some files are for decoding alone
 	if _, err := onnx.Build(w.tensors, func(m *onnx.Module) {

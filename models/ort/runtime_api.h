@@ -1,0 +1,42 @@
+// What the binding has no calls for: devices of plugins, and which provider runs the
+// nodes of a session. Errors are texts to be freed; NULL is success.
+#ifndef SAGBENCH_RUNTIME_API_H
+#define SAGBENCH_RUNTIME_API_H
+
+#include <stddef.h>
+
+// api_base is OrtGetApiBase of the library at path, which is loaded already; NULL if
+// it is not, or has none.
+void *api_base(const char *path);
+
+// api_open finds the runtime's functions and its environment.
+char *api_open(void *get_api_base);
+
+// api_preload loads a library that a plugin needs and would not find by itself.
+char *api_preload(const char *path);
+
+// A device is one that a provider could run graphs on. Its texts are the runtime's.
+typedef struct {
+	const char *ep;     // the provider
+	const char *vendor; // of the hardware
+	int kind;           // enum device_kind
+	unsigned int vendor_id, device_id;
+	// What is told of the hardware, and of it as the provider sees it.
+	const char *const *keys[2], *const *values[2];
+	size_t counts[2];
+} device;
+
+enum device_kind { DEVICE_CPU, DEVICE_GPU, DEVICE_NPU };
+
+// api_devices lists those of all providers; n may be 0. The list is to be freed.
+char *api_devices(device **out, size_t *n);
+
+// api_append puts device i of api_devices into session options.
+char *api_append(void *session_options, size_t i, const char *const *keys, const char *const *values, size_t n);
+
+// api_placement lists the nodes of a session as four strings each, one behind the
+// other: provider, domain, operator, name. The session must have been made with
+// session.record_ep_graph_assignment_info. The list is to be freed.
+char *api_placement(void *session, char **out, size_t *length);
+
+#endif
