@@ -109,6 +109,7 @@ func (g *globals) runtime() ort.Options {
 // made from the table of them.
 type networkFlags struct {
 	network, resize string
+	weights         string
 	inputSize       int
 	files           map[string]*string            // --NAME of those that are published
 	arguments       map[string]*map[string]string // values of a network's own flags by key
@@ -139,6 +140,7 @@ func (n *networkFlags) register(f *pflag.FlagSet) {
 	last := len(sizes) - 1
 	f.StringVar(&n.network, "network", features.Networks[0].Name, "whose features the metrics compare: "+strings.Join(published, ", ")+", or an .onnx file of your own")
 	boundedInt(f, &n.inputSize, "input-size", 0, 0, 4096, "height and width that images are resized to; 0 = "+strings.Join(sizes[:last], ", ")+", or "+sizes[last])
+	f.StringVar(&n.weights, "weights", "", "which of several sets of weights in the network's file, as inspect names them; the usual one if absent")
 	f.StringVar(&n.resize, "resize", "", "how: tf (ADM's evaluator), torch (pytorch-fid), clean (clean-fid), pil (dgm-eval) or edm2; the protocol's for inception, pil for others if absent")
 }
 
@@ -203,7 +205,7 @@ func (n *networkFlags) networks(f *pflag.FlagSet, p eval.Protocol) (all map[stri
 			return nil, "", err
 		}
 		if isMain {
-			main = row.Name
+			main, one.WeightSet = row.Name, n.weights
 			if n.resize != "" {
 				one.Resize = features.Resize(n.resize)
 			}

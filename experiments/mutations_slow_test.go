@@ -2,4 +2,4 @@
 
 package main
 
-func init() { everyMutation = 1 }
+func init() { everyMutation, flippedBytes = 1, 200 }

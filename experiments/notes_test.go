@@ -1,10 +1,7 @@
 package main
 
 import (
-	"archive/zip"
-	"bytes"
 	"fmt"
-	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,51 +10,12 @@ import (
 	"sagbench/internal/tiny"
 )
 
-// nestedCheckpoint writes a torch.save of {"model": weights, "ema": {"decay": 1,
-// "shadow": weights}} with the weights of a file that holds them alone.
-func nestedCheckpoint(t *testing.T, from, to string) {
-	t.Helper()
-	r, err := zip.OpenReader(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	var out bytes.Buffer
-	w := zip.NewWriter(&out)
-	for _, e := range r.File {
-		in, err := e.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := io.ReadAll(in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasSuffix(e.Name, "/data.pkl") {
-			body := string(data[2 : len(data)-1]) // without protocol and stop
-			key := func(k string) string { return "X" + string([]byte{byte(len(k)), 0, 0, 0}) + k }
-			data = []byte("\x80\x02}(" + key("model") + body + key("ema") + "}(" + key("decay") + "K\x01" + key("shadow") + body + "uu.")
-		}
-		f, err := w.CreateHeader(&zip.FileHeader{Name: e.Name, Method: zip.Store})
-		if err == nil {
-			_, err = f.Write(data)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	tiny.Write(t, to, out.String())
-}
-
 // What is chosen among several sets of weights, and what is accepted and changes
 // nothing, is said once, and stands in the result. Another choice is another run.
 func TestNotesOfNetworks(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "nested.pt")
-	nestedCheckpoint(t, filepath.Join(tiny.Root(), "models/pretrained/adm-cond.pt"), path)
+	tiny.Nest(t, filepath.Join(tiny.Root(), "models/pretrained/adm-cond.pt"), path)
 	file := tiny.Experiment(t, folder, "MODELS/adm-cond.pt", path)
 	idle := "dropout: of training"
 	ids := map[string]bool{}
@@ -131,5 +89,56 @@ sweep: {guidance.cfg.scale: [2, 3]}
 		if !strings.Contains(strings.Join(m.Notes, "\n"), "1 of 2 prompts are longer than the ") {
 			t.Errorf("notes of the result: %q", m.Notes)
 		}
+	}
+}
+
+// A feature network takes the set of weights that is asked for, and the result says
+// which one it was. Features of one set are not those of another.
+func TestWeightsOfFeatureNetworks(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "nested.pt")
+	tiny.Nest(t, filepath.Join(tiny.Root(), "models/pretrained/inception.pt"), path)
+	evaluate := func(more ...string) store.Evaluation {
+		return evaluated(t, append([]string{tiny.Reference(), tiny.Reference(), "--metrics", "fid,is", "--inception", path, "--input-size", "107"}, more...)...)
+	}
+	plain, ema, model := evaluate(), evaluate("--weights", "ema.shadow"), evaluate("--weights", "model")
+	for _, c := range []struct {
+		e           store.Evaluation
+		used, other string
+		set         string // in the JSON
+	}{{plain, "ema.shadow", "model", `"ema.shadow"`}, {ema, "ema.shadow", "model", `"ema.shadow"`}, {model, "model", "ema.shadow", `"model"`}} {
+		note := fmt.Sprintf("nested.pt: its weights %q are used; it also holds %s,", c.used, c.other)
+		if !strings.Contains(strings.Join(c.e.Notes, "\n"), note) || string(c.e.Inputs["network"].Network["weights"]) != c.set {
+			t.Errorf("%s: notes %q, network %s", c.used, c.e.Notes, c.e.Inputs["network"].Network)
+		}
+		if c.e.Scores[0].Value != plain.Scores[0].Value {
+			t.Errorf("%s: FID %g, of the same weights %g", c.used, c.e.Scores[0].Value, plain.Scores[0].Value)
+		}
+	}
+	if message := fail(t, append(evalArgs(), "--weights", "raw")...); !strings.Contains(message, `holds no weights "raw"`) {
+		t.Error(message)
+	}
+
+	file := tiny.Experiment(t, folder, "MODELS/inception.pt", path, "sweep:", "#", "metrics: [fid, sfid, is, precision, recall]", "metrics: [fid]", "steps: 2", "steps: 1")
+	results, evaluations := t.TempDir(), map[string]bool{}
+	for range 2 {
+		for _, weights := range []string{"", "inception.weights=model"} {
+			args := []string{"run", file, "samples=2", "--results", results}
+			if weights != "" {
+				args = append(args, weights)
+			}
+			succeed(t, args...)
+			found, err := store.FindMetrics(results)
+			if err != nil || len(found) != 1 {
+				t.Fatal(found, err)
+			}
+			evaluations[found[0].Evaluation] = true
+			if said := succeed(t, "verify", results).stdout.String(); !strings.HasPrefix(said, "ok") {
+				t.Error(said)
+			}
+		}
+	}
+	if len(evaluations) != 2 {
+		t.Errorf("%d evaluations with two sets of weights", len(evaluations))
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -114,6 +115,54 @@ func TestDamagedResults(t *testing.T) {
 	if text := succeed(t, "verify", results).stdout.String(); !strings.Contains(text, ": metrics.json, samples, scores\n") {
 		t.Errorf("verify: %s", text)
 	}
+}
+
+// flippedBytes is how often a byte of run.yaml is changed; with the build tag slow, 200
+// times.
+var flippedBytes = 10
+
+// A changed byte of run.yaml, which verify reads the row's settings from, is found or
+// changes nothing that the scores depend on. A run writes it anew, as it does tables
+// and plots, which nothing reads.
+func TestFlippedSettings(t *testing.T) {
+	folder := t.TempDir()
+	results := filepath.Join(folder, "results")
+	run := []string{"run", tiny.Experiment(t, folder, "sampler: {ddpm: {steps: 2}}", "sampler: {ddpm: {steps: 1}}", "metrics: [fid, sfid, is, precision, recall]", "metrics: [fid]"), "--results", results}
+	succeed(t, run...)
+	want := tiny.Tree(t, results)
+	dice := rand.New(rand.NewPCG(13, 9))
+	flip := func(path string) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[dice.IntN(len(data))] ^= byte(1 + dice.IntN(255))
+		tiny.Write(t, path, string(data))
+	}
+	settings, err := filepath.Glob(filepath.Join(results, "tiny", "*", "run.yaml"))
+	if err != nil || len(settings) != 2 {
+		t.Fatal(settings, err)
+	}
+	whole, err := os.ReadFile(settings[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range flippedBytes {
+		flip(settings[0])
+		p := program("verify", filepath.Dir(settings[0]))
+		p.start(t)
+		if status := p.status(t); status != 0 && (p.refusal(status) != "" && !strings.HasPrefix(p.stdout.String(), "FAIL") || !strings.Contains(p.stderr.String(), "run.yaml")) {
+			t.Errorf("exit status %d\n%s%s", status, &p.stdout, &p.stderr)
+		}
+		tiny.Write(t, settings[0], string(whole))
+	}
+	for name := range want {
+		if dir := filepath.Dir(name); filepath.Base(name) == "run.yaml" || dir == "tiny" {
+			flip(filepath.Join(results, name))
+		}
+	}
+	succeed(t, run...)
+	tiny.Same(t, tiny.Tree(t, results), want)
 }
 
 // The embedded Inception carries the size of its images, the result says that it is

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
@@ -165,7 +166,8 @@ type Conditioning struct {
 // A Part is a further file or folder that a family's flags name.
 type Part struct {
 	sampling.File
-	Kind string // what it is, for messages
+	Kind    string // what it is, for messages
+	Weights string // set of weights in a checkpoint, as Options has it
 	// Check opens the file at path without loading it; nil for a checkpoint.
 	Check func(path string) error
 }
@@ -279,14 +281,20 @@ func Notes(r *sampling.Ref, prompts []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var notes []string
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-		f, err := checkpoint.OpenSet(path, r.Weights)
-		if err != nil {
-			return nil, err
+	notes, err := SetNotes(path, r.Weights)
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := r.Flags.(Composite); ok {
+		for _, p := range c.Parts() {
+			if p.Check == nil {
+				of, err := SetNotes(p.Path, p.Weights)
+				if err != nil {
+					return nil, err
+				}
+				notes = append(notes, of...)
+			}
 		}
-		notes = f.Notes()
-		f.Close()
 	}
 	n, ok := r.Flags.(Noter)
 	if !ok {
@@ -294,6 +302,20 @@ func Notes(r *sampling.Ref, prompts []string) ([]string, error) {
 	}
 	own, err := n.Notes(path, prompts, Options{Weights: r.Weights})
 	return append(notes, own...), err
+}
+
+// SetNotes tell which of several sets of weights in a checkpoint is used; nothing of
+// a folder and of an .onnx file, which hold one.
+func SetNotes(path, weights string) ([]string, error) {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || strings.EqualFold(filepath.Ext(path), ".onnx") {
+		return nil, nil
+	}
+	f, err := checkpoint.OpenSet(path, weights)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Notes(), nil
 }
 
 // Files lists the files that a family's network at path is made of: those that

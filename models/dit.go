@@ -286,7 +286,7 @@ func (c *DiT) Parts() []Part {
 	if c.VAE.IsZero() {
 		return nil
 	}
-	return []Part{{File: c.VAE.Checkpoint, Kind: "checkpoint"}}
+	return []Part{{File: c.VAE.Checkpoint, Kind: "checkpoint", Weights: c.VAE.Weights}}
 }
 
 // Files implements FileLister: the checkpoint, and the autoencoder's files.

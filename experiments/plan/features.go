@@ -2,6 +2,8 @@ package plan
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +26,7 @@ import (
 // beside the network's own.
 type NetworkBlock struct {
 	Checkpoint string          `yaml:"checkpoint" doc:"the network's file"`
+	WeightSet  string          `yaml:"weights" doc:"which of several sets of weights in the file, as inspect names them; empty = the usual one"`
 	Resize     features.Resize `yaml:"resize" doc:"how images come to the network's size: tf (ADM's evaluator, torch-fidelity), torch (pytorch-fid), clean (clean-fid), pil (torchvision, dgm-eval) or edm2 (EDM2)"`
 }
 
@@ -42,6 +45,7 @@ type FeatureNetwork struct {
 	NetworkBlock
 	Flags   features.Flags
 	Weights sampling.File
+	set     string // of the weights, where it is not the one that lies nearest in the file
 }
 
 // NewFeatureNetwork is a network with the defaults of its block under a protocol.
@@ -58,11 +62,11 @@ func NewFeatureNetwork(n features.Network, p eval.Protocol) FeatureNetwork {
 // stands for the defaults.
 func decodeFeatureNetwork(n features.Network, b configs.Block, p eval.Protocol) (FeatureNetwork, error) {
 	out := NewFeatureNetwork(n, p)
-	if err := b.Only("checkpoint", "resize").Decode(&out.NetworkBlock); err != nil {
+	if err := b.Only("checkpoint", "resize", "weights").Decode(&out.NetworkBlock); err != nil {
 		return out, err
 	}
 	out.Weights = fileAt(b, "checkpoint")
-	err := b.Without("checkpoint", "resize").Decode(out.Flags)
+	err := b.Without("checkpoint", "resize", "weights").Decode(out.Flags)
 	out.adopt()
 	return out, err
 }
@@ -70,8 +74,15 @@ func decodeFeatureNetwork(n features.Network, b configs.Block, p eval.Protocol) 
 // adopt takes from the network's file what the flags leave to it.
 func (n *FeatureNetwork) adopt() {
 	if s, ok := n.Flags.(features.Sized); ok {
-		s.Adopt(n.Weights.Path)
+		s.Adopt(n.Weights.Path, n.WeightSet)
 	}
+	n.set = chosenSet(n.Weights.Path, n.WeightSet)
+}
+
+// Open prepares the network.
+func (n FeatureNetwork) Open(ctx context.Context, opt models.Options) (features.Extractor, error) {
+	opt.Weights = n.WeightSet
+	return n.Flags.Extractor(ctx, n.Weights.Path, opt)
 }
 
 // Set sets flags of the network by their keys to values as they are typed. An
@@ -127,14 +138,22 @@ func (n FeatureNetwork) Hash(h store.Hashes) (string, error) {
 // Key tells features apart: two networks with equal keys compute the same. sha256
 // is the hash of the file.
 func (n FeatureNetwork) Key(sha256 string) string {
-	return fmt.Sprintf("%s %s %s %+v", n.Name, sha256, n.Resize, n.Flags)
+	key := fmt.Sprintf("%s %s %s %+v", n.Name, sha256, n.Resize, n.Flags)
+	if n.set != "" {
+		key += " weights " + n.set
+	}
+	return key
 }
 
-// Settings are the resize and the flags by their names, as JSON.
+// Settings are the resize and the flags by their names, as JSON, and the set of
+// weights where one was asked for, or it is not the one that lies nearest in the file.
 func (n FeatureNetwork) Settings() (map[string]json.RawMessage, error) {
 	all, err := Fields(n.Flags)
 	if err == nil {
 		all["resize"], err = configs.Canonical(n.Resize)
+	}
+	if set := cmp.Or(n.WeightSet, n.set); err == nil && set != "" {
+		all["weights"], err = configs.Canonical(set)
 	}
 	return all, err
 }

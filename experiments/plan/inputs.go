@@ -54,13 +54,13 @@ func (e *Experiment) inputs() []*input {
 		for _, n := range r.Networks() {
 			need(networkInput, n.Checkpoint, n.Weights)
 			for _, p := range n.parts() {
-				need(inputKind(p.Kind), p.File, "").check = p.Check
+				need(inputKind(p.Kind), p.File, p.Weights).check = p.Check
 			}
 		}
 		if len(r.Metrics) > 0 {
 			need(referenceInput, r.Reference, "")
 			for _, c := range r.Comparisons {
-				in := need(inputKind(c.Title), c.Weights, "")
+				in := need(inputKind(c.Title), c.Weights, c.WeightSet)
 				in.comparisons = append(in.comparisons, c)
 			}
 		}
@@ -149,7 +149,7 @@ func (in *input) openNetwork(ctx context.Context) error {
 			continue
 		}
 		seen[use] = true
-		x, err := c.Flags.Extractor(ctx, in.Path, models.Options{})
+		x, err := c.Flags.Extractor(ctx, in.Path, models.Options{Weights: c.WeightSet})
 		if err != nil {
 			return err
 		}

@@ -77,7 +77,8 @@ func PlaceOf(b configs.Block) sampling.Place {
 // A NetworkRef is a network that a setting names; its Flags are a models.Family.
 type NetworkRef struct {
 	sampling.Ref
-	set string // of the weights, where it is not the one that lies nearest in the file; known once a run is identified
+	set      string   // of the weights, where it is not the one that lies nearest in the file; known once a run is identified
+	partSets []string // the same of the parts, where one of them has such a set
 }
 
 // Hooks decode the settings that name files and networks; find tells which file a
@@ -181,15 +182,31 @@ func (n *NetworkRef) settings() (map[string]any, error) {
 	return all, err
 }
 
-// findSet fills in set. A file that cannot be read is found wrong when the network is
-// opened.
-func (n *NetworkRef) findSet() {
-	if f, err := checkpoint.OpenSet(n.Checkpoint.Path, n.Weights); err == nil {
-		if f.Chosen {
-			n.set = cmp.Or(f.Wrapper, ".")
-		}
-		f.Close()
+// findSets fills in set and partSets.
+func (n *NetworkRef) findSets() {
+	n.set = chosenSet(n.Checkpoint.Path, n.Weights)
+	var sets []string
+	for _, p := range n.parts() {
+		sets = append(sets, chosenSet(p.Path, p.Weights))
 	}
+	if strings.Join(sets, "") != "" {
+		n.partSets = sets
+	}
+}
+
+// chosenSet names the set of weights of a checkpoint that is used, "" where it is the
+// one that lies nearest. A file that cannot be read is found wrong when the network is
+// opened.
+func chosenSet(path, weights string) (set string) {
+	f, err := checkpoint.OpenSet(path, weights)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if f.Chosen {
+		set = cmp.Or(f.Wrapper, ".")
+	}
+	return set
 }
 
 // effective are the flags that change what the network computes.
@@ -200,6 +217,9 @@ func (n *NetworkRef) effective() (map[string]json.RawMessage, error) {
 	}
 	if p := n.half(); err == nil && p != "" {
 		flags["precision"], err = configs.Canonical(p)
+	}
+	if err == nil && n.partSets != nil {
+		flags["weights of parts"], err = configs.Canonical(n.partSets)
 	}
 	delete(flags, "timestep_respacing") // it is the schedule's
 	if f, ok := n.Flags.(models.WithIdleFlags); ok {

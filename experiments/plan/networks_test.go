@@ -1,11 +1,13 @@
 package plan
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"sagbench/configs"
+	"sagbench/experiments/store"
 	"sagbench/internal/tiny"
 	"sagbench/models"
 )
@@ -76,5 +78,41 @@ func TestRefs(t *testing.T) {
 		if got.IsZero() != (vae == "null") || !got.IsZero() && (got.Family != "vae" || got.Checkpoint.Path != filepath.Join(dir, "beside") || len(s.parts()) != 1) {
 			t.Errorf("vae: %s is %+v", vae, got)
 		}
+	}
+}
+
+// Which set of weights of the autoencoder's file decodes the latents is a part of the
+// run id where it is not the one that lies nearest, and stands in the notes.
+func TestWeightsOfParts(t *testing.T) {
+	folder := t.TempDir()
+	nested := filepath.Join(folder, "nested.ckpt")
+	tiny.Nest(t, filepath.Join(tiny.Root(), "experiments/refcase/testdata/cases/sample-sd-singlefile/model.ckpt"), nested)
+	ids := map[string]string{}
+	for _, weights := range []string{"", "model", "ema.shadow"} {
+		block := "vae: {family: vae, checkpoint: " + nested + "}"
+		if weights != "" {
+			block = strings.Replace(block, "}", ", weights: "+weights+"}", 1)
+		}
+		e, err := Load(tiny.Experiment(t, folder), []string{"guidance=!replace {}", "sweep=!replace {}", "model=!replace {family: dit, checkpoint: " +
+			filepath.Join(tiny.Root(), "models/pretrained/dit.pt") + ", depth: 6, hidden_size: 128, input_size: 16, num_classes: 10, num_heads: 4, " + block + "}"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.CheckInputs(); err != nil {
+			t.Fatal(err)
+		}
+		runs, err := e.Identify(folder, store.Hashes{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[weights] = runs[0].ID
+		notes, err := models.Notes(&runs[0].Model.Ref, nil)
+		used := cmp.Or(weights, "ema.shadow")
+		if err != nil || !strings.Contains(strings.Join(notes, "\n"), "nested.ckpt: its weights \""+used+"\" are used") {
+			t.Errorf("weights %q: notes %q, %v", weights, notes, err)
+		}
+	}
+	if ids[""] != ids["ema.shadow"] || ids[""] == ids["model"] {
+		t.Errorf("run ids %v", ids)
 	}
 }

@@ -41,9 +41,9 @@ func (e *Experiment) Identify(folder string, h store.Hashes) ([]*Run, error) {
 			faults = append(faults, fmt.Errorf("checkpoint: %w", err))
 			continue
 		}
-		r.Model.findSet()
+		r.Model.findSets()
 		for i := range r.Attachments {
-			r.Attachments[i].findSet()
+			r.Attachments[i].findSets()
 		}
 		id, err := r.RunID(contents...)
 		if err != nil {

@@ -93,7 +93,7 @@ func tryNetworks(ctx context.Context, r *plan.Row, opt ort.Options) ([]time.Dura
 
 // tryFeatures is the time that a feature network takes for an image.
 func tryFeatures(ctx context.Context, r *plan.Row, c plan.Comparison, opt ort.Options) (time.Duration, error) {
-	net, err := c.Flags.Extractor(ctx, c.Weights.Path, models.Options{Options: opt})
+	net, err := c.Open(ctx, models.Options{Options: opt})
 	if err != nil {
 		return 0, err
 	}

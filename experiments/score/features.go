@@ -54,7 +54,7 @@ func newExtractor(ctx context.Context, n plan.FeatureNetwork, h store.Hashes, op
 	}
 	x.unchanged = func() error { return h.Unchanged(false) }
 	opt.Unchanged = x.unchanged
-	if x.Net, err = n.Flags.Extractor(ctx, n.Weights.Path, models.Options{Options: opt}); err != nil {
+	if x.Net, err = n.Open(ctx, models.Options{Options: opt}); err != nil {
 		return nil, err
 	}
 	if c, ok := x.Net.(features.Classifying); ok {

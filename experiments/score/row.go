@@ -212,6 +212,9 @@ func evaluationID(r *plan.Run, m *store.Metrics, h store.Hashes) (string, error)
 		"resize": settings["resize"], "input_size": settings["input_size"],
 		"versions": m.Versions,
 	}
+	if set, chosen := settings["weights"]; chosen {
+		all["weights"] = set
+	}
 	if kind, err := images.KindOf(r.Reference.Path); err == nil && r.Protocol.Flat && (kind == images.Folder || kind == images.Zip) {
 		all["flat"] = true
 	}

@@ -17,6 +17,7 @@ import (
 	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
 	"sagbench/experiments/store"
+	"sagbench/models"
 	"sagbench/models/ort"
 )
 
@@ -176,6 +177,13 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 		return err
 	}
 	if n := x.unusual(); n != "" {
+		e.say(out, n)
+	}
+	notes, err := models.SetNotes(c.Weights.Path, c.WeightSet)
+	if err != nil {
+		return err
+	}
+	for _, n := range notes {
 		e.say(out, n)
 	}
 	out.reference.Add(ref, x.read)

@@ -3,9 +3,12 @@
 package tiny
 
 import (
+	"archive/zip"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -175,4 +178,47 @@ func Same(t *testing.T, got, want map[string]string) {
 			t.Errorf("%s: a file that was not expected", name)
 		}
 	}
+}
+
+// Nest writes a torch.save of {"model": weights, "ema": {"decay": 1,
+// "shadow": weights}} with the weights of a file that holds them alone, or under
+// "state_dict" at its end.
+func Nest(t testing.TB, from, to string) {
+	t.Helper()
+	r, err := zip.OpenReader(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var out bytes.Buffer
+	w := zip.NewWriter(&out)
+	for _, e := range r.File {
+		in, err := e.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(e.Name, "/data.pkl") {
+			key := func(k string) string { return "X" + string([]byte{byte(len(k)), 0, 0, 0}) + k }
+			body := string(data[2 : len(data)-1]) // without protocol and stop
+			if _, after, lightning := strings.Cut(body, key("state_dict")); lightning {
+				body = after[2 : len(after)-1] // without the memo of the key, and the end of the outer dict
+			}
+			data = []byte("\x80\x02}(" + key("model") + body + key("ema") + "}(" + key("decay") + "K\x01" + key("shadow") + body + "uu.")
+		}
+		f, err := w.CreateHeader(&zip.FileHeader{Name: e.Name, Method: zip.Store})
+		if err == nil {
+			_, err = f.Write(data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	Write(t, to, out.String())
 }

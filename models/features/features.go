@@ -61,9 +61,10 @@ type Flags interface {
 // A Sized Flags can leave the size of the network's images to its file.
 type Sized interface {
 	Flags
-	// Adopt sets the size, where it is not set, to that of the network at path, so
-	// that results name it. It stays unset where the file does not tell.
-	Adopt(path string)
+	// Adopt sets the size, where it is not set, to that of the network at path with a
+	// set of weights, so that results name it. It stays unset where the file does not
+	// tell.
+	Adopt(path, weights string)
 }
 
 // A Network is a kind of network that images are compared with: a row of the

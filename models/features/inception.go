@@ -42,7 +42,7 @@ func ownSize(f *checkpoint.File) (int, error) {
 }
 
 // Adopt implements Sized.
-func (c *Inception) Adopt(path string) {
+func (c *Inception) Adopt(path, weights string) {
 	if c.InputSize != 0 {
 		return
 	}
@@ -50,7 +50,7 @@ func (c *Inception) Adopt(path string) {
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return
 	}
-	f, err := checkpoint.Open(path)
+	f, err := checkpoint.OpenSet(path, weights)
 	if err != nil {
 		return
 	}
@@ -80,7 +80,7 @@ func (c *Inception) Features(path string) (pool, spatial int) {
 // take the official size where nothing tells another.
 func (c *Inception) Open(path string, opt models.Options) (models.Model, error) {
 	sized := *c
-	sized.Adopt(path)
+	sized.Adopt(path, opt.Weights)
 	sized.InputSize = cmp.Or(sized.InputSize, officialSize)
 	return sized.open(path, opt)
 }

@@ -113,7 +113,7 @@ func TestInceptionOpens(t *testing.T) {
 		}
 	}
 	own := &Inception{}
-	own.Adopt("../pretrained/inception.pt")
+	own.Adopt("../pretrained/inception.pt", "")
 	if own.InputSize != 107 {
 		t.Errorf("the embedded network looks at images of %d pixels, expected 107", own.InputSize)
 	}
