@@ -75,7 +75,7 @@ type climb struct {
 
 func (g *climb) Network() *sampling.Ref { return &g.Model }
 
-func (g *climb) Attach(network any) error {
+func (g *climb) Attach(_ context.Context, network any) error {
 	c, ok := network.(sampling.Classifier)
 	if !ok {
 		return fmt.Errorf("climb needs a classifier")

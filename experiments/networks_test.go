@@ -139,7 +139,7 @@ func TestRunOfTwoNetworks(t *testing.T) {
 		t.Errorf("eval says %v and %v, run %v and %v", e.Scores[0].Value, e.Scores[1].Value, fid.Value, fd.Value)
 	}
 	before := tiny.Tree(t, results)
-	if p := succeed(t, "run", file, "--results", results, "bootstrap=40"); strings.Contains(p.stderr.String(), "features") {
+	if p := succeed(t, "run", file, "--results", results, "bootstrap=40"); strings.Contains(p.stderr.String(), ": features") {
 		t.Errorf("features were computed again:\n%s", &p.stderr)
 	}
 	if after := tiny.Tree(t, results); len(after) != len(before) {

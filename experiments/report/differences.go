@@ -69,14 +69,30 @@ func differing(own []*store.Metrics, of func(m *store.Metrics, swept map[string]
 			}
 		}
 	}
-	isSampler := func(path string) bool { return path == "sampler" || strings.HasPrefix(path, "sampler.") }
 	for _, d := range all {
 		maps.DeleteFunc(d.values, func(_ string, values []string) bool { return len(values) == 1 })
-		if slices.ContainsFunc(slices.Concat(slices.Collect(maps.Keys(swept)), slices.Collect(maps.Keys(d.values))), isSampler) {
-			delete(d.values, "model.timestep_respacing") // which follows from the sampler's steps
+		steps := false
+		for path := range swept {
+			steps = steps || path == "sampler" || strings.HasPrefix(path, "sampler.")
+		}
+		for path := range d.values {
+			steps = steps || path == "sampler" || strings.HasPrefix(path, "sampler.") && strings.HasSuffix(path, ".steps")
+		}
+		if steps {
+			delete(d.values, "model.timestep_respacing") // which follows from them
 		}
 	}
 	return all
+}
+
+// named are the paths that the rows can be called by; nil where they are too many,
+// or none.
+func (d *differences) named() []string {
+	paths := slices.DeleteFunc(slices.Sorted(maps.Keys(d.values)), func(what string) bool { return what == referenceContent })
+	if len(paths) > maxNamed {
+		return nil
+	}
+	return paths
 }
 
 // maxNamed bounds the settings that a row's name takes beside its sweep.
@@ -89,11 +105,7 @@ func namesApart(rows []*store.Metrics, of func(m *store.Metrics, swept map[strin
 	named := map[*store.Metrics][]store.Setting{}
 	for _, own := range byExperiment(rows) {
 		for _, d := range differing(own, of) {
-			paths := slices.DeleteFunc(slices.Sorted(maps.Keys(d.values)), func(what string) bool { return what == referenceContent })
-			if len(paths) > maxNamed {
-				paths = nil
-			}
-			seen := map[string]int{}
+			paths, seen := d.named(), map[string]int{}
 			for i, m := range d.rows {
 				for _, path := range paths {
 					named[m] = append(named[m], store.Setting{Path: path, Value: d.settled[i][path]})

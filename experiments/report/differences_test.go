@@ -96,6 +96,10 @@ func TestRowsApart(t *testing.T) {
 	if got := titleApart(rows[2], named); got != "a s=0 run="+rows[2].Run {
 		t.Errorf("four settings: %s", got)
 	}
+	rows[2].Settings = rows[1].Settings
+	if _, err := figuresOf([]*store.Metrics{rows[0], rows[2]}); err == nil || !strings.Contains(err.Error(), `rows of the label "a" differ in `) {
+		t.Errorf("a line through rows that differ in much: %v", err)
+	}
 	same := []*store.Metrics{stepped(0, "0", "4"), stepped(1, "0.5", "4"), stepped(2, "0", "4")}
 	if _, err := figuresOf(same); err == nil || !strings.Contains(err.Error(), "runs aaaaaaaaaa and cccccccccc are both") {
 		t.Errorf("rows that nothing tells apart: %v", err)

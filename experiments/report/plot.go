@@ -194,6 +194,11 @@ func curveLabels(rows []*store.Metrics, at []tick, path string) ([]string, error
 	labels := make([]string, len(rows))
 	names := namesApart(rows, settled)
 	var faults []error
+	for _, d := range differing(rows, settled) {
+		if len(d.values) > 0 && d.named() == nil {
+			faults = append(faults, fmt.Errorf("rows of the label %q differ in %d things beyond the sweep, and a line would join them; give them labels of their own", d.rows[0].Label, len(d.values)))
+		}
+	}
 	for i, m := range rows {
 		others := slices.DeleteFunc(slices.Clone(names[m]), func(s store.Setting) bool { return s.Path == runPath })
 		if labels[i] = m.Label; len(others) > 0 {
