@@ -11,7 +11,7 @@ runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 
-.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families compare-guidances ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow lint bench bench-peers fuzz docs clean
+.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families compare-guidances ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow test-slurm lint bench bench-peers fuzz docs clean
 
 help:
 	@echo 'make reproduce-table1 | reproduce-table2'
@@ -23,7 +23,7 @@ help:
 	@echo 'make compare-guidances                every guidance against the same network without it'
 	@echo 'make ablation-scale | ablation-blur | ablation-threshold | ablation-mask'
 	@echo '                                      a setting of SAG swept over every family'
-	@echo 'make build | test | test-slow | lint | bench | bench-peers | fuzz | docs | clean'
+	@echo 'make build | test | test-slow | test-slurm | lint | bench | bench-peers | fuzz | docs | clean'
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
 
 build: onnxruntime
@@ -60,6 +60,9 @@ test: onnxruntime
 test-slow: onnxruntime
 	go test -race ./...
 	go test -tags slow -timeout 60m ./...
+
+test-slurm: build
+	@bash .ci/slurm.sh
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these files'; exit 1; }

@@ -40,8 +40,9 @@ var ownKeys = []string{"include", "sweep", "rows", "label"}
 // applied. Its Block is the whole of it without include, sweep, rows and label.
 type Document struct {
 	Block
-	whole     *node // with sweep, rows and label
-	file      *node // the same before the overrides
+	Files     []string // that were read, as absolute paths
+	whole     *node    // with sweep, rows and label
+	file      *node    // the same before the overrides
 	overrides []override
 }
 
@@ -68,24 +69,24 @@ func Load(path string, overrides ...string) (*Document, error) {
 		return nil, err
 	}
 	visible := whole.without(ownKeys...)
-	return &Document{Block{node: visible, at: visible.at, document: true}, whole, file, parsed}, nil
+	return &Document{Block{node: visible, at: visible.at, document: true}, l.read, whole, file, parsed}, nil
 }
 
 // A loader reads a file and what it includes.
 type loader struct {
-	open  []string // the chain of files being read, as they were named
-	ids   []string // the same as absolute paths
-	files int
+	open []string // the chain of files being read, as they were named
+	ids  []string // the same as absolute paths
+	read []string // absolute paths, as often as each was read
 }
 
 // file reads one file; at is the place of the include that asks for it.
 func (l *loader) file(path string, at position) (*node, error) {
-	if l.files++; l.files > maxFiles {
-		return nil, faultf(at, "more than %d files are included", maxFiles)
-	}
 	id, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if l.read = append(l.read, id); len(l.read) > maxFiles {
+		return nil, faultf(at, "more than %d files are included", maxFiles)
 	}
 	if real, err := filepath.EvalSymlinks(id); err == nil {
 		id = real

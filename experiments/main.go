@@ -52,6 +52,7 @@ scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`
 	root.AddCommand(
 		runCommand(g),
 		planCommand(g),
+		submitCommand(g),
 		sampleCommand(g),
 		statusCommand(g),
 		evalCommand(g),

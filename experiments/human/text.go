@@ -2,6 +2,7 @@ package human
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -35,15 +36,20 @@ func steers(r rune) bool {
 }
 
 // CommandLine is what to type for the program with these arguments.
-func CommandLine(args []string) string {
-	line := "sagbench"
-	for _, a := range args {
-		if strings.ContainsAny(a, " \t\n\"'$&|;<>()[]{}*?!~#`\\") {
-			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+func CommandLine(args []string) string { return "sagbench " + Quoted(args...) }
+
+// plain is a word that a shell takes as it is.
+var plain = regexp.MustCompile(`^[\pL\pN_@%+=:,./-]+$`)
+
+// Quoted is a command line of words, as one types it in a shell.
+func Quoted(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		if quoted[i] = w; !plain.MatchString(w) {
+			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 		}
-		line += " " + a
 	}
-	return line
+	return strings.Join(quoted, " ")
 }
 
 // A Misuse is the error of a wrong flag, argument or setting.

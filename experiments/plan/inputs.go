@@ -31,6 +31,31 @@ type input struct {
 	check       func(path string) error // where it is a part of a network and no checkpoint
 }
 
+// Files lists what the experiment reads, its own YAML files included, as absolute
+// paths, and the environment variables that the names of these files hold, each once.
+func (e *Experiment) Files() (paths, variables []string, err error) {
+	paths = slices.Clone(e.sources)
+	var named []sampling.File
+	for _, in := range e.inputs() {
+		named = append(named, in.File)
+	}
+	for _, r := range e.Rows {
+		if r.PromptsFile != "" {
+			named = append(named, r.promptsFile)
+		}
+	}
+	for _, f := range named {
+		path, wrong := filepath.Abs(f.Path)
+		paths, err = append(paths, path), errors.Join(err, wrong)
+		for _, m := range variable.FindAllStringSubmatch(f.Written, -1) {
+			variables = append(variables, m[1])
+		}
+	}
+	slices.Sort(paths)
+	slices.Sort(variables)
+	return slices.Compact(paths), slices.Compact(variables), err
+}
+
 type inputKind string
 
 const (

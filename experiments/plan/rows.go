@@ -27,9 +27,10 @@ var (
 
 // An Experiment is an experiment file, decoded and checked.
 type Experiment struct {
-	path string // of its YAML file
-	Name string
-	Rows []*Row
+	path    string   // of its YAML file
+	sources []string // absolute paths of it and of the files that it includes
+	Name    string
+	Rows    []*Row
 	// Replaced says which settings of the command line took the place of what the
 	// file's rows differ in, a line for each.
 	Replaced []string
@@ -60,6 +61,7 @@ type Row struct {
 	Protocol        eval.Protocol
 	Metrics         []configs.Named[eval.Metric]
 	Prompts         []string // those of the list or of the file
+	promptsFile     sampling.File
 	Published       map[string]float64
 }
 
@@ -77,7 +79,7 @@ func Load(path string, overrides []string) (*Experiment, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Experiment{path: path, Replaced: doc.Replaced()}
+	e := &Experiment{path: path, sources: doc.Files, Replaced: doc.Replaced()}
 	e.Changed = slices.ContainsFunc(overrides, func(o string) bool { return !strings.HasPrefix(o, "name=") })
 	var faults []error
 	for i, r := range rows {

@@ -142,7 +142,8 @@ func (r *Row) readPrompts(b configs.Block) error {
 	case len(r.PromptList) > 0 && r.PromptsFile != "":
 		err = file.Errorf("prompts are given as well, at %s; give one of the two (prompts=[] or prompts_file=null takes the other away)", list.Position())
 	case r.PromptsFile != "":
-		if r.Prompts, err = readPromptsFile(FileOf(file)); err != nil {
+		r.promptsFile = FileOf(file)
+		if r.Prompts, err = readPromptsFile(r.promptsFile); err != nil {
 			err = file.Errorf("%w", err)
 		}
 	case len(r.PromptList) == 0:

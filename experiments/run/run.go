@@ -195,7 +195,7 @@ func Preview(ctx context.Context, e *plan.Experiment, o Options, trial bool) (f 
 			return nil, nil, err
 		}
 		if faults = s.checkNetworks(ctx); faults == nil {
-			faults = s.checkReferences(ctx)
+			faults = errors.Join(s.checkReferences(ctx), s.dispute())
 		}
 	}
 	if f, err = s.Forecast(ctx, s.Results, s.done); err != nil {
@@ -215,6 +215,18 @@ func (s *session) tellReplaced() {
 	for _, line := range s.Replaced {
 		s.Progress.Note("note: " + line)
 	}
+}
+
+// dispute is an error where somebody is at work in the results on something else.
+func (s *session) dispute() error {
+	if work.ReadPlan(s.FS, s.folder) == nil {
+		return nil
+	}
+	p, err := s.plan()
+	if err != nil {
+		return err
+	}
+	return work.Dispute(s.FS, s.folder, p, s.Work.Stale)
 }
 
 // runtime is how networks run whose files have been hashed.

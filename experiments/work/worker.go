@@ -173,7 +173,7 @@ func (w *Worker) agree(plan Plan) error {
 		if err != nil {
 			return err
 		}
-		key := fmt.Sprintf("%x", sha256.Sum256(theirs))
+		key := planKey(theirs)
 		differs := plan.Differs(theirs)
 		if differs == nil {
 			w.mu.Lock()
@@ -184,20 +184,46 @@ func (w *Worker) agree(plan Plan) error {
 		}
 		w.beat() // which tells the time
 		others, err := w.Others()
+		if err == nil {
+			err = disputed(filepath.Dir(w.folder), others, key, w.o.Stale, differs)
+		}
+		if err == nil {
+			err = w.takeAway(path)
+		}
 		if err != nil {
-			return err
-		}
-		for _, o := range others {
-			if o.Plan == key && !o.Ended && o.Silent <= w.o.Stale {
-				return human.Misusef("%s is being worked on, with other settings, by %s:\n%w\nUse the same experiment file, settings and version of the program, or wait until that is done, or choose another folder with --results",
-					filepath.Dir(w.folder), o, differs)
-			}
-		}
-		if err := w.takeAway(path); err != nil {
 			return err
 		}
 	}
 }
+
+// disputed is an error where one of the others, alive, works on a folder by the plan with
+// this key, which differs from ours.
+func disputed(folder string, others []Other, key string, stale time.Duration, differs error) error {
+	for _, o := range others {
+		if o.Plan == key && !o.Ended && o.Silent <= stale {
+			return human.Misusef("%s is being worked on, with other settings, by %s:\n%w\nUse the same experiment file, settings and version of the program, or wait until that is done, or choose another folder with --results",
+				folder, o, differs)
+		}
+	}
+	return nil
+}
+
+// Dispute is the error with which Join would refuse a plan now, from outside.
+func Dispute(on FS, folder string, plan Plan, stale time.Duration) error {
+	theirs := ReadPlan(on, folder)
+	if theirs == nil {
+		return nil
+	}
+	differs := plan.Differs(theirs)
+	if differs == nil {
+		return nil
+	}
+	others, _, err := Watch(on, folder)
+	return errors.Join(err, disputed(folder, others, planKey(theirs), stale, differs))
+}
+
+// planKey tells a plan from all others.
+func planKey(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
 // takeAway removes a file of whose content one is sure to be the only one to have
 // removed it: it is renamed first. That it is gone is no error.

@@ -90,7 +90,8 @@ var initialize = sync.OnceValue(func() error {
 })
 
 // libraryPath is $SAGBENCH_ONNXRUNTIME, or else the library in the user's
-// cache folder where `make onnxruntime` puts it; the CUDA build, if it is
+// cache folder where `make onnxruntime` puts it, or in ../lib/sagbench of the
+// program's folder, as in a container; the CUDA build, if it is
 // there, is a superset of the CPU one and is preferred.
 func libraryPath() (string, error) {
 	if p := os.Getenv(EnvLibrary); p != "" {
@@ -103,20 +104,38 @@ func libraryPath() (string, error) {
 		}
 		return p, nil
 	}
-	root, err := cache.Root()
-	if err != nil {
-		return "", fmt.Errorf("ort: no cache folder to look for ONNX Runtime in: %w; set %s to the path of libonnxruntime.so", err, EnvLibrary)
+	var roots []string
+	if root, err := cache.Root(); err == nil { // who has no HOME has no cache
+		roots = append(roots, root)
+	}
+	if program, err := os.Executable(); err == nil {
+		roots = append(roots, filepath.Join(filepath.Dir(program), "..", "lib", "sagbench"))
 	}
 	var tried []string
 	for _, build := range []string{"cuda", "cpu"} {
-		p := filepath.Join(root, "onnxruntime-"+Version+"-"+build, "libonnxruntime.so."+Version)
-		if _, err := os.Stat(p); err == nil {
-			return p, nil
+		for _, root := range roots {
+			p := filepath.Join(root, "onnxruntime-"+Version+"-"+build, "libonnxruntime.so."+Version)
+			if _, err := os.Stat(p); err == nil {
+				return p, nil
+			}
+			tried = append(tried, p)
 		}
-		tried = append(tried, p)
 	}
 	return "", fmt.Errorf("ort: ONNX Runtime %s is not installed; run `make onnxruntime` in the repository, or set %s to the path of libonnxruntime.so (looked for %s)",
-		Version, EnvLibrary, strings.Join(tried, " and "))
+		Version, EnvLibrary, strings.Join(tried, ", "))
+}
+
+// HasCUDA is an error where the ONNX Runtime that is found is not the GPU build. It
+// needs no GPU.
+func HasCUDA() error {
+	library, err := libraryPath()
+	if err == nil {
+		_, err = os.Stat(filepath.Join(filepath.Dir(library), "libonnxruntime_providers_cuda.so"))
+	}
+	if err != nil {
+		return fmt.Errorf("ort: no GPU build of ONNX Runtime: %w; run `make onnxruntime DEVICE=cuda`, or choose --device cpu", err)
+	}
+	return nil
 }
 
 // RuntimeVersion loads ONNX Runtime and returns the version it reports.
