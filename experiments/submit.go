@@ -64,7 +64,7 @@ experiment or the options, or the engine refuses the job; 75 the engine does not
 				o.Devices = strings.Split(share.devices, ",")
 			}
 			o.Args, o.Engine = split(cmd, args)
-			e, err := loadExperiment(o.Args)
+			e, err := g.loadExperiment(o.Args)
 			if err != nil {
 				return err
 			}

@@ -73,8 +73,10 @@ func resampled(m *onnx.Module, x onnx.Value, r resample) onnx.Value {
 type qkvOrder int
 
 const (
-	legacyOrder qkvOrder = iota // heads first, then q, k, v: QKVAttentionLegacy
-	newOrder                    // q, k, v first, then heads: QKVAttention
+	legacyOrder      qkvOrder = iota // heads first, then q, k, v: QKVAttentionLegacy
+	newOrder                         // q, k, v first, then heads: QKVAttention
+	interleavedOrder                 // heads first, then the channels of a head, then q, k, v of each: EDM
+	normalizedOrder                  // so as well, and q, k and v have unit magnitude at each position: EDM2
 )
 
 // splitQKV cuts qkv [N,3C,T] into q, k, v of [N,heads,C/heads,T] each.
@@ -82,6 +84,16 @@ func splitQKV(m *onnx.Module, qkv onnx.Value, heads int, order qkvOrder) (q, k, 
 	n, t, ch := qkv.Dim(0), qkv.Dim(2), qkv.Dim(1)/3/heads
 	if order == legacyOrder {
 		p := m.Split(m.Reshape(qkv, n, heads, 3*ch, t), 2, 3)
+		return p[0], p[1], p[2]
+	}
+	if order == interleavedOrder || order == normalizedOrder {
+		p := m.Split(m.Reshape(qkv, n, heads, ch, 3, t), 3, 3)
+		for i := range p {
+			p[i] = m.Reshape(p[i], n, heads, ch, t)
+			if order == normalizedOrder {
+				p[i] = channelNorm(m, p[i])
+			}
+		}
 		return p[0], p[1], p[2]
 	}
 	p := m.Split(m.Reshape(qkv, n, 3*heads, ch, t), 1, 3)
@@ -118,10 +130,21 @@ func AttentionMass(m *onnx.Module, w onnx.Value) onnx.Value {
 // attentionBlock is guided_diffusion/unet.py AttentionBlock: x [N,C,H,W] → the
 // same shape. For each tap of this layer its map is made an output.
 func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *Taps) onnx.Value {
-	n, c, height, width := x.Dim(0), x.Dim(1), x.Dim(2), x.Dim(3)
+	c := x.Dim(1)
 	h := m.In("norm").GroupNorm(x, groups)
 	h = m.In("qkv").Conv(h, onnx.Conv{Out: 3 * c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
-	qkv := m.Reshape(h, n, 3*c, height*width)
+	h = selfAttention(m, h, heads, order, t, func(a onnx.Value) onnx.Value {
+		return m.In("proj_out").Conv(a, onnx.Conv{Out: c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
+	})
+	return t.Skippable(m, x, m.Add(x, h))
+}
+
+// selfAttention is the projection of softmax(qᵀk/√c) v, [N,C,H,W], over all positions
+// of an image, qkv [N,3C,H,W], as perturbed. For each tap of the scope m its map is
+// made an output.
+func selfAttention(m *onnx.Module, qkv onnx.Value, heads int, order qkvOrder, t *Taps, project func(onnx.Value) onnx.Value) onnx.Value {
+	n, c, height, width := qkv.Dim(0), qkv.Dim(1)/3, qkv.Dim(2), qkv.Dim(3)
+	qkv = m.Reshape(qkv, n, 3*c, height*width)
 	q, k, v := splitQKV(m, qkv, heads, order)
 	q = t.perturbed(m, sampling.BlurredQueries, q, func(p sampling.Perturbation) onnx.Value {
 		return blurredImage(m, q, height, width, p.Sigma)
@@ -129,10 +152,9 @@ func attentionBlock(m *onnx.Module, x onnx.Value, heads int, order qkvOrder, t *
 	w := attentionWeights(m, q, k)
 	a := m.MatMul(v, m.Transpose(w, 0, 1, 3, 2)) // [N, heads, c, T]
 	a = t.perturbed(m, sampling.IdentityAttention, a, func(sampling.Perturbation) onnx.Value { return v })
-	h = m.In("proj_out").Conv(m.Reshape(a, n, c, height, width), onnx.Conv{Out: c, Kernel: [2]int{1, 1}, Stride: 1, StoredKernel1D: true})
-
+	h := project(m.Reshape(a, n, c, height, width))
 	t.mass(m, heads, height, width, order, w, func() onnx.Value { return qkv })
-	return t.Skippable(m, x, m.Add(x, h))
+	return h
 }
 
 // mass makes the map of an attention layer over an image of height×width an output, for every tap of it: own

@@ -148,6 +148,15 @@ type (
 	// asks for, "" where it is not set.
 	WithPrecision interface{ Precision() string }
 
+	// A SelfDescribing has checkpoints that say some of its flags. ReadFlags sets those
+	// that are not set to what the set of weights in the checkpoint at path says; one
+	// that is set to something else is an error. The plan asks it as soon as there is
+	// a file, so that an experiment need not repeat what the file says.
+	SelfDescribing interface {
+		Family
+		ReadFlags(path, weights string) error
+	}
+
 	// A WithIdleFlags names the flags that change no pixel, such as those of
 	// training that are accepted because published commands contain them. Run ids
 	// leave them out.
@@ -194,6 +203,12 @@ type (
 	// where they are another's. It is asked with the default flags, by inspect.
 	Guesser interface {
 		Guess(sd checkpoint.StateDict) (g Guess, ok bool)
+	}
+
+	// A FileGuesser recognizes its checkpoints by more than keys and shapes: by what
+	// File tells beside the tensors. It is asked with the default flags, by inspect.
+	FileGuesser interface {
+		GuessFile(f *checkpoint.File) (g Guess, ok bool)
 	}
 
 	// A FolderGuesser recognizes the folders that its checkpoints are, and sets the

@@ -141,7 +141,7 @@ func (c *DiT) Open(path string, opt Options) (Model, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("models: dit: %w", err)
 	}
-	vae, err := c.openVAE(opt)
+	vae, err := openVAE(&c.VAE, c.InChannels, "in_channels", opt)
 	if err != nil {
 		return nil, err
 	}
@@ -282,43 +282,50 @@ var (
 func (c *DiT) ImageSides(string) (height, width int) { return 8 * c.InputSize, 8 * c.InputSize }
 
 // Parts implements Composite.
-func (c *DiT) Parts() []Part {
-	if c.VAE.IsZero() {
-		return nil
-	}
-	return []Part{{File: c.VAE.Checkpoint, Kind: "checkpoint", Weights: c.VAE.Weights}}
-}
+func (c *DiT) Parts() []Part { return vaeParts(&c.VAE) }
 
 // Files implements FileLister: the checkpoint, and the autoencoder's files.
-func (c *DiT) Files(path string) ([]string, error) {
+func (c *DiT) Files(path string) ([]string, error) { return vaeFiles(path, &c.VAE) }
+
+// vaeParts is the autoencoder that flags name, if they do.
+func vaeParts(vae *sampling.Ref) []Part {
+	if vae.IsZero() {
+		return nil
+	}
+	return []Part{{File: vae.Checkpoint, Kind: "checkpoint", Weights: vae.Weights}}
+}
+
+// vaeFiles is the checkpoint at path, and the files of the autoencoder.
+func vaeFiles(path string, vae *sampling.Ref) ([]string, error) {
 	files := []string{path}
-	if c.VAE.IsZero() {
+	if vae.IsZero() {
 		return files, nil
 	}
-	vae, err := c.VAE.Checkpoint.Find()
+	folder, err := vae.Checkpoint.Find()
 	if err != nil {
 		return nil, err
 	}
-	parts, err := Files(c.VAE.Flags.(Family), vae)
+	parts, err := Files(vae.Flags.(Family), folder)
 	return append(files, parts...), err
 }
 
-// openVAE is the autoencoder, nil where the flags name none.
-func (c *DiT) openVAE(opt Options) (Decoder, error) {
-	if c.VAE.IsZero() {
+// openVAE is the autoencoder of latents with so many channels, as a flag says; nil
+// where the flags name none.
+func openVAE(vae *sampling.Ref, channels int, flag string, opt Options) (Decoder, error) {
+	if vae.IsZero() {
 		return nil, nil
 	}
 	opt.Taps, opt.Perturbations = nil, nil
-	m, err := Open(&c.VAE, opt)
+	m, err := Open(vae, opt)
 	if err != nil {
 		return nil, err
 	}
 	d, ok := m.(Decoder)
 	switch {
 	case !ok:
-		err = c.VAE.Errorf("family %s decodes no latents; expected an autoencoder, such as family vae", c.VAE.Family)
-	case d.LatentChannels() != c.InChannels:
-		err = c.VAE.Errorf("the autoencoder's latents have %d channels, in_channels is %d", d.LatentChannels(), c.InChannels)
+		err = vae.Errorf("family %s decodes no latents; expected an autoencoder, such as family vae", vae.Family)
+	case d.LatentChannels() != channels:
+		err = vae.Errorf("the autoencoder's latents have %d channels, %s is %d", d.LatentChannels(), flag, channels)
 	}
 	if err != nil {
 		m.Close()
@@ -365,7 +372,7 @@ func (n *ditNet) Null(_ context.Context, images int) (sampling.Cond, error) {
 // Lacks implements Incomplete.
 func (n *ditNet) Lacks() error {
 	if n.vae == nil {
-		return errors.New("models: dit: the flags name no vae: give the folder of the autoencoder that decodes the latents, such as sd-vae-ft-ema")
+		return errors.New("models: the flags name no vae: give the folder of the autoencoder that decodes the latents, such as sd-vae-ft-ema")
 	}
 	return nil
 }

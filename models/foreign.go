@@ -141,5 +141,11 @@ func ownKind(sd checkpoint.StateDict) string {
 	if _, ok := guessDiT(sd); ok {
 		return "its keys are those of a DiT (family: dit)"
 	}
+	if sd.Has("model.map_layer0.weight") {
+		return "its keys are those of a U-Net of EDM (family: edm)"
+	}
+	if sd.Has("unet.emb_fourier.freqs") {
+		return "its keys are those of EDM2's U-Net (family: edm2)"
+	}
 	return ""
 }

@@ -20,6 +20,8 @@ type Coefficients struct {
 	posteriorMean2       float32 // √α (1−ᾱ_{i-1}) / (1−ᾱ)
 	minLog, maxLog       float32 // the learned range: log of the posterior's variance (clipped) and of β
 	fixed, fixedLog      float32 // σ² and its logarithm where none is learned
+
+	point Point // of a process in continuous time
 }
 
 // At is the coefficients of step i.
@@ -69,7 +71,7 @@ func (c *Coefficients) XStartFromV(x, v float32) float32 {
 
 // Split reads the output of a network of the given kind at x: x̂0 goes to xStart,
 // ε to eps; all of one length, any. Nothing is clipped. It divides by √ᾱ only for
-// networks that predict ε, so the others may be asked at a zero SNR.
+// networks that predict ε or the score, so the others may be asked at a zero SNR.
 func (c *Coefficients) Split(kind Parametrization, x, output, xStart, eps []float32) {
 	output, xStart, eps = output[:len(x)], xStart[:len(x)], eps[:len(x)]
 	switch kind {
@@ -81,10 +83,49 @@ func (c *Coefficients) Split(kind Parametrization, x, output, xStart, eps []floa
 		for j, v := range output {
 			xStart[j], eps[j] = v, (x[j]-float32(c.sqrtAlphaBar*v))/c.sqrtOneMinusAlphaBar
 		}
+	case Flow, Score:
+		p, q, d := c.stands(kind)
+		for j, v := range output {
+			xStart[j] = (float32(q*x[j]) - float32(c.sqrtOneMinusAlphaBar*v)) / d
+			eps[j] = (float32(c.sqrtAlphaBar*v) - float32(p*x[j])) / d
+		}
 	default:
 		for j, v := range output {
 			xStart[j], eps[j] = c.XStart(x[j], v), v
 		}
+	}
+}
+
+// stands is what an output of a kind of continuous time stands for, p x_0 + q ε,
+// and the slope of the kind.
+func (c *Coefficients) stands(kind Parametrization) (p, q, slope float32) {
+	ofXStart, ofEps := c.point.stands(kind)
+	length := c.point.Length()
+	return float32(ofXStart), float32(ofEps), float32((c.point.Alpha*ofEps - c.point.Sigma*ofXStart) / length)
+}
+
+// Output sets dst to the output of a network of the given kind that predicts x̂0
+// and ε: what Split reads. All are of one length, any.
+func (c *Coefficients) Output(kind Parametrization, xStart, eps, dst []float32) {
+	xStart, eps = xStart[:len(dst)], eps[:len(dst)]
+	switch kind {
+	case XStart:
+		copy(dst, xStart)
+	case V:
+		for j, e := range eps {
+			dst[j] = float32(c.sqrtAlphaBar*e) - float32(c.sqrtOneMinusAlphaBar*xStart[j])
+		}
+	case Velocity:
+		for j, e := range eps {
+			dst[j] = e - xStart[j]
+		}
+	case Flow, Score:
+		p, q, _ := c.stands(kind)
+		for j, e := range eps {
+			dst[j] = float32(p*xStart[j]) + float32(q*e)
+		}
+	default:
+		copy(dst, eps)
 	}
 }
 
@@ -97,6 +138,8 @@ func (c *Coefficients) Shift(kind Parametrization) float32 {
 		return -c.sqrtOneMinusAlphaBar / c.sqrtAlphaBar
 	case XStart:
 		return c.sqrtOneMinusAlphaBar * c.sqrtOneMinusAlphaBar / c.sqrtAlphaBar
+	case Flow, Score:
+		return -c.sqrtOneMinusAlphaBar * c.Slope(kind) / c.sqrtAlphaBar
 	}
 	return -c.sqrtOneMinusAlphaBar
 }
@@ -122,11 +165,16 @@ const (
 	Epsilon Parametrization = "epsilon" // the noise
 	XStart  Parametrization = "x_start" // the image x_0
 	V       Parametrization = "v"       // √ᾱ ε − √(1−ᾱ) x_0 (Salimans and Ho 2022)
+
+	// Of processes in continuous time alone (Path):
+	Flow  Parametrization = "flow"  // the path's velocity, dα/dt x_0 + dσ/dt ε (Ma et al. 2024)
+	Score Parametrization = "score" // ∇ log p of the path's state, −ε/σ
 )
 
 // Velocity is ε − x_0, the velocity of flow matching on the straight path from
-// x_0 to ε (Liu et al. 2023), whose state is x_t/(√ᾱ+√(1−ᾱ)). No network here
-// predicts it; guidances that were made for flow matching work in it.
+// x_0 to ε (Liu et al. 2023), whose state is x_t/(√ᾱ+√(1−ᾱ)). It is −Flow on SiT's
+// linear path; guidances that were made for flow matching work in it, whatever the
+// network predicts.
 const Velocity Parametrization = "velocity"
 
 // Express sets dst to the output of a network of the given kind at x, in another
@@ -134,19 +182,7 @@ const Velocity Parametrization = "velocity"
 func (c *Coefficients) Express(output []float32, kind Parametrization, x []float32, as Parametrization, dst []float32) {
 	eps := make([]float32, len(dst))
 	c.Split(kind, x, output, dst, eps) // dst: x̂0
-	switch as {
-	case XStart:
-	case V:
-		for j, e := range eps {
-			dst[j] = float32(c.sqrtAlphaBar*e) - float32(c.sqrtOneMinusAlphaBar*dst[j])
-		}
-	case Velocity:
-		for j, e := range eps {
-			dst[j] = e - dst[j]
-		}
-	default:
-		copy(dst, eps)
-	}
+	c.Output(as, dst, eps, dst)
 }
 
 // Slope is how much the parametrization changes beside the others, at a fixed
@@ -160,6 +196,9 @@ func (c *Coefficients) Slope(kind Parametrization) float32 {
 		return 1
 	case Velocity:
 		return c.sqrtAlphaBar + c.sqrtOneMinusAlphaBar
+	case Flow, Score:
+		_, _, slope := c.stands(kind)
+		return slope
 	}
 	return c.sqrtAlphaBar
 }

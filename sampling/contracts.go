@@ -24,8 +24,8 @@ import (
 
 // A Timestep is one step of a respaced schedule.
 type Timestep struct {
-	Index int     // counts the respaced steps down: len-1 … 0
-	Value float64 // what the network receives: the original timestep, times 1000/diffusion_steps where rescale_timesteps is set
+	Index int     // counts the respaced steps down: len-1 … 0; along a Path the calls of the network
+	Value float64 // what the network receives: the original timestep, times 1000/diffusion_steps where rescale_timesteps is set; along a Path the time
 }
 
 // Cond is what a prediction is conditioned on; the zero Cond is ∅.
@@ -48,7 +48,7 @@ func (c Cond) Equal(d Cond) bool {
 
 // A Prediction is the network's answer at one (x_t, t).
 type Prediction struct {
-	Eps  tensor.Tensor // the network's output, [N,C,H,W]: ε, or v or x_0 as Predictor.Predicts says
+	Eps  tensor.Tensor // the network's output, [N,C,H,W]: ε, or another Parametrization as Predictor.Predicts says
 	Var  tensor.Tensor // learned-range interpolation v in [-1,1], [N,C,H,W]; zero where σ is fixed
 	Attn tensor.Tensor // [N,HW] attention mass that each key position receives (mean over heads, sum over queries); zero where no layer is tapped
 }
@@ -128,6 +128,14 @@ type Sampler interface {
 	// made, from x = x_T ~ N(0, I), [N,C,H,W], and returns x_0; x itself is left
 	// as it is. A context that is cancelled ends it before the next step.
 	Sample(ctx context.Context, p *Predictor, x tensor.Tensor, n Noise) (tensor.Tensor, error)
+}
+
+// An Adaptive is a Sampler that may choose as it goes how often it calls the network.
+type Adaptive interface {
+	Sampler
+	// Least is a sampler that calls it as often as this one does at least; nil where
+	// this one does not choose.
+	Least() Sampler
 }
 
 // Noise is the source of everything random in a batch.
@@ -216,6 +224,10 @@ var Samplers = map[string]func() Sampler{
 	"pndm":          func() Sampler { return &PNDM{Steps: 50} },
 	"dpm_solver_2m": func() Sampler { return &DPMSolver2M{Steps: 20} },
 	"euler":         func() Sampler { return &Euler{Steps: 30} },
+	"edm":           func() Sampler { return NewEDM() },
+	"edm_ablation":  func() Sampler { return NewEDMAblation() },
+	"ode":           func() Sampler { return NewODE() },
+	"sde":           func() Sampler { return NewSDE() },
 }
 
 // Faults collects everything that is wrong with the options of a sampler or a

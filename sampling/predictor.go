@@ -21,8 +21,9 @@ type Predictor struct {
 	Random       Uniform // of guidances that draw; nil where none does
 
 	// Trace, where not nil, is shown every step's tensors by name: "x", the
-	// state after the step, in the sampler's own terms; "eps_guided", the
-	// network's output after every guidance of it and before Score; "variance",
+	// state after the step, in the sampler's own terms; "output", the network's
+	// unguided output, and "eps_guided", that after every guidance of it and before
+	// Score; "variance",
 	// the learned v in [-1,1], where there is one; "attention_step", the map of
 	// the unperturbed pass, where a layer is tapped; and what guidances show by
 	// Step.Trace. A tensor is valid during the call only.
@@ -62,6 +63,7 @@ func (p *Predictor) Predict(ctx context.Context, x tensor.Tensor, t Timestep) (g
 		}
 		eps, score = sum(eps, d.Eps), sum(score, d.Score)
 	}
+	p.trace("output", t, guided.Eps)
 	guided.Eps = sum(eps, guided.Eps)
 	p.trace("eps_guided", t, guided.Eps)
 	if !guided.Var.IsZero() {
@@ -121,6 +123,9 @@ type remembered struct {
 
 // Schedule is the schedule that the step belongs to.
 func (s *Step) Schedule() *Schedule { return s.predictor.Schedule }
+
+// Coefficients are those of the step.
+func (s *Step) Coefficients() Coefficients { return s.Schedule().Coefficients(s.T) }
 
 // Cond is the condition of the unguided pass.
 func (s *Step) Cond() Cond { return s.predictor.Cond }

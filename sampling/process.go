@@ -17,6 +17,9 @@ type process struct {
 // error names everything that is wrong with them.
 func (c ScheduleConfig) process() (process, error) {
 	p := process{config: c}
+	if c.Path != nil {
+		return p, fmt.Errorf("the network is told the time itself (%s), not one of a number of timesteps; the samplers for it: %s", c.Path, c.Path.Samplers())
+	}
 	if c.Scheduler != nil {
 		p.from = *c.Scheduler
 		if err := p.from.Validate(); err != nil {

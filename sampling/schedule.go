@@ -24,6 +24,9 @@ type ScheduleConfig struct {
 	// Scheduler, where not nil, describes the process in place of the flags, of
 	// which then only TimestepRespacing counts.
 	Scheduler *SchedulerConfig `yaml:"-"`
+
+	// Path, where not nil, is a process in continuous time in place of all of these.
+	Path Path `yaml:"-"`
 }
 
 // DefaultSchedule is the official default: 1000 linear steps, all visited.
@@ -42,7 +45,7 @@ func (c ScheduleConfig) Validate() error {
 }
 
 // A Schedule is a diffusion process q(x_t | x_0) = N(√ᾱ_t x_0, (1−ᾱ_t) I) on
-// the timesteps that a sampler visits. It is the only owner of β and ᾱ. Index i
+// the timesteps that a sampler visits, or on the times of a Path. It is the only owner of β and ᾱ. Index i
 // counts the visited steps, 0 … Len()-1; tables are float64. A step goes from
 // ᾱ_i to AlphaBarPrev(i), which is ᾱ_{i-1} as a rule and always where the
 // schedule was made from the official flags.
@@ -166,8 +169,40 @@ func (s *Schedule) clippedVariance(i int) float64 {
 // Config is what the schedule was made from.
 func (s *Schedule) Config() ScheduleConfig { return s.config }
 
-// Len is the number of steps that sampling takes.
-func (s *Schedule) Len() int { return len(s.beta) }
+// Continuous reports whether the process has a Path: its steps are then the calls
+// of the network, and have no β.
+func (s *Schedule) Continuous() bool { return s.config.Path != nil }
+
+// Coefficients are those at a timestep of the schedule, or at any time of a process
+// in continuous time.
+func (s *Schedule) Coefficients(t Timestep) Coefficients {
+	if s.Continuous() {
+		return s.config.Path.At(t.Value).coefficients()
+	}
+	return s.At(t.Index)
+}
+
+// Length is what a state in the terms of the sampler's path is longer than x_t: 1
+// but for processes in continuous time.
+func (s *Schedule) Length(t Timestep) float64 {
+	if s.Continuous() {
+		return s.config.Path.At(t.Value).Length()
+	}
+	return 1
+}
+
+// Level is the noise level at a timestep, σ = √((1−ᾱ)/ᾱ): the noise on x_0 in a
+// state x_0 + σ ε; infinite where no signal is left.
+func (s *Schedule) Level(t Timestep) float64 {
+	if s.Continuous() {
+		at := s.config.Path.At(t.Value)
+		return math.Abs(at.Sigma / at.Alpha)
+	}
+	return s.Sigma(t.Index)
+}
+
+// Len is the number of steps that sampling takes, or of calls along a Path.
+func (s *Schedule) Len() int { return len(s.timesteps) }
 
 // Timestep is step i with what the network receives there.
 func (s *Schedule) Timestep(i int) Timestep { return s.timesteps[i] }

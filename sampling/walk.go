@@ -135,7 +135,9 @@ func (p *Predictor) check(x tensor.Tensor) error {
 	var f Faults
 	f.When(p.Denoiser == nil, "the predictor has no Denoiser")
 	f.When(p.Schedule == nil, "the predictor has no Schedule")
-	f.When(!slices.Contains([]Parametrization{"", Epsilon, XStart, V}, p.Predicts), "the network predicts %q, expected %s, %s or %s", p.Predicts, Epsilon, XStart, V)
+	if continuous := p.Schedule != nil && p.Schedule.Continuous(); !continuous || p.Predicts != Flow && p.Predicts != Score {
+		f.When(!slices.Contains([]Parametrization{"", Epsilon, XStart, V}, p.Predicts), "the network predicts %q, expected %s, %s or %s", p.Predicts, Epsilon, XStart, V)
+	}
 	if p.Schedule != nil && (p.Predicts == "" || p.Predicts == Epsilon) {
 		last := p.Schedule.Len() - 1
 		f.When(p.Schedule.AlphaBar(last) == 0, "step %d (t = %g) has no signal left (rescale_betas_zero_snr): x_0 does not follow from ε there; such a schedule needs a network that predicts v or x_0", last, p.Schedule.Timestep(last).Value)

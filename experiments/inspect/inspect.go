@@ -72,6 +72,7 @@ type fileInspection struct {
 	Others     []string          `json:"others,omitempty"`  // other sets of weights, for the key weights of a model block
 	Unnamed    []string          `json:"unnamed,omitempty"` // averages that cannot be used
 	Prefix     string            `json:"prefix,omitempty"`  // what every key began with: "module."
+	Objects    map[string]string `json:"objects,omitempty"` // of a pickle of objects: entry → class
 	SHA256     string            `json:"sha256"`
 	Tensors    int               `json:"tensors"`
 	Parameters int               `json:"parameters"`
@@ -91,12 +92,18 @@ func inspectFile(path string, all bool) (in fileInspection, err error) {
 	if in.SHA256, err = f.SHA256(); err != nil {
 		return in, err
 	}
+	for name, o := range f.Objects {
+		if in.Objects == nil {
+			in.Objects = map[string]string{}
+		}
+		in.Objects[name] = o.Class
+	}
 	for _, t := range f.Tensors {
 		in.Parameters += tensor.Size(t.Shape)
 		in.DTypes[string(t.DType)]++
 	}
 	if in.Foreign = models.Foreign(f.Tensors); in.Foreign == "" {
-		in.Guesses = families.Guess(f.Tensors)
+		in.Guesses = families.Guess(f)
 	}
 	if all {
 		in.Shapes = map[string]string{}
@@ -123,6 +130,9 @@ func (in fileInspection) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n  sha256      %s\n  tensors     %d of %s\n  parameters  %s\n",
 		in.SHA256, in.Tensors, in.types(), human.Count(in.Parameters))
+	if len(in.Objects) > 1 {
+		fmt.Fprintf(w, "  objects     %s\n", in.objects())
+	}
 	if in.Foreign != "" {
 		fmt.Fprintf(w, "  family      none: %s\n", in.Foreign)
 	} else {
@@ -138,6 +148,19 @@ func (in fileInspection) types() string {
 		types = append(types, fmt.Sprintf("%s (%d)", t, in.DTypes[t]))
 	}
 	return strings.Join(types, ", ")
+}
+
+// objects are the objects with their classes.
+func (in fileInspection) objects() string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(in.Objects)) {
+		all = append(all, fmt.Sprintf("%s (%s)", name, in.Objects[name]))
+	}
+	text := strings.Join(all, ", ")
+	if _, training := in.Objects["loss_fn"]; training {
+		text += ": a snapshot that training saved"
+	}
+	return text
 }
 
 // printShapes lists the tensors, where all are wanted.

@@ -37,6 +37,7 @@ type RowForecast struct {
 	Folder  string        // of its run; "" until its checkpoint is there
 	Images  int           // still to draw
 	Passes  int           // of an image through the network, guidance included
+	AtLeast bool          // there may be more passes: the sampler chooses as it goes
 	calls   int           // of the network still to make, each for a batch
 	Others  []int         // passes of an image through each guidance's own network
 	perStep string        // passes and calls of a step
@@ -61,6 +62,7 @@ func (e *Experiment) Forecast(ctx context.Context, results string, done func(*Ro
 		for _, o := range costs.Others {
 			p.Others = append(p.Others, total(o).Passes)
 		}
+		p.AtLeast = least(r.Sampler.Value) != r.Sampler.Value
 		p.calls = (p.Images + r.Batch - 1) / r.Batch * one.Calls
 		if p.Images > 0 {
 			p.bytes = int64(p.Images)*r.imageBytes() + r.featureBytes()
@@ -152,7 +154,7 @@ func (f *Forecast) Print(out io.Writer) error {
 	}
 	fmt.Fprintln(w, "folder")
 	for _, r := range f.Rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t", r.Row.Title(), human.Count(r.Row.Samples), human.Count(r.Images), r.Passes, r.perStep)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s%d\t%s\t", r.Row.Title(), human.Count(r.Row.Samples), human.Count(r.Images), atLeast(r.AtLeast), r.Passes, r.perStep)
 		if f.Timed {
 			fmt.Fprintf(w, "%s\t", human.Duration(r.Time))
 		}
@@ -167,18 +169,18 @@ func (f *Forecast) Print(out io.Writer) error {
 
 // String is the sums for people: images, passes and calls, disk space, time.
 func (f *Forecast) String() string {
-	calls, others := 0, 0
+	calls, others, more := 0, 0, false
 	var total time.Duration
 	for _, p := range f.Rows {
-		calls, total = calls+p.calls, total+p.Time
+		calls, total, more = calls+p.calls, total+p.Time, more || p.AtLeast && p.Images > 0
 		for _, n := range p.Others {
 			others += p.Images * n
 		}
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "to do: %s images in %d rows: %s passes through the network, in %s calls\n", human.Count(f.Images()), len(f.Rows), human.Count(f.Passes()), human.Count(calls))
+	fmt.Fprintf(&out, "to do: %s images in %d rows: %s%s passes through the network, in %s%s calls\n", human.Count(f.Images()), len(f.Rows), atLeast(more), human.Count(f.Passes()), atLeast(more), human.Count(calls))
 	if others > 0 {
-		fmt.Fprintf(&out, "       %s passes through the networks of guidances\n", human.Count(others))
+		fmt.Fprintf(&out, "       %s%s passes through the networks of guidances\n", atLeast(more), human.Count(others))
 	}
 	atMost := "at most"
 	if f.unsized() {
@@ -193,9 +195,22 @@ func (f *Forecast) String() string {
 	}
 	out.WriteString("\n")
 	if f.Timed {
-		fmt.Fprintf(&out, "time:  about %s, from a trial of two batches\n", human.Duration(total))
+		about := "about "
+		if more {
+			about = atLeast(more)
+		}
+		fmt.Fprintf(&out, "time:  %s%s, from a trial of two batches\n", about, human.Duration(total))
 	}
 	return out.String()
+}
+
+// atLeast is what stands before a number that may be larger, such as of calls of a
+// sampler with steps of its own choice.
+func atLeast(more bool) string {
+	if more {
+		return "at least "
+	}
+	return ""
 }
 
 // spaceFor is the number of bytes that the disk of a folder, which need not be
@@ -243,7 +258,7 @@ func total(steps []Cost) (sum Cost) {
 
 // Costs are what each step of a row's sampler asks of the row's networks.
 type Costs struct {
-	Own    []Cost   // of the network that draws, by step
+	Own    []Cost   // of the network that draws, by step; at least, where the sampler chooses
 	Others [][]Cost // of the network of each attachment, by step
 	names  []string // of the guidances that have them
 }
@@ -259,7 +274,7 @@ func (c Costs) String() string {
 				kind += fmt.Sprintf(" + %d of %s", other[k].Passes, c.names[i])
 			}
 		}
-		if !slices.Contains(kinds, kind) {
+		if own.Calls > 0 && !slices.Contains(kinds, kind) {
 			kinds = append(kinds, kind)
 		}
 	}
@@ -309,7 +324,11 @@ func (r *Row) Costs(ctx context.Context) (costs Costs, err error) {
 	for _, a := range r.Attachments {
 		attached, costs.names = append(attached, &counter{}), append(costs.names, a.Name)
 	}
-	p, err := r.Predictor(ctx, own, models.Process{Schedule: r.schedule, ClipDenoised: true}, attached)
+	process := models.Process{Schedule: r.schedule, ClipDenoised: true}
+	if r.schedule.Path != nil {
+		process.Predicts = sampling.V // of which x_0 and ε follow at every time
+	}
+	p, err := r.Predictor(ctx, own, process, attached)
 	if err != nil {
 		return Costs{}, err
 	}
@@ -323,6 +342,10 @@ func (r *Row) Costs(ctx context.Context) (costs Costs, err error) {
 			costs.Others[i] = append(costs.Others[i], a.(*counter).take())
 		}
 	}
+	sampler := least(r.Sampler.Value)
+	if p.Schedule, err = sampler.Schedule(r.schedule); err != nil {
+		return Costs{}, err
+	}
 	p.Cond, p.Null = r.countedConditions()
 	noise := sampling.Keyed{Images: []int{0}}
 	p.Random = noise
@@ -330,10 +353,20 @@ func (r *Row) Costs(ctx context.Context) (costs Costs, err error) {
 	if err := noise.Fill(-1, x); err != nil {
 		return Costs{}, err
 	}
-	if _, err := r.Sampler.Value.Sample(ctx, p, x, noise); err != nil {
+	if _, err := sampler.Sample(ctx, p, x, noise); err != nil {
 		return Costs{}, fmt.Errorf("row %q: %w", r.Title(), err)
 	}
 	return costs, nil
+}
+
+// least is the sampler, or one that calls the network as often as it does at least.
+func least(s sampling.Sampler) sampling.Sampler {
+	if a, ok := s.(sampling.Adaptive); ok {
+		if l := a.Least(); l != nil {
+			return l
+		}
+	}
+	return s
 }
 
 // countedConditions are conditions of one image of the kinds that the row's

@@ -133,11 +133,29 @@ func decodeRef(b configs.Block, r *sampling.Ref) (err error) {
 		return at.Errorf("precision is %q, expected %s", r.Precision, strings.Join(ort.AllPrecisions, ", "))
 	}
 	r.Family, r.Flags = head.Family, family()
-	err = b.Without(headKeys...).Decode(r.Flags)
+	if err := b.Without(headKeys...).Decode(r.Flags); err != nil {
+		return err
+	}
 	if f, ok := r.Flags.(models.WithPrecision); ok {
 		r.Precision = cmp.Or(r.Precision, f.Precision())
 	}
-	return err
+	return readFlags(b, r)
+}
+
+// readFlags sets the flags that the checkpoint says. One that is not there, or is no
+// checkpoint, is told of with the other files.
+func readFlags(b configs.Block, r *sampling.Ref) error {
+	f, ok := r.Flags.(models.SelfDescribing)
+	if !ok || !store.Exists(r.Checkpoint.Path) {
+		return nil
+	}
+	if file, err := checkpoint.OpenSet(r.Checkpoint.Path, r.Weights); err == nil {
+		file.Close()
+		if err := f.ReadFlags(r.Checkpoint.Path, r.Weights); err != nil {
+			return b.Errorf("%w", err)
+		}
+	}
+	return nil
 }
 
 // headKeys are the keys of a model block beside the family's flags.

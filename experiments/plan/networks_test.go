@@ -98,7 +98,7 @@ func TestWeightsOfParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := e.CheckInputs(); err != nil {
+		if err := e.CheckInputs(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		runs, err := e.Identify(folder, store.Hashes{})

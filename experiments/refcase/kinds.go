@@ -116,30 +116,49 @@ func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row)
 		return nil, err
 	}
 	steps := map[string][]tensor.Tensor{}
-	var timesteps []float64
+	var times []float64 // of the network's calls
 	p.Trace = func(name string, t sampling.Timestep, v tensor.Tensor) {
-		if name == "x" {
-			timesteps = append(timesteps, t.Value)
+		v = v.Clone()
+		switch name {
+		case "eps_guided":
+			times = append(times, t.Value)
+		case "degraded": // a state, which cases hold in the sampler's own terms
+			for i, x := range v.Data {
+				v.Data[i] = float32(float64(x) * p.Schedule.Length(t))
+			}
 		}
-		steps[name] = append(steps[name], v.Clone())
+		steps[name] = append(steps[name], v)
 	}
 	x, err := r.Sampler.Value.Sample(ctx, p, start, recorded)
 	if err != nil {
 		return nil, err
 	}
-	out, err := outputsOf(ctx, g.Generator, x)
-	if err != nil {
-		return nil, err
+	out := map[string]ort.Array{}
+	if c.has("out.images") || c.has("out.decoded") {
+		if out, err = outputsOf(ctx, g.Generator, x); err != nil {
+			return nil, err
+		}
 	}
-	out["timesteps"] = ort.Array{Shape: []int{len(timesteps)}, Data: timesteps}
 	for name, ts := range steps {
 		out[name] = ort.Floats(stack(ts))
 	}
-	out["eps"] = out["eps_guided"] // as cases of diffusers call it
+	for name, as := range caseNames {
+		if _, traced := steps[as]; traced {
+			out[name] = out[as]
+		}
+	}
+	out["timesteps"] = ort.Array{Shape: []int{len(times)}, Data: times}
+	out["call_sigmas"] = out["timesteps"]
 	if v, ok := out["variance"]; ok && process.Predicts == sampling.Epsilon {
 		out["model"] = ort.Floats(joinChannels(out["eps_guided"].Tensor(), v.Tensor()))
 	}
 	return out, nil
+}
+
+// caseNames are what cases call tensors that the predictor shows by another name:
+// those of diffusers, of SiT, and of EDM and EDM2.
+var caseNames = map[string]string{
+	"eps": "eps_guided", "model": "eps_guided", "denoised": "eps_guided", "denoised_net": "output", "denoised_gnet": "output_worse",
 }
 
 // condition gives the predictor the case's labels or embedded prompts, and ∅.
@@ -161,14 +180,15 @@ func (c *referenceCase) condition(ctx context.Context, p *sampling.Predictor, g 
 	return run.Condition(ctx, p, g, labels, images)
 }
 
-// outputsOf is x_0 as images, and decoded where it is a latent.
+// outputsOf is x_0 as images, and decoded where it is a latent, else as it is.
 func outputsOf(ctx context.Context, g models.Generator, x tensor.Tensor) (map[string]ort.Array, error) {
 	images, err := g.Pixels(ctx, x)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]ort.Array{
-		"images": {Shape: []int{images.N, images.Height, images.Width, 3}, Data: images.Pixels},
+		"images":  {Shape: []int{images.N, images.Height, images.Width, 3}, Data: images.Pixels},
+		"decoded": ort.Floats(x),
 	}
 	if l, ok := g.(models.LatentGenerator); ok {
 		decoded, err := l.Decode(ctx, x)

@@ -118,11 +118,9 @@ func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, ste
 	if err != nil {
 		return models.Images{}, err
 	}
-	done, last := 0, -1
 	p.Trace = func(name string, t sampling.Timestep, _ tensor.Tensor) {
-		if name == "x" && t.Index != last {
-			done, last = done+1, t.Index
-			step(done, p.Schedule.Len())
+		if name == "x" {
+			step(p.Schedule.Len()-t.Index, p.Schedule.Len())
 		}
 	}
 	x, noise, labels, err := start(n, r.Seed, at)

@@ -1,6 +1,6 @@
 // Package checkpoint locates the tensors of an official checkpoint file
-// without loading them: a .pt (zip or legacy pickle) or .safetensors file goes
-// in, names, dtypes, shapes and byte ranges come out. The file is mapped
+// without loading them: a .pt (zip or legacy pickle), .safetensors or .pkl
+// (torch_utils.persistence) file goes in, names, dtypes, shapes and byte ranges come out. The file is mapped
 // read-only; nothing in it is ever executed or constructed but tensors and
 // plain containers.
 //
@@ -91,6 +91,7 @@ const (
 	TorchZip    = "torch zip"    // torch.save since 1.6
 	TorchLegacy = "torch legacy" // torch.save before, or _use_new_zipfile_serialization=False
 	Safetensors = "safetensors"
+	Persistent  = "pickle of torch_utils.persistence" // of EDM, EDM2 and StyleGAN
 )
 
 // A File is an open checkpoint. Its tensors point into the mapped file, so it
@@ -126,6 +127,10 @@ type File struct {
 	Opaque []string
 	// Metadata is the __metadata__ of a safetensors file, nil otherwise.
 	Metadata map[string]string
+	// Objects are the entries of a pickle of torch_utils.persistence that are
+	// objects, by name, such as "ema" and "encoder", or under "" the pickle's only
+	// one; nil otherwise. Objects[Wrapper] is that of the weights.
+	Objects map[string]Object
 	// Tensors are all tensors of the file, without Wrapper and Prefix.
 	Tensors StateDict
 
@@ -168,6 +173,8 @@ func parse(m *mapping, set string) (f *File, err error) {
 		f, err = parseTorchZip(m, set, b)
 	case format == TorchLegacy:
 		f, err = parseTorchLegacy(m, set, b)
+	case format == Persistent:
+		f, err = parsePersistent(m, set, b)
 	case set != "":
 		return nil, fmt.Errorf("holds no weights %q: all tensors of a safetensors file are one set; leave weights out", set)
 	default:
@@ -177,7 +184,9 @@ func parse(m *mapping, set string) (f *File, err error) {
 		return nil, err
 	}
 	f.Path, f.m = m.path, m
-	f.stripPrefixes()
+	if f.Format != Persistent { // whose keys are those of modules
+		f.stripPrefixes()
+	}
 	for name, t := range f.Tensors {
 		t.File, t.name, t.m = m.path, name, m
 		f.Tensors[name] = t

@@ -44,6 +44,9 @@ func detect(data []byte) (string, error) {
 	if len(data) > 262 && string(data[257:262]) == "ustar" {
 		return "", errors.New("is a tar archive: unpack it first; if PyTorch before 0.1.10 wrote it, load and save it with a newer one")
 	}
+	if len(data) > 1 && data[0] == 0x80 && data[1] <= 5 && !isPickleOfTorch(data) {
+		return Persistent, nil
+	}
 	if len(data) > 1 && data[0] == 0x80 && data[1] <= 5 || bytes.HasPrefix(data, []byte("L"+legacyMagic)) { // the second: pickle protocols 0 and 1
 		return TorchLegacy, nil
 	}

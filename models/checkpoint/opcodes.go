@@ -150,7 +150,7 @@ func unsigned(b []byte) uint64 {
 	return binary.LittleEndian.Uint64(n[:])
 }
 
-// literal decodes None, a truth value, a number, a string or bytes.
+// literal decodes None, a truth value, a number or a string.
 func literal(op byte, arg []byte) (any, error) {
 	switch op {
 	case 'N': // NONE
@@ -191,8 +191,6 @@ func literal(op byte, arg []byte) (any, error) {
 		return s[1 : len(s)-1], nil
 	case 'V': // UNICODE
 		return line(arg), nil
-	case 'B', 'C', 0x8e, 0x96: // BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8
-		return bytes.Clone(arg), nil
 	}
 	return string(arg), nil // BINSTRING, SHORT_BINSTRING, BINUNICODE, SHORT_BINUNICODE, BINUNICODE8
 }

@@ -8,9 +8,10 @@ import (
 )
 
 // The values of a pickle are nil (None), bool, int, *big.Int (a long that was
-// written in more than 8 bytes), float64, string, []byte, the three containers
+// written in more than 8 bytes), float64, string, *pyBytes, the three containers
 // below, and what classes and functions yield: *rebuilt (a tensor not yet
-// located), *storage, and *opaque for all that is not obeyed.
+// located), *storage, *pyObject and numpy's (persistence.go), and *opaque for all
+// that is not obeyed.
 type (
 	pyTuple []any
 	pyList  struct{ items []any } // a list, set or frozenset
@@ -39,7 +40,7 @@ const extension = "copyreg extension "
 
 // An unpickler is a stack machine that reads the pickles of one file, of
 // protocols 0 to 5 (CPython, Lib/pickle.py). It executes nothing: names become
-// the few constructors that lookup knows, or else *opaque.
+// the few constructors that lookup knows, or else *opaque or an error.
 //
 // No input makes it panic: an argument is known to lie within the data before
 // it is used, and memory is reserved in the budget before it is allocated.
@@ -48,7 +49,8 @@ type unpickler struct {
 	// persistent answers a persistent id, a tuple such as
 	// ("storage", class, key, location, numel); nil: there are none.
 	persistent func(id pyTuple) (any, error)
-	globals    map[globalName]any // what lookup answered
+	names      func(module, name string) (any, error) // what a name stands for; nil: lookup
+	globals    map[globalName]any                     // what names answered
 
 	// The state of reading one pickle.
 	data     []byte
@@ -66,6 +68,9 @@ func (u *unpickler) load(data []byte) (v any, n int, err error) {
 	u.stack, u.marks, u.memo = nil, nil, map[int]any{}
 	if u.globals == nil {
 		u.globals = map[globalName]any{}
+	}
+	if u.names == nil {
+		u.names = lookup
 	}
 	for {
 		at := u.pos
@@ -194,6 +199,8 @@ func (u *unpickler) execute(op byte, arg []byte) {
 		u.setItems(u.popMark())
 	case 'c', 'i', 'o', 'R', 'b', 'P', 'Q', 0x81, 0x82, 0x83, 0x84, 0x92, 0x93:
 		u.construct(op, arg)
+	case 'B', 'C', 0x8e, 0x96: // BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8
+		u.push(&pyBytes{u.pos - len(arg), arg})
 	default:
 		u.answer(literal(op, arg))
 	}
@@ -304,10 +311,12 @@ func (u *unpickler) construct(op byte, arg []byte) {
 			u.fail("%s is no class", g.name)
 		}
 		u.push(u.call(f, tuple))
-	case 'b': // BUILD: the state is dropped
-		u.pop(1)
+	case 'b': // BUILD: the state of most objects is dropped
+		state := u.pop(1)[0]
 		v := u.top()
-		if d, ok := v.(*pyDict); !isObject(v) && !(ok && d.class) {
+		done, err := u.setState(v, state)
+		u.check(err)
+		if d, ok := v.(*pyDict); !done && !isObject(v) && !(ok && d.class) {
 			u.fail("a state is given to %s", describe(v))
 		}
 	case 'P': // PERSID
@@ -323,7 +332,7 @@ func (u *unpickler) global(module, name string) any {
 	err := checkDigits(size) // of STACK_GLOBAL, which can name long strings again and again
 	if err == nil && u.globals[key] == nil {
 		if err = u.b.take(256+2*int64(size), "the pickle"); err == nil {
-			u.globals[key] = lookup(module, name)
+			u.globals[key], err = u.names(module, name)
 		}
 	}
 	u.check(err)
@@ -408,6 +417,10 @@ func describe(v any) string {
 		return shorten(v.name)
 	case *rebuilt:
 		return "tensor"
+	case *pyObject:
+		return "module of class " + shorten(v.class)
+	case *pyBytes:
+		return fmt.Sprintf("bytes object of %d", len(v.data))
 	}
 	return strings.TrimPrefix(fmt.Sprintf("%T", v), "*")
 }

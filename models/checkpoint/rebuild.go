@@ -9,26 +9,26 @@ import (
 // lookup is the table of the classes and functions that a pickle may call: what
 // makes tensors, storages and plain containers, each with its constructor. To
 // allow another name, add a case. Whatever else a pickle names is *opaque.
-func lookup(module, name string) any {
+func lookup(module, name string) (any, error) {
 	if module == extension {
-		return &opaque{module + name}
+		return &opaque{module + name}, nil
 	}
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict", "collections.defaultdict", "builtins.dict", "__builtin__.dict":
-		return &pyGlobal{full, newDict, true}
+		return &pyGlobal{full, newDict, true}, nil
 	case "torch.Size", "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
 		"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer":
-		return &pyGlobal{full, firstArgument, false}
+		return &pyGlobal{full, firstArgument, false}, nil
 	case "torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type", "torch.tensor._rebuild_from_type":
-		return &pyGlobal{full, rebuildFromType, false}
+		return &pyGlobal{full, rebuildFromType, false}, nil
 	default:
 		if module == "torch._utils" && strings.HasPrefix(name, "_rebuild_") {
-			return &pyGlobal{full, func(_ *unpickler, args []any) (any, error) { return &rebuilt{full, args}, nil }, false}
+			return &pyGlobal{full, func(_ *unpickler, args []any) (any, error) { return &rebuilt{full, args}, nil }, false}, nil
 		}
 		if (module == "torch" || strings.HasPrefix(module, "torch.")) && strings.HasSuffix(name, "Storage") {
-			return &storageClass{name}
+			return &storageClass{name}, nil
 		}
-		return &opaque{full}
+		return &opaque{full}, nil
 	}
 }
 
@@ -136,6 +136,7 @@ type storage struct {
 	element element
 	numel   int64
 	from, n int64
+	within  region // where its bytes lie, if the pickle itself holds them
 }
 
 // parseStorage reads ("storage", class, key, location, numel[, view]).

@@ -21,12 +21,27 @@ const (
 type torchLegacy struct {
 	roots   map[string]*storage // by key, as the object names them first: the size of that dtype's elements counts
 	regions map[string]region
+	opaque  []string // classes and functions that were met and not obeyed
+}
+
+func newTorchLegacy() *torchLegacy {
+	return &torchLegacy{roots: map[string]*storage{}, regions: map[string]region{}}
 }
 
 func parseTorchLegacy(m *mapping, set string, b *budget) (*File, error) {
-	l := &torchLegacy{roots: map[string]*storage{}, regions: map[string]region{}}
+	l := newTorchLegacy()
+	root, err := l.read(m.data, 0, b)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Format: TorchLegacy, Opaque: l.opaque}
+	return f, f.unwrap(root, set, &resolver{l.locate, m, b})
+}
+
+// read is the object in data, which begins at offset at of the mapped file.
+func (l *torchLegacy) read(data []byte, at int64, b *budget) (root any, err error) {
 	u := &unpickler{b: b, persistent: l.persistent}
-	rest := m.data
+	rest := data
 	next := func() (any, error) {
 		v, n, err := u.load(rest)
 		rest = rest[n:]
@@ -35,19 +50,15 @@ func parseTorchLegacy(m *mapping, set string, b *budget) (*File, error) {
 	if err := readHead(next); err != nil {
 		return nil, err
 	}
-	root, err := next()
-	if err != nil {
+	if root, err = next(); err != nil {
 		return nil, err
 	}
 	keys, err := next()
 	if err != nil {
 		return nil, fmt.Errorf("list of storages: %w", err)
 	}
-	if err := l.readStorages(keys, rest, int64(len(m.data)-len(rest))); err != nil {
-		return nil, err
-	}
-	f := &File{Format: TorchLegacy, Opaque: u.opaqueNames()}
-	return f, f.unwrap(root, set, &resolver{l.locate, m, b})
+	l.opaque = u.opaqueNames()
+	return root, l.readStorages(keys, rest, at+int64(len(data)-len(rest)))
 }
 
 // readHead reads magic number, version and system information; next reads a

@@ -215,7 +215,8 @@ func (c *chooser) classify(es []dictEntry) error {
 	return nil
 }
 
-// listed notes averages whose tensors lie in lists, as torch_ema writes them.
+// listed notes averages whose tensors, or sets of tensors, lie in lists, as
+// torch_ema and EDM2's training state have them.
 func (c *chooser) listed(es []dictEntry) {
 	for _, e := range es {
 		inner, _ := entries(e.value)
@@ -223,7 +224,7 @@ func (c *chooser) listed(es []dictEntry) {
 			l, ok := i.value.(*pyList)
 			name, isAverage := e.key.(string)
 			if field, named := i.key.(string); ok && named && isAverage && slices.Contains(averages, name) && len(l.items) > 0 {
-				if _, ok := l.items[0].(*rebuilt); ok {
+				if _, ok := l.items[0].(*rebuilt); ok || c.holdsTensors(l.items[0]) {
 					c.unnamed = append(c.unnamed, strings.Join(append(slices.Clone(c.path), name, field), "."))
 				}
 			}
@@ -273,6 +274,9 @@ func noTensors(es []dictEntry) error {
 	}
 	if named(es, "state") && named(es, "param_groups") {
 		return errors.New("holds the state of an optimizer (state, param_groups), which training saves beside the weights, as opt….pt; give the file of the weights or of their average, model….pt or ema….pt")
+	}
+	if slices.ContainsFunc(es, func(e dictEntry) bool { o, is := e.value.(*opaque); return is && o.name == reconstruct }) {
+		return errors.New("holds the state of a training of EDM, with a network that is pickled as an object, which is never constructed; give the network-snapshot-….pkl that training writes beside it")
 	}
 	var have []string
 	for _, e := range es[:min(len(es), 8)] {
@@ -346,14 +350,14 @@ var innerPrefixes = []string{"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint
 
 // stripPrefixes removes prefixes that every key has, however they are nested, and
 // those of parts. model. stays where it is the name of a part, in the layout of
-// CompVis.
+// CompVis and in EDM's.
 func (f *File) stripPrefixes() {
 	for again := true; again; {
 		again = false
 		for _, p := range prefixes {
 			if f.rename(func(key string) string {
 				rest, ok := strings.CutPrefix(key, p)
-				if !ok || rest == "" || p == "model." && strings.HasPrefix(rest, "diffusion_model.") {
+				if !ok || rest == "" || p == "model." && (strings.HasPrefix(rest, "diffusion_model.") || strings.HasPrefix(rest, "map_layer0.")) {
 					return key
 				}
 				return rest

@@ -21,8 +21,11 @@ var Table = withFeatureNetworks(map[string]func() models.Family{
 	"clip_text":  func() models.Family { return &sd.CLIPText{} },
 	"dit":        func() models.Family { return models.NewDiT() },
 	"dit2d":      func() models.Family { return &sd.DiT2D{} },
+	"edm":        func() models.Family { return models.NewEDM() },
+	"edm2":       func() models.Family { return models.NewEDM2() },
 	"iddpm":      func() models.Family { return models.NewIDDPM() },
 	"sd":         func() models.Family { return &sd.SD{} },
+	"sit":        func() models.Family { return models.NewSiT() },
 	"unet2d":     func() models.Family { return &sd.UNet2D{} },
 	"vae":        func() models.Family { return &sd.VAE{} },
 })
@@ -35,14 +38,18 @@ func withFeatureNetworks(table map[string]func() models.Family) map[string]func(
 }
 
 // Guess asks every family whether a checkpoint is one of its own.
-func Guess(sd checkpoint.StateDict) []models.Guess {
+func Guess(f *checkpoint.File) []models.Guess {
 	var found []models.Guess
 	for _, name := range slices.Sorted(maps.Keys(Table)) {
-		family, ok := Table[name]().(models.Guesser)
-		if !ok {
-			continue
+		var g models.Guess
+		ok := false
+		switch family := Table[name]().(type) {
+		case models.FileGuesser:
+			g, ok = family.GuessFile(f)
+		case models.Guesser:
+			g, ok = family.Guess(f.Tensors)
 		}
-		if g, ok := family.Guess(sd); ok {
+		if ok {
 			g.Family, g.Block = name, blockOf(name)
 			found = append(found, g)
 		}

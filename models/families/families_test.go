@@ -20,6 +20,7 @@ type embedded struct {
 	flags            models.Family
 	path             string
 	attention, block string
+	time             float64 // that it is asked at; 0 = 500
 }
 
 // embeddedNetworks are the embedded networks that draw, by family.
@@ -31,11 +32,23 @@ func embeddedNetworks() map[string]embedded {
 	iddpm.DiffusionSteps, iddpm.NoiseSchedule, iddpm.RescaleTimesteps = 4000, "cosine", false
 	dit.InputSize, dit.PatchSize, dit.HiddenSize, dit.Depth, dit.NumHeads, dit.NumClasses = 16, 2, 128, 6, 4, 10
 	return map[string]embedded{
-		"adm":   {adm, "../pretrained/adm-uncond.pt", "output_blocks.1.1", "middle_block.1"},
-		"iddpm": {iddpm, "../pretrained/iddpm.pt", "middle_block.1", "output_blocks.0.1"},
-		"dit":   {dit, "../pretrained/dit.pt", "blocks.3.attn", "blocks.2"},
-		"sd":    {&sd.SD{}, "../pretrained/sd", midLayer, "up_blocks.1.attentions.1.transformer_blocks.0"},
+		"adm":   {adm, "../pretrained/adm-uncond.pt", "output_blocks.1.1", "middle_block.1", 0},
+		"iddpm": {iddpm, "../pretrained/iddpm.pt", "middle_block.1", "output_blocks.0.1", 0},
+		"dit":   {dit, "../pretrained/dit.pt", "blocks.3.attn", "blocks.2", 0},
+		"sd":    {&sd.SD{}, "../pretrained/sd", midLayer, "up_blocks.1.attentions.1.transformer_blocks.0", 0},
 	}
+}
+
+// smallNetworks are those, and networks of reference cases of the other families.
+func smallNetworks() map[string]embedded {
+	const cases = "../../experiments/refcase/testdata/cases/"
+	all, sit := embeddedNetworks(), models.NewSiT()
+	sit.InputSize, sit.PatchSize, sit.HiddenSize, sit.Depth, sit.NumHeads, sit.NumClasses = 8, 2, 64, 2, 4, 10
+	all["sit"] = embedded{sit, cases + "sit-tiny/model.pt", "blocks.0.attn", "blocks.1", 0.4}
+	all["edm"] = embedded{models.NewEDM(), cases + "edm-adm-tiny/model.pkl", "model.dec.4x4_in0", "model.enc.4x4_block0", 0.7}
+	all["edm, song"] = embedded{models.NewEDM(), cases + "edm-ncsnpp-tiny/model.pkl", "model.dec.4x4_in0", "model.enc.4x4_block0", 0.7}
+	all["edm2"] = embedded{models.NewEDM2(), cases + "edm2-uncond-tiny/model.pkl", "unet.dec.4x4_block1", "unet.enc.4x4_block0", 0.7}
+	return all
 }
 
 func TestGuess(t *testing.T) {
@@ -50,7 +63,7 @@ func TestGuess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := spell(Guess(f.Tensors)); got != want {
+		if got := spell(Guess(f)); got != want {
 			t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
 		}
 		f.Close()

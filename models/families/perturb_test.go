@@ -1,6 +1,7 @@
 package families
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"testing"
@@ -26,11 +27,12 @@ func conditionOf(t *testing.T, g models.Generator, images int) sampling.Cond {
 	return c
 }
 
-// An embedded network with perturbations predicts the bits of one without where
+// A network with perturbations predicts the bits of one without where
 // they are off, something else where they are on, each image for itself; it runs
 // them beside each other in one call.
 func TestPerturbedFamilies(t *testing.T) {
-	for name, f := range embeddedNetworks() {
+	for name, f := range smallNetworks() {
+		at := sampling.Timestep{Value: cmp.Or(f.time, 500)}
 		open := func(p ...sampling.Perturbation) models.Generator {
 			t.Helper()
 			m, err := f.flags.Open(f.path, models.Options{Taps: []sampling.Tap{{Layer: f.attention}}, Perturbations: p})
@@ -51,7 +53,7 @@ func TestPerturbedFamilies(t *testing.T) {
 		x, c := noise(t, append([]int{n}, g.SampleShape()...)...), conditionOf(t, g, n)
 		denoise := func(g models.Generator, x tensor.Tensor, c sampling.Cond) sampling.Prediction {
 			t.Helper()
-			p, err := g.Denoise(context.Background(), x, sampling.Timestep{Value: 500}, c)
+			p, err := g.Denoise(context.Background(), x, at, c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,9 +92,9 @@ func TestPerturbedFamilies(t *testing.T) {
 			}
 			seen = append(seen, slices.Clone(got.Eps.Row(1)))
 		}
-		_, err := plain.Denoise(context.Background(), x, sampling.Timestep{Value: 500}, c.Under(perturbations[0], n))
+		_, err := plain.Denoise(context.Background(), x, at, c.Under(perturbations[0], n))
 		wantError(t, err, "the network was built without identity attention of "+f.attention)
-		_, err = g.Denoise(context.Background(), x, sampling.Timestep{Value: 500}, c.Under(perturbations[0], n-1))
+		_, err = g.Denoise(context.Background(), x, at, c.Under(perturbations[0], n-1))
 		wantError(t, err, "2 perturbations for 3 images")
 	}
 }

@@ -47,6 +47,15 @@ func (m *Module) Conv(x Value, c Conv) Value {
 	return y
 }
 
+// ConvBy is nn.functional.conv2d with a weight that the graph has, w [out,C,k,k], and
+// zeros on all sides: x [N,C,H,W] → [N,out,H',W'].
+func (m *Module) ConvBy(x, w Value, pad int) Value {
+	k := w.Dim(2)
+	size := func(i int) int { return x.Shape[i] + 2*pad - k + 1 }
+	at := attrs{"kernel_shape": []int{k, k}, "strides": []int{1, 1}, "pads": []int{pad, pad, pad, pad}}
+	return m.op("Conv", x.DType, []int{x.Shape[0], w.Dim(0), size(2), size(3)}, at, x, w)
+}
+
 // Linear is nn.Linear: x […,in] → […,out]; parameters weight [out,in] and bias [out].
 func (m *Module) Linear(x Value, out int) Value {
 	return m.gemm(x, out, m.Param("weight", out, x.Dim(-1)), m.Param("bias", out))
@@ -172,6 +181,26 @@ func (m *Module) enlarge(x Value, k int) Value {
 	shape := []int{x.Shape[0], x.Shape[1], k * x.Shape[2], k * x.Shape[3]}
 	at := attrs{"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 	return m.op("Resize", x.DType, shape, at, x, Value{}, m.Const([]float32{1, 1, float32(k), float32(k)}, 4))
+}
+
+// Filter is nn.functional.conv2d of every channel by itself with a constant kernel
+// [size,size] and zeros around: x [N,C,H,W] → [N,C,H',W'].
+func (m *Module) Filter(x Value, kernel []float32, size, stride, pad int) Value {
+	out := func(n int) int { return (n+2*pad-size)/stride + 1 }
+	return m.filter("Conv", x, kernel, size, stride, pad, out)
+}
+
+// FilterTransposed is nn.functional.conv_transpose2d likewise.
+func (m *Module) FilterTransposed(x Value, kernel []float32, size, stride, pad int) Value {
+	out := func(n int) int { return (n-1)*stride - 2*pad + size }
+	return m.filter("ConvTranspose", x, kernel, size, stride, pad, out)
+}
+
+func (m *Module) filter(kind string, x Value, kernel []float32, size, stride, pad int, out func(int) int) Value {
+	c := x.Shape[1]
+	w := m.Const(slices.Repeat(kernel, c), c, 1, size, size)
+	at := attrs{"group": c, "kernel_shape": []int{size, size}, "strides": []int{stride, stride}, "pads": []int{pad, pad, pad, pad}}
+	return m.op(kind, x.DType, []int{x.Shape[0], c, out(x.Shape[2]), out(x.Shape[3])}, at, x, w)
 }
 
 // A Pool describes a pooling window, square, padded on all sides alike.

@@ -210,6 +210,10 @@ func (m *Module) Has(name string) bool {
 	return ok
 }
 
+// Stored is the element type in which the state dict has a parameter of this scope,
+// "" where it has none.
+func (m *Module) Stored(name string) checkpoint.DType { return m.g.sd[m.prefix+name].DType }
+
 // Input declares a graph input.
 func (m *Module) Input(name string, t checkpoint.DType, shape ...int) Value {
 	v := Value{Name: name, Shape: slices.Clone(shape), DType: t}

@@ -260,3 +260,10 @@ func (m *Module) PadFront(x Value, axis, n int) Value {
 	shape[axis] += n
 	return m.op("Pad", x.DType, shape, attrs{"mode": "constant"}, x, m.Ints(n, 0), m.Scalar(0), m.Ints(axis))
 }
+
+// PadBack puts n entries of a value behind an axis.
+func (m *Module) PadBack(x Value, axis, n int, value float32) Value {
+	shape := slices.Clone(x.Shape)
+	shape[axis] += n
+	return m.op("Pad", x.DType, shape, attrs{"mode": "constant"}, x, m.Ints(0, n), m.Scalar(value), m.Ints(axis))
+}

@@ -114,8 +114,8 @@ func TestCFGOff(t *testing.T) {
 
 func TestCFGFromYAML(t *testing.T) {
 	for _, c := range []struct{ yaml, want string }{
-		{"cfg", "{Space: Rescale:0 Channels:0 Start:<nil> Stop:<nil>}"},
-		{"{cfg: {scale: 4, channels: 3, rescale: 0.7}}", "{Space: Rescale:0.7 Channels:3 Start:<nil> Stop:<nil>}"},
+		{"cfg", "{Space: Rescale:0 Channels:0 Start:<nil> Stop:<nil> "},
+		{"{cfg: {scale: 4, channels: 3, rescale: 0.7}}", "{Space: Rescale:0.7 Channels:3 Start:<nil> Stop:<nil> "},
 		{"{cfg: {rescale: 1.1}}", "rescale is 1.1, expected 0 (off) to 1"},
 		{"{cfg: {scale: .inf}}", "guidance.cfg.scale: expected a finite number"},
 		{"{cfg: {channels: -1}}", "channels is -1"},

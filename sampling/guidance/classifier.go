@@ -27,8 +27,9 @@ var _ sampling.Networked = (*Classifier)(nil)
 // classifier_scale is s. KU-CVLAB/Self-Attention-Guidance adds it to SAG as the
 // same.
 type Classifier struct {
-	Scale float64      `yaml:"scale" min:"-10000" max:"10000" doc:"s: 0 switches the guidance off, without a call of the classifier (the official classifier_scale)"`
-	Model sampling.Ref `yaml:"model" doc:"the classifier, as a model block: {family: classifier, checkpoint: FILE, image_size: 128, …}"`
+	Scale    float64      `yaml:"scale" min:"-10000" max:"10000" doc:"s: 0 switches the guidance off, without a call of the classifier (the official classifier_scale)"`
+	Model    sampling.Ref `yaml:"model" doc:"the classifier, as a model block: {family: classifier, checkpoint: FILE, image_size: 128, …}"`
+	Interval `yaml:",inline"`
 
 	network sampling.Classifier
 }
@@ -42,6 +43,7 @@ func (g *Classifier) Validate() error {
 	f := sampling.Faults{Of: "classifier"}
 	f.When(!finite(g.Scale), "scale is %g, expected a finite number (0 is off)", g.Scale)
 	f.When(g.Model.IsZero(), "model is missing: name the classifier of noisy images as a model block, {family: classifier, checkpoint: FILE, …}")
+	g.Interval.check(&f)
 	return f.Join()
 }
 
@@ -60,8 +62,11 @@ func (g *Classifier) Attach(_ context.Context, network any) error {
 
 // Delta is the Score; where the scale is 0, nothing, without any network call.
 func (g *Classifier) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
-	if g.Scale == 0 {
+	if g.Scale == 0 || !g.Interval.holds(s) {
 		return sampling.Delta{}, nil
+	}
+	if s.Schedule().Continuous() {
+		return sampling.Delta{}, errors.New("guidance: classifier: a classifier of noisy images is told one of a number of timesteps, but the network of the row the time itself; expected one of the same process")
 	}
 	labels := s.Cond().Labels
 	if labels == nil {

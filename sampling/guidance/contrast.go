@@ -3,6 +3,7 @@ package guidance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 
@@ -28,6 +29,7 @@ type Contrast struct {
 	Channels int      `yaml:"channels" min:"0" max:"65536" doc:"only the first n channels are guided; 0 for all (DiT's official code guides 3 of 4)"`
 	Start    *float64 `yaml:"start" min:"0" max:"1000000" doc:"guide only where the network's timestep is at most this; absent from the first step"`
 	Stop     *float64 `yaml:"stop" min:"0" max:"1000000" doc:"guide only where the network's timestep is at least this; absent to the last step"`
+	Interval `yaml:",inline"`
 }
 
 // output is the space of what the network predicts.
@@ -47,6 +49,7 @@ func (g *Contrast) check(name string, own func(f *sampling.Faults)) error {
 	start, stop := g.interval()
 	f.When(math.IsNaN(start) || math.IsNaN(stop), "start is %g and stop %g, expected timesteps", start, stop)
 	f.When(start < stop, "start is %g and stop %g: sampling goes from high timesteps to low ones, so start has to be at least stop", start, stop)
+	g.Interval.check(&f)
 	return f.Join()
 }
 
@@ -71,7 +74,7 @@ func (g *Contrast) interval() (start, stop float64) {
 // within tells whether the step is one of the interval's.
 func (g *Contrast) within(s *sampling.Step) bool {
 	start, stop := g.interval()
-	return s.T.Value <= start && s.T.Value >= stop
+	return s.T.Value <= start && s.T.Value >= stop && g.Interval.holds(s)
 }
 
 // A rule sets d to the correction of image n's prediction c beside the worse u;
@@ -106,10 +109,11 @@ func (g *Contrast) against(ctx context.Context, s *sampling.Step, worse func() (
 	if space == "" || space == output {
 		space = kind
 	}
-	c := s.Schedule().At(s.T.Index)
+	s.Trace("output_worse", bad.Eps)
+	c := s.Coefficients()
 	slope := c.Slope(space)
 	if slope == 0 {
-		return sampling.Delta{}, errors.New("guidance: space is epsilon, but no signal is left at this step (rescale_betas_zero_snr), where ε says nothing; choose v or x_start")
+		return sampling.Delta{}, saysNothing(space)
 	}
 	ratio := c.Slope(kind) / slope
 	delta, guided := good.Eps.Like(), g.guided(good.Eps)
@@ -133,6 +137,15 @@ func (g *Contrast) against(ctx context.Context, s *sampling.Step, worse func() (
 		}
 	})
 	return sampling.Delta{Eps: delta}, nil
+}
+
+// saysNothing is the error about a step at which what a space is of follows from x_t
+// alone, whatever the network predicts.
+func saysNothing(space sampling.Parametrization) error {
+	if space == sampling.XStart {
+		return errors.New("guidance: space is x_start, but no noise is left at this step (time 1 of SiT, which ode with heun2 or dopri5 looks at), where x_0 says nothing; choose output, velocity or v")
+	}
+	return fmt.Errorf("guidance: space is %s, but no signal is left at this step (rescale_betas_zero_snr, or time 0 of SiT), where ε says nothing; choose v or x_start", space)
 }
 
 // guided is how many values of an image the first Channels channels have.

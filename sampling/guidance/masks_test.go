@@ -26,7 +26,7 @@ func masksOf(t *testing.T, name string, threshold float64, s *sampling.Step, p s
 		t.Fatal(err)
 	}
 	for n := range s.X.Rows() {
-		w, im := d.blur.newWorkspace(), &entry{nil, s.X.Row(n), p.Eps.Row(n), sampling.RowOf(p.Attn, n), sampling.RowOf(random, n)}
+		w, im := d.blur.newWorkspace(), &entry{x: s.X.Row(n), output: p.Eps.Row(n), attention: sampling.RowOf(p.Attn, n), random: sampling.RowOf(random, n)}
 		some := d.kind.choose(d, w, im)
 		if some != slices.Contains(w.mask, true) {
 			t.Errorf("%s: image %d: a mask of %d pixels is said to be empty: %v", name, n, count(w.mask), !some)

@@ -26,7 +26,15 @@ var (
 //	M   = 1[A > ψ], enlarged to the image by nearest neighbours, or as Mask says
 //	x̂0  = clip(√(1/ᾱ) x_t − √(1/ᾱ − 1) ε)
 //	x̂_t = √ᾱ (M ⊙ G(x̂0) + (1−M) ⊙ x̂0) + √(1−ᾱ) ε          (the same ε)
-//	Δε  = s (ε − ε(x̂_t))
+//	Δε  = s (ε − ε(x̂_t)),  ε(x̂_t) the noise in x̂_t by the prediction there
+//
+// For a network that predicts something else, F = p x_0 + q ε, that is
+//
+//	ΔF  = s (p x̃0 + q ε − F(x̂_t)),  x̃0 = M ⊙ G(x̂0) + (1−M) ⊙ x̂0
+//
+// which divides by nothing: s (x̃0 − D(x̂_t)) of a denoiser, and of a velocity
+// s (v − v(x̂_t)) − s (x̂0 − x̃0). Guiding the output itself, s (F − F(x̂_t)), reads
+// F(x̂_t) as a prediction at x_t, and does not vanish at low noise; Space chooses.
 //
 // Where x̂_t is x_t, because no position is above ψ and clipping changed nothing,
 // Δε is 0 without a second pass of that image: what the official code adds there
@@ -35,8 +43,7 @@ var (
 // Where Mask is none, M = 1, this is the paper's blur guidance, which needs no
 // layer.
 //
-// The unguided prediction's variance stays. A network that predicts v is guided
-// in v, Δv = s (v − v(x̂_t)), as diffusers does; x̂0 and ε follow from its v.
+// The unguided prediction's variance stays.
 //
 // Beside classifier-free guidance, which adds its own difference, ε and ε(x̂_t)
 // are both those of ∅ (the paper's equation 25, and diffusers), unless Condition
@@ -59,6 +66,8 @@ type SAG struct {
 	Heads          int     `yaml:"heads" min:"0" max:"1024" doc:"heads with which the map is computed; 0 for the layer's own (the official fork takes 4 whatever the layer has)"`
 	AttentionOrder string  `yaml:"attention_order" doc:"order of q, k and v for the map: empty for the layer's own, legacy as the official fork takes it"`
 	Start          *int    `yaml:"start" min:"0" max:"1000000" doc:"guide only the last steps, where the respaced step's index is below this; absent for all (the official guide_start)"`
+	Space          string  `yaml:"space" doc:"what the difference is taken of: epsilon (the paper's, whatever the network predicts) or output (the network's output, as diffusers has it for v); empty for output with a network of a number of timesteps, epsilon with one of continuous time; a network that predicts ε knows no difference"`
+	Interval       `yaml:",inline"`
 }
 
 // NewSAG is SAG with the official defaults; the layer is still to be named.
@@ -156,12 +165,19 @@ func (g *SAG) Validate() error {
 	if g.Start != nil {
 		f.When(*g.Start < 0, "start is %d, expected the number of steps to guide; leave it out to guide all", *g.Start)
 	}
+	f.When(!slices.Contains([]string{"", output, string(sampling.Epsilon)}, g.Space), "space is %q, expected epsilon, output, or empty", g.Space)
+	g.Interval.check(&f)
 	return f.Join()
 }
 
 // on tells whether the guidance is on at the step.
 func (g *SAG) on(s *sampling.Step) bool {
-	return g.Scale != 0 && (g.Start == nil || s.T.Index < *g.Start)
+	return g.Scale != 0 && (g.Start == nil || s.T.Index < *g.Start) && g.Interval.holds(s)
+}
+
+// inEps tells whether the difference is one of ε.
+func (g *SAG) inEps(s *sampling.Step) bool {
+	return g.Space == string(sampling.Epsilon) || g.Space == "" && s.Schedule().Continuous()
 }
 
 // Wants is the prediction that is degraded.
@@ -173,7 +189,7 @@ func (g *SAG) Wants(s *sampling.Step) []sampling.Cond {
 	return []sampling.Cond{cond}
 }
 
-// Delta is s (ε − ε(x̂_t)); where the guidance is off, nothing, without any
+// Delta is s (ε − ε(x̂_t)), in the terms of the network; where the guidance is off, nothing, without any
 // network call.
 func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, error) {
 	if !g.on(s) {
@@ -187,7 +203,7 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	if err != nil {
 		return sampling.Delta{}, err
 	}
-	xHat, moved, err := g.degrade(s, p)
+	xHat, fit, moved, err := g.degrade(s, p)
 	if err != nil {
 		return sampling.Delta{}, fmt.Errorf("guidance: sag: %w", err)
 	}
@@ -202,8 +218,8 @@ func (g *SAG) Delta(ctx context.Context, s *sampling.Step) (sampling.Delta, erro
 	scale, delta := float32(g.Scale), p.Eps.Like()
 	sampling.EachImage(len(moved), func(k int) {
 		n := moved[k]
-		d, eps, theirs := delta.Row(n), p.Eps.Row(n), degraded.Eps.Row(k)
-		for j, e := range eps {
+		d, ours, theirs := delta.Row(n), fit.Row(n), degraded.Eps.Row(k)
+		for j, e := range ours {
 			d[j] = scale * (e - theirs[j])
 		}
 	})
@@ -221,24 +237,28 @@ func (g *SAG) condition(s *sampling.Step) (sampling.Cond, error) {
 	return s.Cond(), nil
 }
 
-// degrade is x̂_t, [N,C,H,W], and the images for which it is not x_t.
-func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (xHat tensor.Tensor, moved []int, err error) {
+// degrade is x̂_t, [N,C,H,W], the output that the network's at x̂_t is compared with,
+// and the images for which x̂_t is not x_t.
+func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (xHat, fit tensor.Tensor, moved []int, err error) {
 	if len(s.X.Shape) != 4 {
-		return tensor.Tensor{}, nil, fmt.Errorf("the state has shape %v, expected [N,C,H,W]", s.X.Shape)
+		return xHat, fit, nil, fmt.Errorf("the state has shape %v, expected [N,C,H,W]", s.X.Shape)
 	}
 	d, err := g.degrader(s, p)
 	if err != nil {
-		return tensor.Tensor{}, nil, err
+		return xHat, fit, nil, err
 	}
 	random, err := d.kind.random(s, d.masker.positions())
 	if err != nil {
-		return tensor.Tensor{}, nil, err
+		return xHat, fit, nil, err
 	}
-	xHat = s.X.Like()
+	xHat, fit = s.X.Like(), p.Eps
+	if g.inEps(s) {
+		fit = s.X.Like()
+	}
 	changed := make([]bool, xHat.Rows())
 	sampling.EachImage(xHat.Rows(), func(n int) {
 		w := d.workspaces.Get().(*workspace)
-		changed[n] = d.image(w, &entry{xHat.Row(n), s.X.Row(n), p.Eps.Row(n), sampling.RowOf(p.Attn, n), sampling.RowOf(random, n)})
+		changed[n] = d.image(w, &entry{xHat.Row(n), s.X.Row(n), p.Eps.Row(n), fit.Row(n), sampling.RowOf(p.Attn, n), sampling.RowOf(random, n)})
 		d.workspaces.Put(w)
 	})
 	for n, c := range changed {
@@ -246,7 +266,7 @@ func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (xHat tensor.Tens
 			moved = append(moved, n)
 		}
 	}
-	return xHat, moved, nil
+	return xHat, fit, moved, nil
 }
 
 // degrader makes x̂_t of the step's images.
@@ -255,7 +275,7 @@ func (g *SAG) degrader(s *sampling.Step, p sampling.Prediction) (*degrader, erro
 	d := &degrader{
 		kind: maskKinds[g.mask()], threshold: float32(g.MaskThreshold),
 		blur: newBlur(height, width, g.BlurKernel, g.BlurSigma),
-		c:    s.Schedule().At(s.T.Index), predicts: s.Predicts(), clip: s.ClipDenoised(),
+		c:    s.Coefficients(), predicts: s.Predicts(), clip: s.ClipDenoised(), inEps: g.inEps(s),
 	}
 	if g.Clip != nil {
 		d.clip = *g.Clip
@@ -283,12 +303,14 @@ type degrader struct {
 	c          sampling.Coefficients
 	predicts   sampling.Parametrization
 	clip       bool
+	inEps      bool
 	workspaces sync.Pool
 }
 
 // An entry is an image of the batch: x̂_t, and what it is made of.
 type entry struct {
 	xHat, x, output []float32 // [C,H,W]; output is the network's at x
+	fit             []float32 // [C,H,W]: output, or where the difference is one of ε what a network that predicts x̃0 and ε has for output
 	attention       []float32 // [positions]; nil where no layer is tapped
 	random          []float32 // numbers on [0,1) for the mask; nil where it needs none
 }
@@ -312,6 +334,10 @@ func (d *degrader) image(w *workspace, im *entry) (changed bool) {
 				x0 = w.blurred[j]
 			}
 			im.xHat[c+j] = d.c.Noised(x0, w.eps[j])
+			w.xStart[j] = x0
+		}
+		if d.inEps {
+			d.c.Output(d.predicts, w.xStart, w.eps, im.fit[c:c+size])
 		}
 	}
 	return changed

@@ -30,8 +30,11 @@ func (d *toy) output(x float64, t sampling.Timestep) float64 {
 	}
 	bar := d.s.AlphaBar(t.Index)
 	x0 := (x - math.Sqrt(1-bar)*eps) / math.Sqrt(bar)
-	if d.predicts == sampling.XStart {
+	switch d.predicts {
+	case sampling.XStart:
 		return x0
+	case sampling.Flow: // on SiT's linear path
+		return x0 - eps
 	}
 	return math.Sqrt(bar)*eps - math.Sqrt(1-bar)*x0
 }
