@@ -131,7 +131,7 @@ func validFiles(t *testing.T) []validFile {
 	for _, name := range []string{"case.yaml", "io.safetensors", "scheduler_config.json"} {
 		add(filepath.Join(refCase, name), func() error {
 			var out bytes.Buffer
-			if err := refcase.Check(context.Background(), &out, []string{refCase}, ort.Options{Threads: 1}, true); err != nil {
+			if err := refcase.Check(context.Background(), &out, []string{refCase}, refcase.Options{Runtime: ort.Options{Threads: 1}, Quiet: true}); err != nil {
 				return fmt.Errorf("%s%w", &out, err)
 			}
 			return nil
