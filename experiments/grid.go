@@ -20,6 +20,7 @@ RESULTS are runs' folders or folders above them, whose runs come in the order of
 the table, those that are not evaluated yet after them by their names; and .npz files
 with arr_0 [N,H,W,3] uint8, such as a reference batch.`,
 		Example: `  sagbench grid results/table1-fashion -o grid.png
+  sagbench grid results/table1-fashion --trace --images 1 -o anatomy.png
   sagbench grid results/table1-fashion/*s=0-* results/table1-fashion/*s=0.8-* -o grid.png --images 16`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,6 +33,7 @@ with arr_0 [N,H,W,3] uint8, such as a reference batch.`,
 	boundedInt(f, &g.First, "first", 0, 0, 10_000_000, "number of the first image")
 	boundedInt(f, &g.Columns, "columns", 0, 0, 10_000, "images on a line; 0 = all, up to 16")
 	boundedInt(f, &g.Scale, "scale", 0, 0, 64, "pixels that a pixel is enlarged to; 0 = so many that images are at least 64 wide")
+	f.BoolVar(&g.Trace, "trace", false, "what self-attention guidance does to the images, from the traces that run keeps with trace.images and trace.steps")
 	if err := c.MarkFlagRequired("output"); err != nil {
 		panic(err) // the flag is defined above
 	}

@@ -63,7 +63,7 @@ scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`
 		verifyCommand(g),
 		checkCommand(g),
 		inspectCommand(),
-		gridCommand(),
+		gridCommand(), reportCommand(),
 		benchCommand(g),
 		devicesCommand(),
 		cacheCommand(),
@@ -189,6 +189,9 @@ func (o *output) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// Columns are the terminal's; 0 where standard output is none.
+func (o *output) Columns() int { return human.Columns(o.file) }
 
 // close is the first error of writing; some file systems tell of it at the end.
 func (o *output) close() error {

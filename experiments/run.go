@@ -108,6 +108,7 @@ func runCommand(g *globals) *cobra.Command {
                                       metrics.json    scores, hashes of all inputs
   RESULTS/<experiment>/table.md, table.csv, table.tex
                        <metric>.svg, .png             where a number is swept: see plot
+                       report.html                    all of it on a page: see report
 
 The run id is a hash of all that changes pixels. Stop it at any moment, with Ctrl-C or
 kill -9, and run it again: what is there is kept, and the files in the end are the same.
@@ -131,7 +132,7 @@ by SIGTERM, as schedulers do, it exits with 75: run again, it goes on.`,
 				return err
 			}
 			return share.run(cmd, g, e, func(folder string, scored []*store.Metrics) error {
-				return report.Experiment(cmd.OutOrStdout(), folder, scored)
+				return report.Experiment(cmd.Context(), cmd.OutOrStdout(), folder, scored)
 			})
 		},
 	}

@@ -19,9 +19,13 @@ the column "paper" beside ours holds them, — where they give none.
 
 terminal, markdown and latex show the decimals that the metric is good for; csv
 has every digit, the whole path of each setting, and one table for all experiments.
-latex needs the package booktabs; the best value of each metric among the rows of
-one label is bold, several where they are equal as printed, none where a label has
-one row.
+latex is a table environment that needs the package booktabs alone and fits a column,
+or the page (table*); the best value of each metric among the rows of one label is
+bold, several where they are equal as printed, none where a label has one row.
+
+csv says run id, protocol, feature network, the direction of each metric, and the ends
+of its interval as well; jsonl has a line for each score, with the swept number as
+"step", for dashboards.
 
 --sort orders the rows within each label by a metric (best first) or by a setting
 (ascending); a minus before its name reverses that. Without it the rows come as in
@@ -34,7 +38,7 @@ the experiment.`,
 			return report.Tables(cmd.OutOrStdout(), args, format, order)
 		},
 	}
-	c.Flags().StringVar(&format, "format", format, "terminal, markdown, csv or latex")
+	c.Flags().StringVar(&format, "format", format, "terminal, markdown, csv, latex or jsonl")
 	c.Flags().StringVar(&order, "sort", order, "metric or setting to order the rows of a label by; with a minus the other way round")
 	return c
 }

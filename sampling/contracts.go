@@ -88,6 +88,15 @@ type Wanter interface {
 	Wants(s *Step) []Cond
 }
 
+// A Detailed is a guidance that shows to Predictor.Trace, where Predictor.Detail
+// asks for it, what it computes on the way: sag_x_start and sag_degraded [N,C,H,W],
+// x̂0 and what it becomes; sag_mask [N,1,H,W], 1 where it is changed.
+type Detailed interface {
+	Guidance
+	// Detailed reports whether it does anything, and thus shows something.
+	Detailed() bool
+}
+
 // A Tap names the attention layer whose map the network returns.
 type Tap struct {
 	Layer string // module path of the attention block in the checkpoint, such as output_blocks.8.1

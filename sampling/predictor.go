@@ -21,13 +21,16 @@ type Predictor struct {
 	Random       Uniform // of guidances that draw; nil where none does
 
 	// Trace, where not nil, is shown every step's tensors by name: "x", the
-	// state after the step, in the sampler's own terms; "output", the network's
+	// state after the step, in the sampler's own terms; "state", x_t; "output", the network's
 	// unguided output, and "eps_guided", that after every guidance of it and before
 	// Score; "variance",
 	// the learned v in [-1,1], where there is one; "attention_step", the map of
 	// the unperturbed pass, where a layer is tapped; and what guidances show by
 	// Step.Trace. A tensor is valid during the call only.
 	Trace func(name string, t Timestep, v tensor.Tensor)
+	// Detail has guidances show to Trace also what they compute on the way, which
+	// takes memory.
+	Detail bool
 
 	states map[any]any // of the guidances, from x_T to x_0
 }
@@ -65,6 +68,7 @@ func (p *Predictor) Predict(ctx context.Context, x tensor.Tensor, t Timestep) (g
 	}
 	p.trace("output", t, guided.Eps)
 	guided.Eps = sum(eps, guided.Eps)
+	p.trace("state", t, x)
 	p.trace("eps_guided", t, guided.Eps)
 	if !guided.Var.IsZero() {
 		p.trace("variance", t, guided.Var)
@@ -144,6 +148,9 @@ func (s *Step) ClipDenoised() bool { return s.predictor.ClipDenoised }
 
 // Trace shows a tensor to the predictor's Trace, if there is one.
 func (s *Step) Trace(name string, v tensor.Tensor) { s.predictor.trace(name, s.T, v) }
+
+// Detail tells whether what is computed on the way is to be shown to Trace.
+func (s *Step) Detail() bool { return s.predictor.Trace != nil && s.predictor.Detail }
 
 // Random sets dst, [N,…], to numbers that are uniform on [0,1), a function of the
 // seed, the image and the step.

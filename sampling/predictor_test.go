@@ -88,7 +88,7 @@ func TestComposition(t *testing.T) {
 		if !slices.Equal(got.Eps.Data, c.eps) || !slices.Equal(score.Data, c.score) || l.calls != c.calls {
 			t.Errorf("%d guidances: ε %v, score %v after %d calls, want %v, %v after %d", len(c.guidances), got.Eps.Data, score.Data, l.calls, c.eps, c.score, c.calls)
 		}
-		if want := []string{"output 4 [1 1 1 2]", "eps_guided 4 [1 1 1 2]", "attention_step 4 [1 4]"}; !slices.Equal(traced, want) {
+		if want := []string{"output 4 [1 1 1 2]", "state 4 [1 1 1 2]", "eps_guided 4 [1 1 1 2]", "attention_step 4 [1 4]"}; !slices.Equal(traced, want) {
 			t.Errorf("traced %q, want %q", traced, want)
 		}
 	}

@@ -173,20 +173,20 @@ func (p *Progress) show() {
 func (p *Progress) barOf(columns int) string {
 	title := []rune(strings.ReplaceAll(Printable(p.title), "\n", " "))
 	numbers := p.numbers()
-	room := columns - wide(numbers)
+	room := columns - Wide(numbers)
 	if p.total > 0 {
-		if bar := barAt((float64(p.done) + p.part) / float64(p.total)); room-wide(string(title)) >= len([]rune(bar)) {
+		if bar := barAt((float64(p.done) + p.part) / float64(p.total)); room-Wide(string(title)) >= len([]rune(bar)) {
 			return bar + string(title) + numbers
 		}
 	}
 	const shortest = len("row 1/5")
 	cut := len(title)
-	for cut > shortest && wide(string(title[:cut])) > room {
+	for cut > shortest && Wide(string(title[:cut])) > room {
 		cut--
 	}
 	var out strings.Builder
 	for _, r := range string(title[:cut]) + numbers {
-		if columns -= wide(string(r)); columns < 0 {
+		if columns -= Wide(string(r)); columns < 0 {
 			break
 		}
 		out.WriteRune(r)
@@ -203,9 +203,9 @@ func barAt(fraction float64) string {
 	return strings.Trim(bar.String(), "\r")
 }
 
-// wide is the columns that a text takes at most: some fonts and languages have
+// Wide is the columns that a text takes at most: some fonts and languages have
 // characters of two.
-func wide(text string) int {
+func Wide(text string) int {
 	n := 0
 	for _, r := range text {
 		if n++; r >= 0x1100 {

@@ -34,6 +34,7 @@ type Settings struct {
 	Network        string            `yaml:"network" doc:"whose features the metrics compare: inception, dinov2 or onnx, described by the block of that name; fd_dinov2 is of dinov2 whatever this is"`
 	ProtocolName   string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
 	Bootstrap      int               `yaml:"bootstrap" min:"0" max:"100000" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare: at least 40, or 0 for none"`
+	Trace          Trace             `yaml:"trace" doc:"what self-attention guidance does at a few steps of the first images, drawn again beside the results for report and grid --trace: {images: 4, steps: 3}; changes no image and no score"`
 	MetricsBlock   configs.Block     `yaml:"metrics" type:"list of metrics" doc:"by name, or with options: [fid, is: {splits: 10}]; none: images are drawn and not evaluated"`
 	PublishedBlock Published         `yaml:"published" type:"mapping of metrics to numbers, or to lists of them" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
 	Sources        map[string]Source `yaml:"sources" doc:"where the authors publish the files, by file name; shown when one is missing"`
@@ -50,6 +51,21 @@ type Prompting struct {
 // defaults is an experiment before its file is read.
 func defaults() Settings {
 	return Settings{Samples: 50_000, Batch: 16, ProtocolName: eval.DefaultProtocol, Network: features.Networks[0].Name}
+}
+
+// A Trace says of how many images, and at how many of their steps, what guidance does
+// is kept; none of both for no trace.
+type Trace struct {
+	Images int `yaml:"images" min:"0" max:"64" doc:"the first so many images of each row that self-attention guidance guides"`
+	Steps  int `yaml:"steps" min:"0" max:"64" doc:"evenly spread over the sampler's steps"`
+}
+
+// Validate is an error where one of both numbers is missing.
+func (t *Trace) Validate() error {
+	if (t.Images > 0) != (t.Steps > 0) {
+		return fmt.Errorf("images is %d and steps is %d, expected both, such as {images: 4, steps: 3}, or none", t.Images, t.Steps)
+	}
+	return nil
 }
 
 // A Source says where a file comes from.

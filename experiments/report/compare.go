@@ -48,6 +48,8 @@ type difference struct {
 	score         store.Score // the row's
 	value         float64
 	interval      eval.Interval
+
+	of, from *store.Metrics // the rows themselves
 }
 
 // verdict says what the interval allows to say.
@@ -86,7 +88,7 @@ func compareRows(rows []*store.Metrics, baseline string, metrics []string) ([]di
 					err = fmt.Errorf("%s: rows %q and %q: %w", m.Experiment, title(m), title(base), err)
 				}
 				for _, d := range found {
-					d.experiment, d.row, d.baseline = m.Experiment, title(m), title(base)
+					d.experiment, d.row, d.baseline, d.of, d.from = m.Experiment, title(m), title(base), m, base
 					out = append(out, d)
 				}
 				faults = append(faults, err)
@@ -180,7 +182,7 @@ func printDifferences(w io.Writer, all []difference) error {
 		lines = append(lines, []string{oneLine(d.row), oneLine(d.baseline), oneLine(d.score.Title) + " " + arrow(d.score.Direction),
 			number(d.score.Value), sign + number(d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict()})
 	}
-	return writeTable(w, "lllrrrl", []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, lines)
+	return writeTable(w, 3, "lllrrrl", []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, lines)
 }
 
 // differencesCSV writes the table for programs, with every digit.

@@ -129,7 +129,7 @@ func TestTableOfIntervals(t *testing.T) {
 	m.Protocol = "torch-fidelity with is.splits=5"
 	for format, want := range map[string][]string{
 		"markdown": {"25.00 ± 0.75", "from 40 draws", "protocol: torch-fidelity with is.splits=5"},
-		"latex":    {`25.00 $\pm$ 0.75`, `$\pm$: half the width of the 95 \% interval`},
+		"latex":    {`25.00\,$\pm$\,0.75`, `$\pm$: half the width of the 95 \% interval`},
 		"csv":      {"fid,fid_low,fid_high", "25,24,25.5"},
 	} {
 		var out strings.Builder

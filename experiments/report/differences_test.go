@@ -78,7 +78,7 @@ func TestRowsApart(t *testing.T) {
 		t.Errorf("curves %+v", c)
 	}
 	var out strings.Builder
-	if err := plotRows(&out, t.TempDir(), rows, []string{"svg"}); err != nil || !strings.Contains(out.String(), "sampler.ddpm.steps (4, 8)") {
+	if err := (Plots{Formats: []string{"svg"}, Size: usualSize}).each(&out, t.TempDir(), rows); err != nil || !strings.Contains(out.String(), "sampler.ddpm.steps (4, 8)") {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	named := namesApart(rows, drawn)
@@ -129,28 +129,28 @@ func TestStalePlots(t *testing.T) {
 		}
 		return names
 	}
-	if err := Experiment(io.Discard, folder, rows); err != nil {
+	if err := Experiment(t.Context(), io.Discard, folder, rows); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(folder, "mine.png"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := there(); got != "fid.png fid.svg is.png is.svg mine.png precision.png precision.svg " {
+	if got := there(); got != "fid.png fid.svg is.png is.svg mine.png precision.png precision.svg report.html " {
 		t.Errorf("plots of three metrics: %s", got)
 	}
 	for _, m := range rows {
 		m.Scores = m.Scores[:1]
 	}
-	if err := Experiment(io.Discard, folder, rows); err != nil {
+	if err := Experiment(t.Context(), io.Discard, folder, rows); err != nil {
 		t.Fatal(err)
 	}
-	if got := there(); got != "fid.png fid.svg mine.png " {
+	if got := there(); got != "fid.png fid.svg mine.png report.html " {
 		t.Errorf("plots of one metric: %s", got)
 	}
-	if err := Experiment(io.Discard, folder, rows[:1]); err != nil {
+	if err := Experiment(t.Context(), io.Discard, folder, rows[:1]); err != nil {
 		t.Fatal(err)
 	}
-	if got := there(); got != "mine.png " {
+	if got := there(); got != "mine.png report.html " {
 		t.Errorf("plots of one row: %s", got)
 	}
 }

@@ -36,7 +36,7 @@ func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
 			lines[i] = slices.Delete(lines[i], j, j+1)
 		}
 	}
-	return writeTable(w, align, head, lines)
+	return writeTable(w, 1, align, head, lines)
 }
 
 // EvaluationCSV are the scores of an evaluation as CSV, a line each, with every

@@ -29,7 +29,10 @@ type Grid struct {
 	First   int // number of the first image, from 0
 	Columns int // images on a line; 0: all, up to 16
 	Scale   int // pixels that a pixel is enlarged to, up to 64; 0: so many that images are at least 64 wide
-	rows    []gridRow
+	// Trace shows in place of the samples what self-attention guidance does: a row for
+	// each run, image and step of its trace, with the pictures of the anatomy.
+	Trace bool
+	rows  []gridRow
 }
 
 // A gridRow holds the images of one run.
@@ -49,7 +52,11 @@ func (g *Grid) Write(ctx context.Context, args []string, path string) error {
 	if err := checkPicture(path); err != nil {
 		return human.Misusef("grid: -o: %w", err)
 	}
-	if err := g.read(ctx, args); err != nil {
+	read := g.read
+	if g.Trace {
+		read = g.readTraces
+	}
+	if err := read(ctx, args); err != nil {
 		return err
 	}
 	picture, err := g.draw()

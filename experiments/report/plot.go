@@ -23,30 +23,79 @@ import (
 var plotFormats = map[string]func(*figure) ([]byte, error){
 	"svg": (*figure).svg,
 	"png": (*figure).png,
+	"pdf": (*figure).pdf,
 }
 
-// Plots draws the metrics of each experiment below the results' folders against
-// the number that it sweeps, into folder/<experiment>/<metric>.<format>; formats are
-// svg and png. It prints to out the paths of the files, and why other experiments
-// have no plot. Nothing to draw at all is an error.
-func Plots(out io.Writer, folder string, results, formats []string) error {
+// usualFormats are the forms that a run writes.
+var usualFormats = []string{"png", "svg"}
+
+// Plots say what is plotted, and how.
+type Plots struct {
+	Formats  []string // svg, png, pdf
+	Size     string   // a key of plotSizes
+	Together bool     // all experiments in one plot a metric
+}
+
+// validate reports settings that are not known.
+func (o Plots) validate() error {
 	known := strings.Join(slices.Sorted(maps.Keys(plotFormats)), ", ")
-	for _, f := range formats {
+	for _, f := range o.Formats {
 		if plotFormats[f] == nil {
 			return human.Misusef("plot: --format is %q, expected one of %s, or several with commas", f, known)
 		}
 	}
-	if len(formats) == 0 {
+	if len(o.Formats) == 0 {
 		return human.Misusef("plot: --format names no format, expected one of %s", known)
+	}
+	if _, ok := plotSizes[o.Size]; !ok {
+		return human.Misusef("plot: --size is %q, expected one of %s", o.Size, strings.Join(slices.Sorted(maps.Keys(plotSizes)), ", "))
+	}
+	return nil
+}
+
+// Write draws the metrics of each experiment below the results' folders against
+// the number that it sweeps, into folder/<experiment>/<metric>.<format>, or of all
+// together into folder/<metric>.<format>. It prints to out the paths of the files, and
+// why other experiments have no plot. Nothing to draw at all is an error.
+func (o Plots) Write(out io.Writer, folder string, results []string) error {
+	if err := o.validate(); err != nil {
+		return err
 	}
 	rows, err := store.FindMetrics(results...)
 	if err != nil {
 		return err
 	}
-	return plotRows(out, folder, rows, formats)
+	if o.Together {
+		return o.together(out, folder, rows)
+	}
+	return o.each(out, folder, rows)
 }
 
-func plotRows(out io.Writer, folder string, rows []*store.Metrics, formats []string) error {
+// together draws the rows of all experiments into one plot a metric, their labels
+// after the experiments' names.
+func (o Plots) together(out io.Writer, folder string, rows []*store.Metrics) error {
+	named := make([]*store.Metrics, len(rows))
+	for i, m := range rows {
+		own := *m
+		own.Label = strings.TrimSpace(m.Experiment + " " + m.Label)
+		named[i] = &own
+	}
+	figures, err := figuresOf(named)
+	if err != nil {
+		return fmt.Errorf("plot: %w", err)
+	}
+	for _, f := range figures {
+		f.size = plotSizes[o.Size]
+	}
+	paths, err := writeFigures(folder, figures, o.Formats)
+	for _, path := range paths {
+		fmt.Fprintln(out, path)
+	}
+	return err
+}
+
+// each draws the plots of each experiment.
+func (o Plots) each(out io.Writer, folder string, rows []*store.Metrics) error {
 	var reasons []error
 	written := 0
 	for _, own := range byExperiment(rows) {
@@ -56,7 +105,10 @@ func plotRows(out io.Writer, folder string, rows []*store.Metrics, formats []str
 			reasons = append(reasons, fmt.Errorf("plot: %s: %w", name, err))
 			continue
 		}
-		paths, err := writeFigures(filepath.Join(folder, name), figures, formats)
+		for _, f := range figures {
+			f.size = plotSizes[o.Size]
+		}
+		paths, err := writeFigures(filepath.Join(folder, name), figures, o.Formats)
 		if err != nil {
 			return err
 		}
@@ -82,15 +134,14 @@ func writePlots(folder string, rows []*store.Metrics) error {
 	if noPlot != nil {
 		figures = nil
 	}
-	formats := slices.Sorted(maps.Keys(plotFormats))
-	if _, err := writeFigures(folder, figures, formats); err != nil {
+	if _, err := writeFigures(folder, figures, usualFormats); err != nil {
 		return err
 	}
 	for metric := range eval.Metrics {
 		if slices.ContainsFunc(figures, func(f *figure) bool { return f.metric == metric }) {
 			continue
 		}
-		for _, format := range formats {
+		for _, format := range usualFormats {
 			if err := os.Remove(filepath.Join(folder, metric+"."+format)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
@@ -128,6 +179,7 @@ type figure struct {
 	yLabel string // FID ↓ (lower is better)
 	ticks  []tick // the swept values, ascending
 	curves []curve
+	size   plotSize
 }
 
 // A tick is a value of the swept setting as the experiment writes it.
@@ -143,7 +195,9 @@ type curve struct {
 	points []point // by ascending x
 }
 
-type point struct{ x, y float64 }
+// A point is a score at a value of the sweep, with the ends of its interval, which
+// are NaN where there was no bootstrap.
+type point struct{ x, y, low, high float64 }
 
 // plottable bounds what is drawn: beyond it sums of float64 overflow.
 const plottable = 1e100
@@ -171,7 +225,7 @@ func figuresOf(rows []*store.Metrics) ([]*figure, error) {
 		if c.kind != metricColumn || !store.FolderName.MatchString(c.key) {
 			continue
 		}
-		f := &figure{metric: c.key, title: figureTitle(rows), xLabel: path, yLabel: fmt.Sprintf("%s %s (%s is better)", oneLine(c.title), c.arrow(), c.direction)}
+		f := &figure{metric: c.key, size: plotSizes[usualSize], title: figureTitle(rows), xLabel: axisName(path), yLabel: fmt.Sprintf("%s %s (%s is better)", oneLine(c.title), c.arrow(), c.direction)}
 		f.fill(rows, labels, ticks)
 		if len(f.ticks) >= 2 {
 			figures = append(figures, f)
@@ -216,6 +270,19 @@ func curveLabels(rows []*store.Metrics, at []tick, path string) ([]string, error
 		}
 	}
 	return labels, errors.Join(faults...)
+}
+
+// axisName is a path as the paper's readers know the setting, with its last key.
+func axisName(path string) string {
+	if name, ok := map[string]string{
+		"guidance.sag.scale":          "SAG scale s",
+		"guidance.sag.blur_sigma":     "blur σ",
+		"guidance.sag.mask_threshold": "mask threshold ψ",
+		"guidance.cfg.scale":          "CFG scale",
+	}[path]; ok {
+		return name
+	}
+	return path
 }
 
 // sweptPath is the one path at which the rows' sweeps chose different values.
@@ -282,7 +349,8 @@ func (f *figure) fill(rows []*store.Metrics, labels []string, at []tick) {
 			k = len(f.curves)
 			f.curves = append(f.curves, curve{label: oneLine(labels[i]), style: style})
 		}
-		f.curves[k].points = append(f.curves[k].points, point{at[i].value, s.Value})
+		low, high := intervalOf(s)
+		f.curves[k].points = append(f.curves[k].points, point{at[i].value, s.Value, low, high})
 		if !slices.ContainsFunc(f.ticks, func(t tick) bool { return t.value == at[i].value }) {
 			f.ticks = append(f.ticks, at[i])
 		}
@@ -296,10 +364,15 @@ func (f *figure) fill(rows []*store.Metrics, labels []string, at []tick) {
 // figureTitle is the experiment's name, with the number of images of each point
 // where all have the same: scores of different numbers do not compare.
 func figureTitle(rows []*store.Metrics) string {
+	var names []string
+	for _, own := range byExperiment(rows) {
+		names = append(names, own[0].Experiment)
+	}
+	title := list(names, "and")
 	for _, m := range rows {
 		if m.Samples != rows[0].Samples {
-			return rows[0].Experiment
+			return title
 		}
 	}
-	return fmt.Sprintf("%s, %s images a point", rows[0].Experiment, human.Count(rows[0].Samples))
+	return fmt.Sprintf("%s, %s images a point", title, human.Count(rows[0].Samples))
 }

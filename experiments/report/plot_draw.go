@@ -50,13 +50,36 @@ func (p polygon) DrawGlyph(c *draw.Canvas, style draw.GlyphStyle, at vg.Point) {
 	c.FillPolygon(style.Color, corners)
 }
 
+// A plotSize is a picture's size on paper, and what its texts and lines are reduced
+// to against the usual one.
+type plotSize struct {
+	width, height vg.Length
+	scale         vg.Length
+	above         bool // the legend stands above the plot, for which there is no room aside; the caption is the title
+}
+
+// legend is the most that the legend's width may be.
+func (s plotSize) legend() vg.Length {
+	if s.above {
+		return s.width - 3*figureMargin
+	}
+	return s.width * 2 / 5
+}
+
+// plotSizes are the sizes that a plot can have.
+var plotSizes = map[string]plotSize{
+	"page":   {17 * vg.Centimeter, 10.5 * vg.Centimeter, 1, false},
+	"column": {8.4 * vg.Centimeter, 6.2 * vg.Centimeter, 0.7, true},
+}
+
+// usualSize is the one that a run writes.
+const usualSize = "page"
+
 // The layout of a figure.
 const (
-	figureWidth  = 17 * vg.Centimeter
-	figureHeight = 10.5 * vg.Centimeter
 	figureMargin = 10 * vg.Inch / 72
-	widestLegend = figureWidth * 2 / 5
 	figureDPI    = 192
+	bandOpacity  = 0x33
 )
 
 var gridColor = color.NRGBA{0xCC, 0xCC, 0xCC, 0xFF}
@@ -64,7 +87,7 @@ var gridColor = color.NRGBA{0xCC, 0xCC, 0xCC, 0xFF}
 // svg draws the figure as SVG. Its text names Liberation Sans and the fonts of
 // the same widths that other systems have.
 func (f *figure) svg() ([]byte, error) {
-	c := vgsvg.New(figureWidth, figureHeight)
+	c := vgsvg.New(f.size.width, f.size.height)
 	f.draw(draw.New(c))
 	var out bytes.Buffer
 	if _, err := c.WriteTo(&out); err != nil {
@@ -76,25 +99,29 @@ func (f *figure) svg() ([]byte, error) {
 
 // png draws the figure as PNG, with the fonts that the program brings along.
 func (f *figure) png() ([]byte, error) {
-	c := vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(figureWidth, figureHeight), vgimg.UseDPI(figureDPI))}
+	c := vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(f.size.width, f.size.height), vgimg.UseDPI(int(figureDPI/f.size.scale)))}
 	f.draw(draw.New(c))
 	var out bytes.Buffer
 	_, err := c.WriteTo(&out)
 	return out.Bytes(), err
 }
 
-// draw puts the plot on the canvas, and the legend to the right of it, where no
-// line can be.
+// draw puts the plot on the canvas, and the legend to the right of it or above it,
+// where no line can be.
 func (f *figure) draw(c draw.Canvas) {
 	c.SetColor(color.White)
 	c.Fill(c.Rectangle.Path())
-	c = draw.Crop(c, figureMargin, -figureMargin, figureMargin, -figureMargin)
+	k := f.size.scale
+	c = draw.Crop(c, figureMargin*k, -figureMargin*k, figureMargin*k, -figureMargin*k)
 	p := plot.New()
 	p.BackgroundColor = nil
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = f.title, f.xLabel, f.yLabel
-	p.Title.Padding, p.X.Label.Padding, p.Y.Label.Padding = vg.Points(8), vg.Points(4), vg.Points(4)
+	p.Title.Padding, p.X.Label.Padding, p.Y.Label.Padding = 8*k, 4*k, 4*k
+	if f.size.above {
+		p.Title.Text = ""
+	}
 	for style, size := range map[*text.Style]vg.Length{&p.Title.TextStyle: 12, &p.X.Label.TextStyle: 11, &p.Y.Label.TextStyle: 11, &p.X.Tick.Label: 10, &p.Y.Tick.Label: 10, &p.Legend.TextStyle: 11} {
-		style.Font.Variant, style.Font.Size = "Sans", size
+		style.Font.Variant, style.Font.Size = "Sans", size*k
 	}
 	p.Title.TextStyle.Font.Weight = font.WeightBold
 	p.X.Padding, p.Y.Padding = 0, 0
@@ -104,34 +131,63 @@ func (f *figure) draw(c draw.Canvas) {
 	p.Add(grid)
 	legend := p.Legend
 	legend.Top, legend.Left = true, true
-	legend.Padding, legend.ThumbnailWidth = vg.Points(6), vg.Points(28)
+	legend.Padding, legend.ThumbnailWidth = 6*k, 28*k
+	for _, curve := range f.curves { // below every line
+		if band := curve.band(); band != nil {
+			p.Add(band)
+		}
+	}
 	for _, curve := range f.curves {
-		line, markers := curve.plotters()
+		line, markers := curve.plotters(k)
 		p.Add(line, markers)
-		legend.Add(fit(legend.TextStyle, curve.label, widestLegend-legend.ThumbnailWidth), line, markers)
+		legend.Add(fit(legend.TextStyle, curve.label, f.size.legend()-legend.ThumbnailWidth), line, markers)
 	}
 	f.axes(p)
 
-	aside := vg.Length(0)
-	if len(f.curves) > 1 || f.curves[0].label != "" {
-		box := legend.Rectangle(c)
-		aside = box.Max.X - box.Min.X + vg.Points(14)
-		top := p.Title.TextStyle.Rectangle(f.title).Size().Y + p.Title.Padding
-		legend.Draw(draw.Crop(c, c.Max.X-c.Min.X-aside+vg.Points(14), 0, 0, -top))
+	if len(f.curves) == 1 && f.curves[0].label == "" {
+		p.Draw(c)
+		return
 	}
+	box := legend.Rectangle(c)
+	if f.size.above {
+		legend.Draw(c)
+		p.Draw(draw.Crop(c, 0, 0, 0, box.Min.Y-box.Max.Y-8*k))
+		return
+	}
+	aside := box.Max.X - box.Min.X + 14*k
+	top := p.Title.TextStyle.Rectangle(f.title).Size().Y + p.Title.Padding
+	legend.Draw(draw.Crop(c, c.Max.X-c.Min.X-aside+14*k, 0, 0, -top))
 	p.Draw(draw.Crop(c, 0, -aside, 0, 0))
 }
 
 // plotters are the curve's line and its markers.
-func (c curve) plotters() (*plotter.Line, *plotter.Scatter) {
+func (c curve) plotters(k vg.Length) (*plotter.Line, *plotter.Scatter) {
 	points := make(plotter.XYs, len(c.points))
 	for i, p := range c.points {
 		points[i] = plotter.XY{X: p.x, Y: p.y}
 	}
 	tone := lineColors[c.style%len(lineColors)]
-	line := &plotter.Line{XYs: points, LineStyle: draw.LineStyle{Color: tone, Width: vg.Points(1.8)}}
-	markers := &plotter.Scatter{XYs: points, GlyphStyle: draw.GlyphStyle{Color: tone, Radius: vg.Points(4), Shape: lineMarkers[c.style%len(lineMarkers)]}}
+	line := &plotter.Line{XYs: points, LineStyle: draw.LineStyle{Color: tone, Width: 1.8 * k}}
+	markers := &plotter.Scatter{XYs: points, GlyphStyle: draw.GlyphStyle{Color: tone, Radius: 4 * k, Shape: lineMarkers[c.style%len(lineMarkers)]}}
 	return line, markers
+}
+
+// band is the area of the curve's intervals; nil where fewer than two points have
+// one.
+func (c curve) band() *plotter.Polygon {
+	var upper, lower plotter.XYs
+	for _, p := range c.points {
+		if p.low <= p.high { // not where they are NaN
+			upper, lower = append(upper, plotter.XY{X: p.x, Y: p.high}), append(lower, plotter.XY{X: p.x, Y: p.low})
+		}
+	}
+	if len(upper) < 2 {
+		return nil
+	}
+	slices.Reverse(lower)
+	tone := color.NRGBAModel.Convert(lineColors[c.style%len(lineColors)]).(color.NRGBA)
+	tone.A = bandOpacity
+	return &plotter.Polygon{XYs: []plotter.XYs{append(upper, lower...)}, Color: tone}
 }
 
 // axes sets the ranges, a margin beyond the outermost points, and the ticks: of
@@ -144,6 +200,9 @@ func (f *figure) axes(p *plot.Plot) {
 	for _, c := range f.curves {
 		for _, point := range c.points {
 			values = append(values, point.y)
+			if point.low <= point.high {
+				values = append(values, point.low, point.high)
+			}
 		}
 	}
 	p.Y.Min, p.Y.Max = widen(slices.Min(values), slices.Max(values))

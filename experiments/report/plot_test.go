@@ -47,7 +47,7 @@ func swept(t *testing.T, results string) {
 // plots draws into a folder and returns what it printed.
 func plots(results, folder string, formats ...string) (string, error) {
 	var out bytes.Buffer
-	err := Plots(&out, folder, []string{results}, formats)
+	err := Plots{Formats: formats, Size: usualSize}.Write(&out, folder, []string{results})
 	return out.String(), err
 }
 
@@ -132,7 +132,7 @@ func TestPlot(t *testing.T) {
 		if fmt.Sprint(got.lines) != fmt.Sprint(c.lines) {
 			t.Errorf("%s: lines %v, want %v", c.name, got.lines, c.lines)
 		}
-		labels := []string{"sweep, 1,288 images a point", "guidance.sag.scale", c.yLabel, "0", "0.1", "0.3", "0.50", "0.8", "ADM", "DiT <S/2> & co", "SD"}
+		labels := []string{"sweep, 1,288 images a point", "SAG scale s", c.yLabel, "0", "0.1", "0.3", "0.50", "0.8", "ADM", "DiT <S/2> & co", "SD"}
 		for _, text := range labels {
 			if !slices.Contains(got.texts, text) {
 				t.Errorf("%s: no text %q in %q", c.name, text, got.texts)
@@ -200,12 +200,12 @@ func TestNoPlot(t *testing.T) {
 			t.Errorf("%s: wrote %d files", want, len(got))
 		}
 		var out bytes.Buffer
-		if err := plotRows(&out, folder, rows, []string{"svg"}); err == nil || !strings.Contains(err.Error(), want) {
+		if err := (Plots{Formats: []string{"svg"}, Size: usualSize}).each(&out, folder, rows); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("plot: %v, want %q", err, want)
 		}
 	}
-	for _, formats := range [][]string{{"pdf"}, nil} {
-		if _, err := plots("x", "out", formats...); err == nil || !strings.Contains(err.Error(), "expected one of png, svg") {
+	for _, formats := range [][]string{{"eps"}, nil} {
+		if _, err := plots("x", "out", formats...); err == nil || !strings.Contains(err.Error(), "expected one of pdf, png, svg") {
 			t.Errorf("%q: %v", formats, err)
 		}
 	}
@@ -213,7 +213,7 @@ func TestNoPlot(t *testing.T) {
 	// One experiment that makes plots is enough; the other is mentioned.
 	var out bytes.Buffer
 	rows := append([]*store.Metrics{scored("alone", 0, "a", "0.5", 1, 2, 3)}, two("0", "1")...)
-	if err := plotRows(&out, t.TempDir(), rows, []string{"svg"}); err != nil || !strings.Contains(out.String(), "plot: alone: no setting") || !strings.Contains(out.String(), "fid.svg") {
+	if err := (Plots{Formats: []string{"svg"}, Size: usualSize}).each(&out, t.TempDir(), rows); err != nil || !strings.Contains(out.String(), "plot: alone: no setting") || !strings.Contains(out.String(), "fid.svg") {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 }

@@ -2,11 +2,16 @@ package report
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/tw"
 
@@ -105,18 +110,111 @@ func renderTerminal(w io.Writer, t *resultTable) error {
 		lines = append(lines, t.lines(g, true, tableColumn.written)...)
 	}
 	fmt.Fprintln(w, oneLine(t.groups[0].experiment))
-	if err := writeTable(w, t.alignment(), t.heads(tableColumn.head), lines); err != nil {
+	fixed := 0 // label and settings
+	for _, c := range t.columns {
+		if c.kind == labelColumn || c.kind == settingColumn {
+			fixed++
+		}
+	}
+	if err := writeTable(w, fixed, t.alignment(), t.heads(tableColumn.head), lines); err != nil {
 		return err
 	}
 	for _, line := range t.footer() {
-		fmt.Fprintln(w, oneLine(line))
+		fmt.Fprintln(w, human.Wrap(oneLine(line), human.Columns(w), 2))
 	}
 	return nil
 }
 
 // writeTable draws a table for people at a terminal. align holds a letter for
-// each column: l for left, r for right.
-func writeTable(w io.Writer, align string, head []string, lines [][]string) error {
+// each column: l for left, r for right. Where it is wider than the terminal, it
+// becomes several below each other, each with the fixed first columns, or where
+// these are too wide, a list of the rows.
+func writeTable(w io.Writer, fixed int, align string, head []string, lines [][]string) error {
+	widths := make([]int, len(head))
+	for _, line := range append([][]string{head}, lines...) {
+		for j, text := range line {
+			widths[j] = max(widths[j], runewidth.StringWidth(text))
+		}
+	}
+	parts, fits := splitColumns(widths, fixed, human.Columns(w))
+	if !fits {
+		return writeList(w, fixed, head, lines)
+	}
+	for _, columns := range parts {
+		pick := func(line []string) []string {
+			var out []string
+			for _, j := range columns {
+				out = append(out, line[j])
+			}
+			return out
+		}
+		part := make([][]string, len(lines))
+		for i, line := range lines {
+			part[i] = pick(line)
+		}
+		if err := drawTable(w, strings.Join(pick(strings.Split(align, "")), ""), pick(head), part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splitColumns divides columns into tables that fit room, 0 for any, each with the
+// fixed first ones; false where one does not fit.
+func splitColumns(widths []int, fixed, room int) (parts [][]int, fits bool) {
+	const rule, gap = 1, 3 // of a table, of each column
+	taken := func(columns []int) int {
+		n := rule
+		for _, j := range columns {
+			n += widths[j] + gap
+		}
+		return n
+	}
+	var first, part []int
+	for j := range fixed {
+		first = append(first, j)
+	}
+	part = slices.Clone(first)
+	for j := fixed; j < len(widths); j++ {
+		if room > 0 && len(part) > fixed && taken(append(slices.Clone(part), j)) > room {
+			parts, part = append(parts, part), slices.Clone(first)
+		}
+		part = append(part, j)
+		if room > 0 && taken(part) > room {
+			return nil, false
+		}
+	}
+	return append(parts, part), true
+}
+
+// writeList writes each row as lines: its first columns, then a line a value.
+func writeList(w io.Writer, fixed int, head []string, lines [][]string) error {
+	room := human.Columns(w)
+	longest := 0
+	for _, title := range head[fixed:] {
+		longest = max(longest, runewidth.StringWidth(title))
+	}
+	above := make([]string, fixed) // a label stands in the first of its rows alone
+	for _, line := range lines {
+		var title []string
+		for j, text := range line[:fixed] {
+			if text == "" {
+				text = above[j]
+			}
+			above[j] = text
+			title = append(title, strings.TrimSpace(head[j]+" "+text))
+		}
+		fmt.Fprintln(w, human.Wrap(strings.Join(title, "  "), room, 2))
+		for j, text := range line[fixed:] {
+			pad := strings.Repeat(" ", longest-runewidth.StringWidth(head[fixed+j]))
+			fmt.Fprintln(w, human.Wrap("  "+head[fixed+j]+pad+"  "+text, room, longest+4))
+		}
+	}
+	return nil
+}
+
+// drawTable draws a table.
+func drawTable(w io.Writer, align string, head []string, lines [][]string) error {
 	columns := make(tw.Alignment, len(align))
 	for j, letter := range align {
 		columns[j] = map[rune]tw.Align{'l': tw.AlignLeft, 'r': tw.AlignRight}[letter]
@@ -178,7 +276,9 @@ func renderMarkdown(w io.Writer, t *resultTable) error {
 }
 
 // renderCSV writes one table for all experiments, for programs: full precision,
-// the whole path of each setting, empty where there is nothing.
+// the whole path of each setting, run id, protocol and feature network of each row,
+// which way each metric is better, and the ends of intervals. What a row lacks is
+// empty.
 func renderCSV(w io.Writer, rows []*store.Metrics, order string) error {
 	t := newTable(rows)
 	if err := t.sort(order); err != nil {
@@ -187,7 +287,10 @@ func renderCSV(w io.Writer, rows []*store.Metrics, order string) error {
 	head := []string{"experiment"}
 	for _, c := range t.columns {
 		key := c.key
-		if c.kind == publishedColumn {
+		switch c.kind {
+		case runColumn: // every row has its id at the end
+			continue
+		case publishedColumn:
 			key += "_published"
 		}
 		head = append(head, key)
@@ -197,86 +300,89 @@ func renderCSV(w io.Writer, rows []*store.Metrics, order string) error {
 		if c.interval {
 			head = append(head, key+"_low", key+"_high")
 		}
+		if c.kind == metricColumn {
+			head = append(head, key+"_direction")
+		}
 	}
-	lines := [][]string{head}
+	lines := [][]string{append(head, "run", "protocol", "network")}
 	for _, g := range t.groups {
 		for _, row := range g.rows {
 			line := []string{g.experiment}
 			for j, cell := range row {
+				c := t.columns[j]
+				if c.kind == runColumn {
+					continue
+				}
 				line = append(line, cell.exact)
-				if t.columns[j].spread {
+				if c.spread {
 					line = append(line, cell.std)
 				}
-				if t.columns[j].interval {
+				if c.interval {
 					line = append(line, cell.lowest, cell.highest)
 				}
+				if c.kind == metricColumn {
+					line = append(line, c.direction)
+				}
 			}
-			lines = append(lines, line)
+			m := t.of[&row[0]]
+			lines = append(lines, append(line, m.Run, m.Protocol, networkName(m)))
 		}
 	}
 	return writeCSV(w, lines)
 }
 
-// latexEscapes also guards [ and *, which are options of \\ at the start of a row.
-var latexEscapes = strings.NewReplacer(
-	`[`, `{[}`, `*`, `{*}`, `|`, `\textbar{}`,
-	`\`, `\textbackslash{}`, `{`, `\{`, `}`, `\}`, `&`, `\&`, `%`, `\%`, `$`, `\$`, `#`, `\#`, `_`, `\_`,
-	`~`, `\textasciitilde{}`, `^`, `\textasciicircum{}`, `<`, `\textless{}`, `>`, `\textgreater{}`,
-	`—`, `---`, `–`, `--`, `×`, `$\times$`, `≤`, `$\le$`, `≥`, `$\ge$`, `±`, `$\pm$`, `σ`, `$\sigma$`, `η`, `$\eta$`, `√`, `$\surd$`, `Σ`, `$\Sigma$`)
-
-func latexText(s string) string { return latexEscapes.Replace(oneLine(s)) }
-
-func latexFootnotes(numbers []int) string {
-	if len(numbers) == 0 {
-		return ""
-	}
-	return `\textsuperscript{` + footnotes(numbers) + "}"
-}
-
-// renderLaTeX writes a tabular for booktabs. The best value of each metric in a
-// group of two rows or more is bold, all of them where they are equal as printed.
-func renderLaTeX(w io.Writer, t *resultTable) error {
-	var out strings.Builder
-	out.WriteString("% \\usepackage{booktabs}\n% bold: the best value of each metric among the rows of one model\n")
-	fmt.Fprintf(&out, "\\begin{tabular}{%s}\n\\toprule\n%s \\\\\n", t.alignment(), strings.Join(t.heads(tableColumn.latexHead), " & "))
-	for _, g := range t.groups {
-		out.WriteString("\\midrule\n")
-		for _, line := range t.lines(g, true, tableColumn.latexCell) {
-			out.WriteString(strings.TrimLeft(strings.Join(line, " & "), " ") + " \\\\\n")
+// networkName is the feature network that a row's metrics compare, with its file.
+func networkName(m *store.Metrics) string {
+	for _, name := range slices.Sorted(maps.Keys(m.Inputs.Networks)) {
+		if chosen, given := configOf(m)["network"]; !given || chosen == name {
+			return name + " " + m.Inputs.Networks[name].Name
 		}
 	}
-	out.WriteString("\\bottomrule\n\\end{tabular}\n")
-	for i, note := range t.notes {
-		fmt.Fprintf(&out, "\n{\\footnotesize %s %s\\par}\n", latexFootnotes([]int{i + 1}), latexText(note.String()))
-	}
-	for _, line := range t.legend {
-		fmt.Fprintf(&out, "\n{\\footnotesize %s\\par}\n", latexText(line))
-	}
-	_, err := io.WriteString(w, out.String())
-	return err
+	return ""
 }
 
-func (c tableColumn) latexHead() string {
-	title := latexText(c.title)
-	if c.kind == settingColumn && c.title == "s" {
-		title = "$s$"
-	}
-	switch c.arrow() {
-	case "↑":
-		title += ` $\uparrow$`
-	case "↓":
-		title += ` $\downarrow$`
-	}
-	return title + latexFootnotes(c.notes)
+// A jsonLine is one score of one row, as dashboards import it.
+type jsonLine struct {
+	Run        string            `json:"run"`
+	Experiment string            `json:"experiment"`
+	Label      string            `json:"label,omitempty"`
+	Settings   map[string]string `json:"settings,omitempty"`
+	Metric     string            `json:"metric"`
+	Step       *float64          `json:"step,omitempty"` // the swept value, where one number is swept
+	Value      float64           `json:"value"`
+	Low        *float64          `json:"low,omitempty"`
+	High       *float64          `json:"high,omitempty"`
+	Samples    int               `json:"samples"`
 }
 
-func (c tableColumn) latexCell(cell tableCell) string {
-	text := latexText(cell.String())
-	if cell.best {
-		text = `\textbf{` + text + "}"
+// renderJSONLines writes a line of JSON for each score of each row, in the order of
+// the experiment.
+func renderJSONLines(w io.Writer, rows []*store.Metrics, order string) error {
+	if order != "" {
+		return human.Misusef("table: --sort is %q, but lines of JSON come in the order of the experiment", order)
 	}
-	if cell.margin != "" {
-		text += ` $\pm$ ` + cell.margin
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	for _, own := range byExperiment(rows) {
+		path, several := sweptPath(own)
+		for _, m := range own {
+			line := jsonLine{Run: m.Run, Experiment: m.Experiment, Label: m.Label, Settings: map[string]string{}, Samples: m.Samples}
+			for _, s := range m.Settings {
+				line.Settings[s.Path] = s.Value
+			}
+			if step, err := strconv.ParseFloat(settingOf(m, path), 64); err == nil && several == nil && step-step == 0 {
+				line.Step = &step
+			}
+			for _, s := range m.Scores {
+				line.Metric, line.Value, line.Low, line.High = s.Name, s.Value, nil, nil
+				if s.Interval != nil {
+					line.Low, line.High = &s.Interval.Low, &s.Interval.High
+				}
+				if err := e.Encode(line); err != nil {
+					return fmt.Errorf("table: %s: %w", m.Title(), err)
+				}
+			}
+		}
 	}
-	return text + latexFootnotes(cell.notes)
+	return nil
 }

@@ -4,6 +4,7 @@ package report
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"iter"
@@ -26,10 +27,11 @@ var tableFormats = map[string]func(io.Writer, []*store.Metrics, string) error{
 	"markdown": perExperiment(renderMarkdown),
 	"latex":    perExperiment(renderLaTeX),
 	"csv":      renderCSV,
+	"jsonl":    renderJSONLines,
 }
 
 // Tables prints to w a table for each experiment whose metrics.json files lie
-// below the folders. format is terminal, markdown, latex or csv; order is the
+// below the folders. format is terminal, markdown, latex, csv or jsonl; order is the
 // title or key of the column that sorts the rows of a label, with a minus before
 // it the other way round, or "" for the order of the experiment. Unknown formats
 // and columns are errors, and so are folders without results.
@@ -45,9 +47,9 @@ func Tables(w io.Writer, folders []string, format, order string) error {
 	return render(w, rows, order)
 }
 
-// Experiment writes the tables and plots of an experiment's scored rows into its
-// folder, and prints the table to w. Without rows it does nothing.
-func Experiment(w io.Writer, folder string, rows []*store.Metrics) error {
+// Experiment writes the tables, plots and the page of an experiment's scored rows
+// into its folder, and prints the table to w. Without rows it does nothing.
+func Experiment(ctx context.Context, w io.Writer, folder string, rows []*store.Metrics) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -55,6 +57,9 @@ func Experiment(w io.Writer, folder string, rows []*store.Metrics) error {
 		return err
 	}
 	if err := writePlots(folder, rows); err != nil {
+		return err
+	}
+	if err := writePage(ctx, folder, rows); err != nil {
 		return err
 	}
 	return tableFormats["terminal"](w, rows, "")
@@ -111,6 +116,8 @@ type resultTable struct {
 	groups  []tableGroup // in the order of the experiment
 	notes   []footnote   // with the number i+1
 	legend  []string     // what holds for the whole table
+
+	of map[*tableCell]*store.Metrics // what a row is of, by its first cell
 }
 
 // A tableGroup holds the rows of one experiment and label.
@@ -122,7 +129,7 @@ type tableGroup struct {
 // newTable lays out the rows of one experiment, or of several for a form that
 // names the experiment in each row.
 func newTable(rows []*store.Metrics) *resultTable {
-	t := &resultTable{columns: columnsOf(rows)}
+	t := &resultTable{columns: columnsOf(rows), of: map[*tableCell]*store.Metrics{}}
 	for _, m := range rows {
 		i := slices.IndexFunc(t.groups, func(g tableGroup) bool { return g.experiment == m.Experiment && g.label == m.Label })
 		if i < 0 {
@@ -137,6 +144,7 @@ func newTable(rows []*store.Metrics) *resultTable {
 			}
 		}
 		t.groups[i].rows = append(t.groups[i].rows, cells)
+		t.of[&cells[0]] = m
 	}
 	for j := range t.columns {
 		t.liftNotes(j)

@@ -114,34 +114,46 @@ func Condition(ctx context.Context, p *sampling.Predictor, g models.Generator, l
 // drawImages draws the images of a span: a function of the row's run id and their
 // numbers alone. step is called with the number of steps that are done.
 func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, step func(done, of int)) (models.Images, error) {
-	p, err := r.Predictor(ctx, n, n.Process(), n.Attached)
-	if err != nil {
-		return models.Images{}, err
-	}
-	p.Trace = func(name string, t sampling.Timestep, _ tensor.Tensor) {
-		if name == "x" {
-			step(p.Schedule.Len()-t.Index, p.Schedule.Len())
+	x, err := sample(ctx, r, n, at, func(p *sampling.Predictor) {
+		p.Trace = func(name string, t sampling.Timestep, _ tensor.Tensor) {
+			if name == "x" {
+				step(p.Schedule.Len()-t.Index, p.Schedule.Len())
+			}
 		}
-	}
-	x, noise, labels, err := start(n, r.Seed, at)
+	})
 	if err != nil {
 		return models.Images{}, err
-	}
-	if err := Condition(ctx, p, n.Generator, labels, at.Len()); err != nil {
-		return models.Images{}, fmt.Errorf("row %q: %w", r.Title(), err)
-	}
-	if err := n.Prompt(ctx, r, p, at); err != nil {
-		return models.Images{}, err
-	}
-	p.Random = noise
-	if x, err = r.Sampler.Value.Sample(ctx, p, x, noise); err != nil {
-		return models.Images{}, n.explained(r, at, err)
 	}
 	images, err := n.Pixels(ctx, x)
 	if err != nil {
 		err = n.explained(r, at, err)
 	}
 	return images, err
+}
+
+// sample draws x_0 of the images of a span; watch sets what the predictor is to
+// show.
+func sample(ctx context.Context, r *plan.Row, n *Network, at store.Span, watch func(*sampling.Predictor)) (tensor.Tensor, error) {
+	p, err := r.Predictor(ctx, n, n.Process(), n.Attached)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	watch(p)
+	x, noise, labels, err := start(n, r.Seed, at)
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	if err := Condition(ctx, p, n.Generator, labels, at.Len()); err != nil {
+		return tensor.Tensor{}, fmt.Errorf("row %q: %w", r.Title(), err)
+	}
+	if err := n.Prompt(ctx, r, p, at); err != nil {
+		return tensor.Tensor{}, err
+	}
+	p.Random = noise
+	if x, err = r.Sampler.Value.Sample(ctx, p, x, noise); err != nil {
+		err = n.explained(r, at, err)
+	}
+	return x, err
 }
 
 // explained is an error in drawing a span with the row and the images that it is

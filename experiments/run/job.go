@@ -239,6 +239,9 @@ func (s *session) Finish(ctx context.Context, row int) (bool, error) {
 	if err := s.record(r); err != nil {
 		return false, err
 	}
+	if err := s.trace(ctx, r); err != nil {
+		return false, err
+	}
 	if len(r.Metrics) > 0 && !state.scored {
 		s.closeNetworks() // they would take memory beside the feature networks
 		if err := s.engine.EvaluateRow(ctx, r, state.metrics); err != nil {

@@ -119,7 +119,7 @@ func TestDoors(t *testing.T) {
 		"gonum.org/v1/plot":                 {"experiments/report"},
 		"github.com/yalue/onnxruntime_go":   {"models/ort"},
 		"sagbench/configs":                  {"experiments", "experiments/plan", "experiments/refcase", "experiments/bench", "experiments/score"},
-		"C":                                 {"models/kernels"},
+		"C":                                 {"models/kernels", "models/ort"},
 		"sagbench/models/kernels":           {"models/ort", "models/onnx"},
 	}
 	for p, imported := range imports(t) {

@@ -17,6 +17,8 @@ import (
 var (
 	_ sampling.Tapper = (*SAG)(nil)
 	_ sampling.Wanter = (*SAG)(nil)
+
+	_ sampling.Detailed = (*SAG)(nil)
 )
 
 // SAG is self-attention guidance: away from what the network sees when the
@@ -180,6 +182,9 @@ func (g *SAG) inEps(s *sampling.Step) bool {
 	return g.Space == string(sampling.Epsilon) || g.Space == "" && s.Schedule().Continuous()
 }
 
+// Detailed reports whether the guidance is on at any step.
+func (g *SAG) Detailed() bool { return g.Scale != 0 && (g.Start == nil || *g.Start > 0) }
+
 // Wants is the prediction that is degraded.
 func (g *SAG) Wants(s *sampling.Step) []sampling.Cond {
 	cond, err := g.condition(s)
@@ -255,12 +260,17 @@ func (g *SAG) degrade(s *sampling.Step, p sampling.Prediction) (xHat, fit tensor
 	if g.inEps(s) {
 		fit = s.X.Like()
 	}
+	var shown detail
+	if s.Detail() {
+		shown = detail{xStart: s.X.Like(), degraded: s.X.Like(), mask: tensor.New(xHat.Rows(), 1, xHat.Shape[2], xHat.Shape[3])}
+	}
 	changed := make([]bool, xHat.Rows())
 	sampling.EachImage(xHat.Rows(), func(n int) {
 		w := d.workspaces.Get().(*workspace)
-		changed[n] = d.image(w, &entry{xHat.Row(n), s.X.Row(n), p.Eps.Row(n), fit.Row(n), sampling.RowOf(p.Attn, n), sampling.RowOf(random, n)})
+		changed[n] = d.image(w, &entry{xHat.Row(n), s.X.Row(n), p.Eps.Row(n), fit.Row(n), sampling.RowOf(p.Attn, n), sampling.RowOf(random, n), shown.row(n)})
 		d.workspaces.Put(w)
 	})
+	shown.show(s)
 	for n, c := range changed {
 		if c {
 			moved = append(moved, n)
@@ -313,6 +323,37 @@ type entry struct {
 	fit             []float32 // [C,H,W]: output, or where the difference is one of ε what a network that predicts x̃0 and ε has for output
 	attention       []float32 // [positions]; nil where no layer is tapped
 	random          []float32 // numbers on [0,1) for the mask; nil where it needs none
+	shown           detailRow
+}
+
+// A detail is what x̂_t is made of, of all images of a step: x̂0 and M ⊙ G(x̂0) +
+// (1−M) ⊙ x̂0, [N,C,H,W], and the mask M, [N,1,H,W]. It is zero unless it is shown.
+type detail struct{ xStart, degraded, mask tensor.Tensor }
+
+// A detailRow is that of one image; its slices are nil unless it is shown.
+type detailRow struct{ xStart, degraded, mask []float32 }
+
+func (d *detail) row(n int) detailRow {
+	return detailRow{sampling.RowOf(d.xStart, n), sampling.RowOf(d.degraded, n), sampling.RowOf(d.mask, n)}
+}
+
+func (d *detail) show(s *sampling.Step) {
+	if !d.mask.IsZero() {
+		s.Trace("sag_x_start", d.xStart)
+		s.Trace("sag_degraded", d.degraded)
+		s.Trace("sag_mask", d.mask)
+	}
+}
+
+// add keeps what value j of the channel that begins at c is made of.
+func (r *detailRow) add(c, j int, xStart, x0 float32, masked bool) {
+	if r.mask == nil {
+		return
+	}
+	r.xStart[c+j], r.degraded[c+j] = xStart, x0
+	if masked {
+		r.mask[j] = 1
+	}
 }
 
 // image sets xHat, and tells whether it is another image than x but for
@@ -334,6 +375,7 @@ func (d *degrader) image(w *workspace, im *entry) (changed bool) {
 				x0 = w.blurred[j]
 			}
 			im.xHat[c+j] = d.c.Noised(x0, w.eps[j])
+			im.shown.add(c, j, w.xStart[j], x0, masked)
 			w.xStart[j] = x0
 		}
 		if d.inEps {

@@ -1,0 +1,134 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/sampling"
+	"sagbench/sampling/tensor"
+)
+
+// trace keeps what self-attention guidance does to the row's first images, where
+// the experiment asks for it and the row is under it. The images are drawn again:
+// what was drawn, and what is scored, is untouched.
+func (s *session) trace(ctx context.Context, r *plan.Run) error {
+	t := r.Trace
+	path := filepath.Join(r.Folder, store.TraceFile)
+	if t.Images == 0 || !detailed(r.Row) {
+		return nil
+	}
+	key, err := plan.ID(map[string]any{"run": r.ID, "images": t.Images, "steps": t.Steps})
+	if err != nil {
+		return err
+	}
+	if kept, err := store.ReadTrace(path); err == nil && kept.Key == key {
+		return nil
+	}
+	if err := s.prepare(ctx, r); err != nil {
+		return err
+	}
+	s.Progress.Stage(r.NumberedTitle()+" trace", "steps", 0, t.Steps)
+	defer s.Progress.End()
+	found, err := drawTrace(ctx, r.Row, s.network, func() { s.Progress.Add(1) })
+	if err != nil || found == nil {
+		return err
+	}
+	found.Key = key
+	return found.Write(path)
+}
+
+// detailed reports whether a guidance of the row shows what it does.
+func detailed(r *plan.Row) bool {
+	for _, g := range r.Guidances {
+		if d, ok := g.Value.(sampling.Detailed); ok && d.Detailed() {
+			return true
+		}
+	}
+	return false
+}
+
+// traced are what one step shows, by name.
+type traced struct {
+	t     sampling.Timestep
+	shown map[string]tensor.Tensor
+}
+
+// drawTrace draws the first images and keeps what self-attention guidance shows at
+// the chosen steps; nil where it shows nothing. step is called after each of them.
+func drawTrace(ctx context.Context, r *plan.Row, n *Network, step func()) (*store.Trace, error) {
+	var steps []traced
+	var predictor *sampling.Predictor
+	wanted := []string{"state", "attention", "sag_x_start", "sag_degraded", "sag_mask", "eps_guided"}
+	images := min(r.Trace.Images, r.Samples)
+	_, err := sample(ctx, r, n, store.Span{To: images}, func(p *sampling.Predictor) {
+		predictor = p
+		p.Detail = true
+		chosen := spread(p.Schedule.Len(), r.Trace.Steps)
+		p.Trace = func(name string, t sampling.Timestep, v tensor.Tensor) {
+			if !slices.Contains(chosen, t.Index) || !slices.Contains(wanted, name) {
+				return
+			}
+			if len(steps) == 0 || steps[len(steps)-1].t.Index != t.Index {
+				steps = append(steps, traced{t, map[string]tensor.Tensor{}})
+				step()
+			}
+			last := steps[len(steps)-1]
+			// A sampler of the second order comes by twice; the first time counts.
+			if _, again := last.shown[name]; !again {
+				last.shown[name] = v.Clone()
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &store.Trace{Images: images}
+	for _, one := range steps {
+		if one.shown["sag_mask"].IsZero() {
+			continue // guidance was off at this step
+		}
+		if err := addStep(ctx, out, n, predictor, one); err != nil {
+			return nil, fmt.Errorf("row %q: trace: %w", r.Title(), err)
+		}
+	}
+	if len(out.Steps) == 0 {
+		return nil, nil
+	}
+	return out, nil
+}
+
+// addStep decodes what a step showed.
+func addStep(ctx context.Context, out *store.Trace, n *Network, p *sampling.Predictor, one traced) error {
+	guided := one.shown["state"].Like()
+	eps := guided.Like()
+	c := p.Schedule.At(one.t.Index)
+	c.Split(p.Predicts, one.shown["state"].Data, one.shown["eps_guided"].Data, guided.Data, eps.Data)
+	s := store.TraceStep{Index: one.t.Index, Time: one.t.Value, Mask: one.shown["sag_mask"], Attention: one.shown["attention"]}
+	for _, picture := range []struct {
+		of   tensor.Tensor
+		into *[]uint8
+	}{{one.shown["sag_x_start"], &s.XStart}, {one.shown["sag_degraded"], &s.Degraded}, {guided, &s.Guided}} {
+		images, err := n.Pixels(ctx, picture.of)
+		if err != nil {
+			return err
+		}
+		*picture.into, out.Height, out.Width = images.Pixels, images.Height, images.Width
+	}
+	out.Steps = append(out.Steps, s)
+	return nil
+}
+
+// spread are the indices of count of n steps, evenly spread, none twice.
+func spread(n, count int) []int {
+	var chosen []int
+	for k := range count {
+		if i := (2*k + 1) * n / (2 * count); !slices.Contains(chosen, i) {
+			chosen = append(chosen, i)
+		}
+	}
+	return chosen
+}

@@ -1,0 +1,94 @@
+package run
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sagbench/experiments/human"
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/experiments/work"
+	"sagbench/internal/tiny"
+	"sagbench/models/ort"
+)
+
+// A trace changes no byte of what is drawn, is there for rows that are guided and no
+// others, and shows what the method says: where the mask is 0, x̂0 stays; at the last
+// step of DDIM the guided x̂0 is the image.
+func TestTrace(t *testing.T) {
+	draw := func(overrides ...string) (folder string, runs []*plan.Run) {
+		results := t.TempDir()
+		e, err := plan.Load(filepath.Join(tiny.Root(), "configs/table1-fashion.yaml"), append(overrides,
+			"rows=[{model: {checkpoint: "+filepath.Join(tiny.Root(), "models/pretrained/adm-uncond.pt")+"}, sweep: {guidance.sag.scale: [0, 0.5]}}]",
+			"sampler={ddim: {steps: 4}}", "samples=3", "batch=2", "metrics=[]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		devnull, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer devnull.Close()
+		o := Options{Results: results, Runtime: ort.Options{Threads: 1}, Progress: human.NewProgress(devnull), Work: work.Defaults()}
+		if err := Experiment(t.Context(), e, o); err != nil {
+			t.Fatal(err)
+		}
+		folder = filepath.Join(results, e.Name)
+		runs, err = e.Identify(folder, store.Hashes{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return folder, runs
+	}
+	plain, _ := draw()
+	traced, runs := draw("trace={images: 2, steps: 4}")
+	want, got := tiny.Tree(t, plain), tiny.Tree(t, traced)
+	name := filepath.Join(filepath.Base(runs[1].Folder), store.TraceFile)
+	if _, there := got[name]; !there {
+		t.Fatalf("no %s among %d files", name, len(got))
+	}
+	delete(got, name)
+	tiny.Same(t, got, want)
+
+	trace, err := store.ReadTrace(filepath.Join(traced, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(trace.Steps) != 4 || trace.Images != 2 || trace.Height != 32 || trace.Steps[3].Index != 0 || trace.Steps[0].Attention.Shape[1] != 64 {
+		t.Fatalf("%d steps of %d images %d×%d", len(trace.Steps), trace.Images, trace.Height, trace.Width)
+	}
+	blurred := 0
+	for _, s := range trace.Steps {
+		for n := range trace.Images {
+			for at, m := range s.Mask.Row(n) {
+				i := n*32*32*3 + 3*at
+				same := bytes.Equal(s.XStart[i:i+3], s.Degraded[i:i+3])
+				if m == 0 && !same {
+					t.Fatalf("step %d, image %d, pixel %d: changed outside the mask", s.Index, n, at)
+				}
+				if !same {
+					blurred++
+				}
+			}
+		}
+	}
+	if blurred == 0 {
+		t.Error("nothing is blurred")
+	}
+	if err := runs[1].Images.Scan(3, true, func(note string) { t.Error(note) }); err != nil {
+		t.Fatal(err)
+	}
+	image := 0
+	err = runs[1].Images.Each(t.Context(), store.Span{To: 2}, func(pixels []uint8) error {
+		if !bytes.Equal(pixels, trace.Steps[3].Guided[image*len(pixels):][:len(pixels)]) {
+			t.Errorf("image %d is not the guided x̂0 of the last step", image)
+		}
+		image++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
