@@ -70,7 +70,7 @@ func (c *dit2DConfig) grid() int { return c.SampleSize / c.PatchSize }
 
 // maxPositions bounds the numbers of the embeddings of all positions, which are
 // computed: DiT-XL/2 has 295,000 for images of 256×256 pixels.
-const maxPositions = 1 << 26
+const maxPositions = 1 << 24
 
 // Validate implements componentConfig.
 func (c *dit2DConfig) Validate() error {

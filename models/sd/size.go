@@ -15,8 +15,8 @@ var (
 	_ models.Measured = (*DiT2D)(nil)
 )
 
-// measured adds the size of a part: alone where it takes one image at a time, however
-// many are drawn. What cannot be described has the zero Size: opening it tells.
+// measured adds the size of a part, whose largest value is counted alone where the
+// part takes one image at a time, however many are drawn.
 func measured(sum *models.Size, alone bool, build func(*onnx.Module)) error {
 	s, err := onnx.Measure(build)
 	sum.Nodes += s.Nodes
