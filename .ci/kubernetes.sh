@@ -17,11 +17,12 @@ start() {
 	processes[$1]=$!
 	disown
 }
+finish() { [ -z "${processes[$1]:-}" ] || kill "${processes[$1]}" 2>/dev/null || true; }
 ending() {
 	local status=$? name
-	for name in kubelet scheduler controllers apiserver; do kill "${processes[$name]:-0}" 2>/dev/null || true; done
+	for name in kubelet scheduler controllers apiserver; do finish "$name"; done
 	"${ctr[@]}" task ls -q 2>/dev/null | xargs -r -n 1 "${ctr[@]}" task rm -f >/dev/null 2>&1 || true
-	for name in containerd etcd; do kill "${processes[$name]:-0}" 2>/dev/null || true; done
+	for name in containerd etcd; do finish "$name"; done
 	sleep 2
 	awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount
 	[ $status = 0 ] || tail -n 5 "$work"/*.log

@@ -99,6 +99,9 @@ begin "tasks are requeued, and the experiment is submitted again meanwhile"
 array=$(squeue -h -o %F | sort -n | head -n 1)
 scontrol requeue "${array}_0" "${array}_3" || scontrol requeue "${array}_0"
 submit
+status=0
+bin/sagbench submit "$folder/tiny.yaml" seed=1 "${run[@]}" --quiet --slurm --array 1 2>"$work/refused" || status=$?
+[ $status = 2 ] && grep -q "with other settings" "$work/refused" || fail "other settings: exit status $status, $(cat "$work/refused")"
 until_true 60 restarted || fail "no task was started again"
 finished
 
@@ -107,6 +110,7 @@ echo '#!/bin/bash
 sleep 3' | sbatch --parsable --partition=urgent --nodes=$nodes --exclusive --output=/dev/null >/dev/null
 until_true 60 restarted || fail "no task was started again"
 finished
+grep -qr "stopped by terminated; nothing is lost" "$results/.log/tiny" || fail "no task heard SIGTERM"
 
 # The comparison sees one byte.
 scenario="one byte"

@@ -163,7 +163,7 @@ func (s *Status) advise(e *plan.Experiment, alive int) {
 	case open == 0:
 		s.Advice = "all is there: sagbench table " + s.Folder
 	case store.Exists(job):
-		s.Advice = "nobody is at work, and not all is there: sbatch " + job
+		s.Advice = "nobody is at work, and not all is there: sbatch " + human.Quoted(job)
 	default:
 		s.Advice = "nobody is at work, and not all is there: sagbench run " + e.Path()
 	}
