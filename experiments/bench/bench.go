@@ -29,6 +29,8 @@ type bench struct {
 	options ort.Options
 	scratch string // folder for checkpoints of official size
 	results string // folder of images that a later call may go on with
+
+	precision string // of networks that draw; "" = that of their settings
 }
 
 // These sections take long and run only where they are named.
@@ -79,7 +81,8 @@ func Run(ctx context.Context, w io.Writer, opt ort.Options, results string, name
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	b := &bench{ctx, w, opt, scratch, cmp.Or(results, scratch)}
+	b := &bench{ctx, w, opt, scratch, cmp.Or(results, scratch), opt.Precision}
+	b.options.Precision = "" // features are float32's
 	if err := b.machine(); err != nil {
 		return err
 	}
@@ -101,8 +104,8 @@ func (b *bench) machine() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "%s, %s, %d cores, %s, ONNX Runtime %s, device %s\n",
-		time.Now().Format(time.DateOnly), processor(), runtime.NumCPU(), runtime.Version(), v, cmp.Or(b.options.Device, "cpu"))
+	fmt.Fprintf(b.out, "%s, %s, %d cores, %s, ONNX Runtime %s, device %s%s\n",
+		time.Now().Format(time.DateOnly), processor(), runtime.NumCPU(), runtime.Version(), v, cmp.Or(b.options.Device, "cpu"), strings.TrimSuffix(", "+b.precision, ", "))
 	return nil
 }
 

@@ -18,7 +18,7 @@ import (
 // sagStep runs DDPM with self-attention guidance and counts what is not spent
 // in the network.
 func (b *bench) sagStep() error {
-	r, err := loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)", "sampler=!replace {ddpm: {steps: 10}}", "sweep.guidance.sag.scale=[0.5]")
+	r, err := b.loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)", "sampler=!replace {ddpm: {steps: 10}}", "sweep.guidance.sag.scale=[0.5]")
 	if err != nil {
 		return err
 	}
@@ -64,16 +64,16 @@ type guidedModel struct {
 type combination struct{ name, label, guidance string }
 
 // row is the experiment's row for a combination.
-func (m guidedModel) row(c combination) (*plan.Row, error) {
+func (m guidedModel) row(b *bench, c combination) (*plan.Row, error) {
 	settings := []string{"sampler=!replace {ddpm: {steps: 4}}"}
 	if c.guidance != "" {
-		r, err := loadRow(m.experiment, m.sag)
+		r, err := b.loadRow(m.experiment, m.sag)
 		if err != nil {
 			return nil, err
 		}
 		settings = append(settings, "guidance=!replace "+strings.NewReplacer("LAYER", r.Taps[0].Layer, "BLOCK", m.block).Replace(c.guidance))
 	}
-	return loadRow(m.experiment, c.label, settings...)
+	return b.loadRow(m.experiment, c.label, settings...)
 }
 
 // Guidances that several of the models are under.
@@ -126,7 +126,7 @@ func (b *bench) guidedSteps() error {
 	b.header("model", "guidance", "a step", "step, best", "the same calls, best", "more", "outside the networks, median")
 	for _, m := range guidedModels {
 		for _, c := range m.combinations {
-			r, err := m.row(c)
+			r, err := m.row(b, c)
 			if err == nil {
 				err = b.guidedStep(r, m.name, c.name)
 			}
@@ -138,7 +138,7 @@ func (b *bench) guidedSteps() error {
 	fmt.Fprint(b.out, "\nPredictions of a batch in one call or in one each:\n\n")
 	b.header("model", "images a call", "call, best", "an image, best")
 	for _, m := range guidedModels {
-		r, err := m.row(m.combinations[0])
+		r, err := m.row(b, m.combinations[0])
 		if err == nil {
 			err = b.joinedCalls(r, m.name)
 		}

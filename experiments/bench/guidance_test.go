@@ -8,7 +8,7 @@ func TestGuidedModels(t *testing.T) {
 	t.Chdir("../..")
 	for _, m := range guidedModels {
 		for _, c := range m.combinations {
-			r, err := m.row(c)
+			r, err := m.row(&bench{}, c)
 			if err != nil {
 				t.Fatalf("%s, %s: %v", m.name, c.name, err)
 			}

@@ -53,7 +53,9 @@ func (b *bench) officialModel(name string) (plan.NetworkRef, error) {
 	if err != nil {
 		return plan.NetworkRef{}, err
 	}
-	return plan.DecodeNetwork(block.With(plan.Hooks(plan.FileOf)))
+	n, err := plan.DecodeNetwork(block.With(plan.Hooks(plan.FileOf)))
+	n.Precision = b.precision
+	return n, err
 }
 
 // writeRandom writes a network's checkpoint with random weights.
@@ -91,7 +93,7 @@ func (b *bench) official(name string, batches ...int) error {
 
 // admFashion times the embedded ADM with its attention map tapped.
 func (b *bench) admFashion() error {
-	r, err := loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)")
+	r, err := b.loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)")
 	if err != nil {
 		return err
 	}
@@ -124,8 +126,11 @@ func (b *bench) calls(g models.Generator, batches ...int) error {
 }
 
 // loadRow is the first row of an experiment with a label, under further settings.
-func loadRow(experiment, label string, settings ...string) (*plan.Row, error) {
+func (b *bench) loadRow(experiment, label string, settings ...string) (*plan.Row, error) {
 	e, err := plan.Load(experiment, settings)
+	if err == nil {
+		err = e.Compute(b.precision)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +144,7 @@ func loadRow(experiment, label string, settings ...string) (*plan.Row, error) {
 // classifierFashion times the embedded classifier, as the row under classifier
 // guidance alone has it.
 func (b *bench) classifierFashion() error {
-	r, err := loadRow("configs/table2-fashion.yaml", "CG")
+	r, err := b.loadRow("configs/table2-fashion.yaml", "CG")
 	if err != nil {
 		return err
 	}

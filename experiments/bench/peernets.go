@@ -106,7 +106,7 @@ func ratio(a, b float64) string {
 // peerNetwork is one of the networks, with its checkpoint.
 func (b *bench) peerNetwork(name string) (n plan.NetworkRef, err error) {
 	if name == embeddedADM {
-		r, err := loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)")
+		r, err := b.loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)")
 		if err != nil {
 			return n, err
 		}

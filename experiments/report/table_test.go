@@ -253,3 +253,23 @@ func TestFootnotesByKind(t *testing.T) {
 		t.Errorf("one kind: %q at %v", table.footer(), table.columns[1].notes)
 	}
 }
+
+// Below a table stands what networks computed in that did not in float32, with the
+// rows where these differ.
+func TestPrecisionsOf(t *testing.T) {
+	row := func(precision, s string) *store.Metrics {
+		return &store.Metrics{Precision: precision, Settings: []store.Setting{{Path: "guidance.sag.scale", Value: s}}}
+	}
+	for _, c := range []struct {
+		rows []*store.Metrics
+		want []string
+	}{
+		{[]*store.Metrics{row("", "0"), row("", "1")}, nil},
+		{[]*store.Metrics{row("float16", "0"), row("float16", "1")}, []string{"precision: float16"}},
+		{[]*store.Metrics{row("float16", "0"), row("", "1"), row("bfloat16, cg: float32", "2")}, []string{"precision: bfloat16, cg: float32 (s=2)", "precision: float16 (s=0)"}},
+	} {
+		if got := precisionsOf(c.rows); !slices.Equal(got, c.want) {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}

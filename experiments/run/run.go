@@ -296,7 +296,7 @@ func (s *session) computed(r *plan.Run, i int) ([]string, error) {
 		note := fmt.Sprintf("%s: computes in %s on %s", name, p, cmp.Or(s.Runtime.Device, "cpu"))
 		if h, ok := m.(models.Halved); ok && h.Widened().Nodes > 0 {
 			w := h.Widened()
-			note += fmt.Sprintf(", where %d of its %d nodes in that precision have no kernels: they compute in float32, from values rounded to %s and to such", w.Nodes, w.Of, p)
+			note += fmt.Sprintf(", where %d of its %d nodes in that precision have no kernels: they compute in float32, of values rounded to it, and what they give is rounded", w.Nodes, w.Of)
 		}
 		s.known[key] = []string{note}
 	}
