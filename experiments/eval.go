@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"sagbench/eval"
+	"sagbench/experiments/devices"
 	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
 	"sagbench/experiments/report"
@@ -21,6 +23,8 @@ func evalCommand(g *globals) *cobra.Command {
 	var networks networkFlags
 	protocol, metrics := eval.DefaultProtocol, ""
 	var out outputs
+	var share shareFlags
+	folder := ""
 	cmd := &cobra.Command{
 		Use:   "eval REF SAMPLES",
 		Short: "score samples against a reference batch, as ADM's evaluator.py does",
@@ -38,6 +42,9 @@ convert("RGB") gives: grey is repeated over three channels, transparency is drop
 --protocol says whose numbers are wanted: it sets the resize and the options of the
 metrics, any of which --resize and --metrics set otherwise, --metrics as an experiment
 does: --metrics "fid, is: {splits: 10}". docs/evaluation.md compares the protocols.
+
+With --devices the features are made by a process on each; the scores are those of one.
+Until then they lie in the folder of temporary files ($TMPDIR), some 16 kB an image.
 
 Features are kept in the user's cache folder under the hash of the images' content. The
 exit status is 1 where a metric could not be computed; the others are printed.`,
@@ -75,7 +82,16 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if err := out.check(); err != nil {
 				return err
 			}
-			result, err := task.Run(cmd.Context(), g.runtime(), g.progress())
+			if share.devices != "" {
+				return evalOnDevices(cmd, g, &share)
+			}
+			progress := g.progress()
+			if share.child {
+				go devices.EndWithParent(os.Stdin)
+				progress.Quiet = share.Part.I > 0
+				task.Share = &score.Share{Folder: folder, Work: share.Options}
+			}
+			result, err := task.Run(cmd.Context(), g.runtime(), progress)
 			if result == nil {
 				return err
 			}
@@ -83,6 +99,9 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 		},
 	}
 	f := cmd.Flags()
+	share.registerDevices(f)
+	f.StringVar(&folder, "share", "", "folder of features that processes make together")
+	f.Lookup("share").Hidden, f.Lookup("part").Hidden = true, true
 	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
 	networks.register(f)
 	f.Func("metrics", "metrics, separated by commas; the protocol's own if absent; known: "+strings.Join(plan.MetricRegistry.Names(), ", "), func(list string) error {
@@ -98,6 +117,17 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Var((*named)(&out.json), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.Var((*named)(&out.csv), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
 	return cmd
+}
+
+// evalOnDevices evaluates with a process on each device: all of them make features, in
+// a folder for the time, and the first one goes on with them.
+func evalOnDevices(cmd *cobra.Command, g *globals, share *shareFlags) error {
+	folder, err := os.MkdirTemp("", "sagbench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	return share.onDevices(cmd, g, devices.Options{Leader: true, Flags: []string{"--share=" + folder}})
 }
 
 // outputs say where an evaluation goes beside the terminal; - is standard

@@ -27,15 +27,36 @@ type shareFlags struct {
 	child   bool
 }
 
-func (s *shareFlags) register(f *pflag.FlagSet) {
+// registerDevices makes the flags of a command that runs a process on each of several
+// devices.
+func (s *shareFlags) registerDevices(f *pflag.FlagSet) {
 	s.Options = work.Defaults()
 	f.StringVar(&s.devices, "devices", "", "run a process on each of these devices: cuda:0,cuda:1 or all, the GPUs of this machine")
 	f.BoolVar(&s.child, "child", false, "this is such a process: it ends when its standard input does")
 	f.Lookup("child").Hidden = true
 	f.Var(&s.Part, "part", "begin at part i of n (0 ≤ i < n) of the work, then help the others")
+}
+
+func (s *shareFlags) register(f *pflag.FlagSet) {
+	s.registerDevices(f)
 	f.BoolVar(&s.Mixed, "mixed", false, "draw also in rows that another kind of device began; metrics.json then counts the images of each")
 	f.Var(&boundedTime{&s.Heartbeat, time.Millisecond, time.Hour}, "heartbeat", "time between two signs of life of a worker")
 	f.Var(&boundedTime{&s.Stale, time.Millisecond, 24 * time.Hour}, "stale", "silence after which others take over a worker's unit; at least twice the heartbeat")
+}
+
+// onDevices runs the command line again, a process on each device.
+func (s *shareFlags) onDevices(cmd *cobra.Command, g *globals, o devices.Options) (err error) {
+	if cmd.Flags().Changed("device") {
+		return human.Misusef("--device and --devices exclude each other")
+	}
+	if o.Devices, err = devices.Parse(s.devices); err != nil {
+		return err
+	}
+	if o.Program, err = os.Executable(); err != nil {
+		return err
+	}
+	o.Args, o.Part, o.Threads, o.Progress, o.Stdout = os.Args[1:], s.Part, g.threads, g.progress(), cmd.OutOrStdout()
+	return devices.Run(cmd.Context(), o)
 }
 
 // A boundedTime is a duration that a flag sets, with both ends of its range.
@@ -73,25 +94,11 @@ func (s *shareFlags) run(cmd *cobra.Command, g *globals, e *plan.Experiment, don
 		}
 		return resumable(run.Experiment(cmd.Context(), e, o))
 	}
-	if cmd.Flags().Changed("device") {
-		return human.Misusef("--device and --devices exclude each other")
-	}
-	all, err := devices.Parse(s.devices)
-	if err != nil {
-		return err
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return resumable(devices.Run(cmd.Context(), devices.Options{
-		Program: program, Args: os.Args[1:], Devices: all, Part: s.Part, Threads: g.threads, Progress: o.Progress, Stdout: cmd.OutOrStdout(),
-		Watch: func(p *human.Progress) {
-			if status, err := run.StatusOf(e, g.results, s.Stale); err == nil && len(status.Workers) > 0 {
-				status.Show(p)
-			}
-		},
-	}))
+	return resumable(s.onDevices(cmd, g, devices.Options{Watch: func(p *human.Progress) {
+		if status, err := run.StatusOf(e, g.results, s.Stale); err == nil && len(status.Workers) > 0 {
+			status.Show(p)
+		}
+	}}))
 }
 
 func runCommand(g *globals) *cobra.Command {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -195,5 +198,66 @@ func withoutKind(t *testing.T, path string) {
 	err = errors.Join(err1, err2, npz.WriteArray(w, "arr_0", pixels, images.Shape...), npz.WriteArray(w, "arr_1", classes, labels.Shape...), w.Commit())
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Features that several processes make are those of one, to the last bit of each score;
+// broken images and conversions are told of as by one. Where broken images are an error
+// it is the same error, with all of them.
+func TestEvalOnDevices(t *testing.T) {
+	ref := noiseImages(t, "ref.npz", 2100, 6, 1, 0)
+	folder := t.TempDir()
+	for i := range 1300 {
+		im := image.NewGray(image.Rect(0, 0, 5, 5))
+		for j := range im.Pix {
+			im.Pix[j] = uint8(i*7 + j*j*3)
+		}
+		f := must(os.Create(filepath.Join(folder, fmt.Sprintf("%04d.png", i))))
+		if err := errors.Join(png.Encode(f, im), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, i := range []int{100, 1200} {
+		truncate(t, filepath.Join(folder, fmt.Sprintf("%04d.png", i)))
+	}
+	args := []string{"eval", ref, folder, "--network", "dinov2", "--dinov2", tinyDINOv2(t), "--input-size", "28", "--metrics", "fid, precision, fd_dinov2", "--json", "-"}
+	scratch := t.TempDir()
+	run := func(more ...string) *process {
+		t.Helper()
+		p := program(append(args, more...)...)
+		cache := t.TempDir()
+		installed := filepath.Join(os.Getenv("XDG_CACHE_HOME"), "sagbench")
+		if err := os.CopyFS(filepath.Join(cache, "sagbench"), os.DirFS(installed)); err != nil {
+			t.Fatal(err)
+		}
+		p.Env = append(p.Env, "XDG_CACHE_HOME="+cache, "TMPDIR="+scratch)
+		p.start(t)
+		return p
+	}
+	one, many := run("--skip-broken"), run("--skip-broken", "--devices", "cpu,cpu,cpu")
+	shared := 0 // units of 1,024 images: three of ref, two of folder
+	for !hasEnded(many) {
+		shared = max(shared, len(must(filepath.Glob(filepath.Join(scratch, "sagbench-*/*/*.npz")))))
+		time.Sleep(time.Millisecond)
+	}
+	if a, b := one.status(t), many.status(t); a != 0 || b != 0 {
+		t.Fatalf("exit status %d and %d\n%s\n%s", a, b, &one.stderr, &many.stderr)
+	}
+	if !bytes.Equal(one.stdout.Bytes(), many.stdout.Bytes()) || !strings.Contains(one.stdout.String(), `"1200.png"`) || !strings.Contains(one.stdout.String(), `"grey": 1298`) {
+		t.Errorf("one process:\n%s\nthree:\n%s", &one.stdout, &many.stdout)
+	}
+	if left := must(filepath.Glob(filepath.Join(scratch, "*"))); shared < 5 || len(left) > 0 {
+		t.Errorf("%d units were made together, %v is left", shared, left)
+	}
+	one, many = run(), run("--devices", "cpu,cpu")
+	if a, b := one.status(t), many.status(t); a != 1 || b != 1 {
+		t.Fatalf("exit status %d and %d\n%s\n%s", a, b, &one.stderr, &many.stderr)
+	}
+	message := func(p *process) string {
+		_, m, _ := strings.Cut(p.stderr.String(), "sagbench: ")
+		return m
+	}
+	if message(one) != message(many) || !strings.Contains(message(one), "1200.png") {
+		t.Errorf("one process:\n%s\ntwo:\n%s", message(one), message(many))
 	}
 }

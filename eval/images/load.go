@@ -194,6 +194,18 @@ func (r *Report) count(done []Conversion) {
 	}
 }
 
+// Add adds the report on the images that follow in the set.
+func (r *Report) Add(next Report) {
+	r.Decoded += next.Decoded
+	for c, n := range next.Converted {
+		if r.Converted == nil {
+			r.Converted = map[Conversion]int{}
+		}
+		r.Converted[c] += n
+	}
+	r.Broken = append(r.Broken, next.Broken...)
+}
+
 // Notes are the report's lines for people: what was converted, and how many
 // were left out.
 func (r Report) Notes() []string {

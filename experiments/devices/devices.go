@@ -29,12 +29,16 @@ import (
 // Options say what is run where.
 type Options struct {
 	Program  string
-	Args     []string // of a process, before the flags that this package adds
+	Args     []string // of a process, without the flags that this package adds
+	Flags    []string // of each process
 	Devices  []string // a process for each, such as cuda:0, cuda:1, or cpu, cpu
 	Part     work.Part
 	Threads  int // of the whole machine; 0 = all cores
 	Progress *human.Progress
 	Stdout   io.Writer // gets what the first process prints that is done
+	// Leader: the process of the first device alone finishes the work; what it prints and
+	// how it ends is what all do. The others help it until it ends.
+	Leader bool
 	// Watch, if it is there, shows how far the work is; it is called now and then.
 	Watch func(*human.Progress)
 }
@@ -53,7 +57,7 @@ const grace = 20 * time.Second
 const statusMisuse, statusAgain = 2, 75
 
 // Run runs the program on each device until the work is done. The work is done when one
-// process says so: the others find out. One that dies is started again; one that ends
+// process says so, and the others find out; or when the leader does, where there is one. One that dies is started again; one that ends
 // with status 2 ends all. Cancelling ctx ends them as SIGTERM does.
 func Run(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -64,9 +68,11 @@ func Run(ctx context.Context, o Options) error {
 		all.Go(func() {
 			err := r.keep(ctx, i)
 			r.events <- func() {
-				r.ended = append(r.ended, err)
-				if fatal(err) {
+				if r.ended = append(r.ended, err); fatal(err) || o.Leader && i == 0 {
 					cancel()
+				}
+				if o.Leader && i == 0 {
+					r.led = err
 				}
 			}
 		})
@@ -85,7 +91,8 @@ type runner struct {
 	events chan func()
 	said   map[string]bool // lines
 	ended  []error         // of the devices
-	stdout string          // of the first one that was done
+	stdout string          // of the first one that was done, or of the leader
+	led    error           // how the leader ended
 }
 
 // show does what events ask for, and shows the progress, until all have ended.
@@ -115,6 +122,10 @@ func fatal(err error) bool { return errors.As(err, new(human.Misuse)) }
 // result is nil where a process has finished the work, or else an error of those that
 // could not.
 func (r *runner) result(ctx context.Context) error {
+	if r.Leader {
+		_, err := io.WriteString(r.Stdout, r.stdout)
+		return errors.Join(r.led, err)
+	}
 	if slices.Contains(r.ended, nil) {
 		_, err := io.WriteString(r.Stdout, r.stdout)
 		return err
@@ -132,8 +143,8 @@ func (r *runner) result(ctx context.Context) error {
 func (r *runner) keep(ctx context.Context, i int) error {
 	for attempt := 0; ; attempt++ {
 		err := r.once(ctx, i)
-		if err == nil || ctx.Err() != nil || fatal(err) {
-			return err
+		if err == nil || ctx.Err() != nil || fatal(err) || r.Leader && !errors.As(err, new(*exec.ExitError)) {
+			return err // a leader that ends by itself has said why
 		}
 		if attempt == restarts {
 			err = fmt.Errorf("%s: was started %d times: %w", r.Devices[i], attempt+1, err)
@@ -199,7 +210,7 @@ func (r *runner) flags(i int) []string {
 		}
 		f = append(f, "--threads="+strconv.Itoa(max(1, threads/cpus)))
 	}
-	return f
+	return append(f, r.Flags...)
 }
 
 func count(all []string, one string) (n int) {
@@ -248,9 +259,11 @@ func (r *runner) forward(from io.Reader) (last string) {
 
 // outcome is what the end of a process means.
 func (r *runner) outcome(i int, state *os.ProcessState, err error, stdout, message string) error {
+	if err == nil || r.Leader && i == 0 {
+		r.events <- func() { r.stdout = cmp.Or(r.stdout, stdout) }
+	}
 	switch status := state.ExitCode(); {
 	case err == nil:
-		r.events <- func() { r.stdout = cmp.Or(r.stdout, stdout) }
 		return nil
 	case message == "":
 		return fmt.Errorf("the process ended with %w", err)

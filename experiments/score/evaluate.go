@@ -22,15 +22,17 @@ type Task struct {
 	Metrics            []configs.Named[eval.Metric]
 	Bootstrap          int // draws of the samples; 0: none
 	Read               images.Options
+	Share              *Share // of the features, with other processes; nil: there are none
 }
 
 // Run scores the samples against the reference, network by network. Where a
 // metric fails, the evaluation holds the others beside the error, and why it failed;
-// it is nil where no metric was come to.
+// it is nil where no metric was come to, and in a process that only helps another.
 func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*store.Evaluation, error) {
 	defer p.End()
 	e := NewEngine(opt, store.Hashes{}, p)
 	defer e.Close()
+	e.share = t.Share
 	t.Read.Flat = t.Protocol.Flat
 	paths := map[string]string{"reference": t.Reference, "samples": t.Samples}
 	for _, c := range t.Comparisons {

@@ -40,6 +40,7 @@ type Extractor struct {
 	sha256      string       // of the network's file
 	unchanged   func() error // an error unless the files are those that were hashed; nil = they are
 	classWeight []float32    // [classes,width], where the network classifies
+	share       *Share       // nil: this process makes all features
 }
 
 // newExtractor opens a network.
@@ -99,6 +100,19 @@ func (x *Extractor) computed(want eval.Parts) eval.Parts {
 // unless opt skips them, and of those that were converted to RGB.
 func (x *Extractor) Features(ctx context.Context, from Source, opt images.Options, want eval.Parts, tick func(int)) (*eval.Features, images.Report, error) {
 	c := newCollector(x, want, from.N)
+	report, err := x.collect(ctx, from, opt, c, tick)
+	if err != nil {
+		return nil, report, err
+	}
+	f, err := c.features()
+	if err != nil {
+		err = fmt.Errorf("%s: %w", from.Name, err)
+	}
+	return f, report, err
+}
+
+// collect streams the images through the network into a collector.
+func (x *Extractor) collect(ctx context.Context, from Source, opt images.Options, c *collector, tick func(int)) (images.Report, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	full, empty := make(chan tensor.Tensor), make(chan tensor.Tensor, 2)
 	for range cap(empty) {
@@ -129,18 +143,12 @@ func (x *Extractor) Features(ctx context.Context, from Source, opt images.Option
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return nil, report, images.WithPath(err, from.Name)
+		return report, images.WithPath(err, from.Name)
 	}
 	if x.unchanged != nil {
-		if err := x.unchanged(); err != nil {
-			return nil, report, err
-		}
+		return report, x.unchanged()
 	}
-	f, err := c.features()
-	if err != nil {
-		err = fmt.Errorf("%s: %w", from.Name, err)
-	}
-	return f, report, err
+	return report, nil
 }
 
 // batches fills the empty batches with images and hands them on.
@@ -204,7 +212,7 @@ func newCollector(x *Extractor, want eval.Parts, n int) *collector {
 	if want.Pool {
 		c.pool = make([]float32, 0, n*c.width)
 	}
-	if want.Spatial {
+	if want.Spatial || want.SpatialRows {
 		c.outputs = append(c.outputs, features.Spatial)
 	}
 	if want.Logits {
@@ -216,34 +224,46 @@ func newCollector(x *Extractor, want eval.Parts, n int) *collector {
 	return c
 }
 
+// add takes what the network gives of a batch.
 func (c *collector) add(out map[string]ort.Array) error {
-	t := out[features.Pool].Tensor()
-	c.n += t.Rows()
+	rows := func(name string) []float32 {
+		if a, ok := out[name]; ok {
+			return a.Tensor().Data
+		}
+		return nil
+	}
+	f := &eval.Features{N: out[features.Pool].Tensor().Rows(), Pool: rows(features.Pool), Logits: rows(features.Logits), SpatialRows: rows(features.Spatial), Outputs: map[string][]float32{}}
+	for _, name := range strings.Fields(c.want.Outputs) {
+		f.Outputs[name] = rows(name)
+	}
+	return c.addRows(f)
+}
+
+// addRows takes rows of features of the next images.
+func (c *collector) addRows(f *eval.Features) error {
+	c.n += f.N
 	if c.want.Pool {
-		c.pool = append(c.pool, t.Data...)
+		c.pool = append(c.pool, f.Pool...)
 	}
 	if c.want.Stats {
-		if err := c.stats.Add(t.Data); err != nil {
+		if err := c.stats.Add(f.Pool); err != nil {
 			return err
 		}
 	}
-	if l, ok := out[features.Logits]; ok {
-		c.logits = append(c.logits, l.Tensor().Data...)
+	c.logits = append(c.logits, f.Logits...)
+	for name, rows := range f.Outputs {
+		c.others[name] = append(c.others[name], rows...)
 	}
-	for _, name := range strings.Fields(c.want.Outputs) {
-		c.others[name] = append(c.others[name], out[name].Tensor().Data...)
+	if c.want.SpatialRows {
+		c.rows = append(c.rows, f.SpatialRows...)
 	}
 	if !c.want.Spatial {
 		return nil
 	}
-	t = out[features.Spatial].Tensor()
 	if c.spatial == nil {
-		c.spatial = eval.NewAccumulator(t.RowLen(), c.products)
+		c.spatial = eval.NewAccumulator(len(f.SpatialRows)/f.N, c.products)
 	}
-	if c.want.SpatialRows {
-		c.rows = append(c.rows, t.Data...)
-	}
-	return c.spatial.Add(t.Data)
+	return c.spatial.Add(f.SpatialRows)
 }
 
 func (c *collector) features() (f *eval.Features, err error) {

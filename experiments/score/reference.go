@@ -154,7 +154,7 @@ func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	}
 	p.Stage("features of "+filepath.Base(ref.Path), "images", 0, ref.Images.N)
 	defer p.End()
-	f, report, err := x.Features(ctx, Source{ref.Path, ref.Images.N, ref.Images.Images()}, opt, want, p.Add)
+	f, report, err := x.sharedFeatures(ctx, Source{ref.Path, ref.Images.N, ref.Images.Images()}, opt, want, key, p.Add)
 	if err != nil {
 		return nil, report, err
 	}

@@ -30,6 +30,7 @@ type Engine struct {
 	progress *human.Progress
 	open     map[string]*openNetwork // by the network's name
 	said     map[string]bool         // notes that were shown
+	share    *Share                  // with other processes; nil: there are none
 }
 
 // An openNetwork is a feature network with the features of the reference.
@@ -165,6 +166,7 @@ func (e *Engine) network(ctx context.Context, n plan.FeatureNetwork) (*openNetwo
 	if err != nil {
 		return nil, err
 	}
+	x.share = e.share
 	e.open[n.Name] = &openNetwork{Extractor: x}
 	return e.open[n.Name], nil
 }
@@ -173,7 +175,17 @@ func (e *Engine) network(ctx context.Context, n plan.FeatureNetwork) (*openNetwo
 func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openNetwork, out *outcome) error {
 	needs := c.Needs()
 	ref, err := e.referenceOf(ctx, j.reference, x, needs.Reference)
-	if err != nil {
+	if err != nil && !errors.Is(err, errHelped) {
+		return err
+	}
+	want := needs.Generated
+	if j.bootstrap > 0 {
+		want = want.Resampled()
+	}
+	if e.share.helps() {
+		if _, _, err = j.samples.features(ctx, e, x.Extractor, want); errors.Is(err, errHelped) {
+			err = nil
+		}
 		return err
 	}
 	if n := x.unusual(); n != "" {
@@ -188,10 +200,6 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	}
 	out.reference.Add(ref, x.read)
 	out.note(ref.Notes...)
-	want := needs.Generated
-	if j.bootstrap > 0 {
-		want = want.Resampled()
-	}
 	gen, read, err := j.samples.features(ctx, e, x.Extractor, want)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -54,6 +55,16 @@ func WriteFeatures(path string, key []byte, f *eval.Features, read images.Report
 	if err != nil {
 		return err
 	}
+	return writeFeatures(file, key, f, read)
+}
+
+// EncodeFeatures writes to w what WriteFeatures writes to a file; name is what messages
+// call it.
+func EncodeFeatures(w io.Writer, name string, key []byte, f *eval.Features, read images.Report) error {
+	return writeFeatures(npz.NewWriter(w, name), key, f, read)
+}
+
+func writeFeatures(file *npz.Writer, key []byte, f *eval.Features, read images.Report) error {
 	defer file.Abort()
 	w := &arrayWriter{Writer: file}
 	write(w, "key", key, len(key))
