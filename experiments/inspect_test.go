@@ -48,6 +48,7 @@ func TestInspectedBlockRuns(t *testing.T) {
 		filepath.Join(pretrained, "iddpm.pt"): "sampler: {ddim: {steps: 2}}",
 		filepath.Join(pretrained, "dit.pt"):   "  vae: " + pretrained + "/sd/vae\nsampler: {ddim: {steps: 2}}",
 		filepath.Join(pretrained, "sd"):       "sampler: {ddim: {steps: 2}}\nprompts: [a coat]",
+		filepath.Join(pretrained, "../../experiments/refcase/testdata/cases/sample-sdxl-cfg/model"): "sampler: {euler: {steps: 2}}\nprompts: [a coat]",
 	} {
 		results := t.TempDir()
 		succeed(t, "run", pasted(t, path, extra), "--results", results)

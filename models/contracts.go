@@ -249,6 +249,8 @@ type (
 	Prompted interface {
 		Generator
 		Encode(ctx context.Context, prompts []string) (sampling.Cond, error)
+		// EncodeNegative is Encode for texts that stand for ∅.
+		EncodeNegative(ctx context.Context, prompts []string) (sampling.Cond, error)
 	}
 
 	// An Incomplete may lack what drawing takes beyond the network, such as the

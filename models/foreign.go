@@ -49,7 +49,8 @@ var foreigns = []foreign{
 	{within("double_blocks.", "single_blocks.", "single_transformer_blocks."), "double_blocks.… or single_…", "a Flux model", unsupported},
 	{within("joint_blocks."), "joint_blocks.…", "a Stable Diffusion 3 model", unsupported},
 	{part(".attn.add_q_proj."), "….attn.add_q_proj", "a Stable Diffusion 3 model in the layout of diffusers", unsupported},
-	{within("conditioner.embedders.", "add_embedding.linear_1."), "conditioner.… or add_embedding.…", "a Stable Diffusion XL model", unsupported + "; 1.x and 2.x are"},
+	{within("conditioner.embedders.0.model."), "conditioner.embedders.0.model.…", "Stable Diffusion XL's refiner", "it works on images of the base model and draws none from prompts alone; give the base model"},
+	{within("edm_mean"), "edm_mean", "a Playground v2.5 model, which is SDXL's network trained in another process", unsupported},
 }
 
 // Foreign says what a checkpoint is where it is one of the well-known kinds of file
@@ -146,6 +147,11 @@ func ownKind(sd checkpoint.StateDict) string {
 	}
 	if sd.Has("unet.emb_fourier.freqs") {
 		return "its keys are those of EDM2's U-Net (family: edm2)"
+	}
+	for key := range sd {
+		if within("conditioner.embedders.", "add_embedding.linear_1.")(key) {
+			return "its keys are those of Stable Diffusion XL (family: sdxl)"
+		}
 	}
 	return ""
 }

@@ -32,18 +32,22 @@ type Timestep struct {
 type Cond struct {
 	Labels    []int64        // [N] class labels; nil where there are none
 	Context   tensor.Tensor  // [N,L,D] text embeddings; zero where there are none
+	Vector    tensor.Tensor  // [N,V] further numbers, such as a pooled text embedding and the sizes of images; zero where there are none
 	Perturbed []Perturbation // [N] how the network is perturbed; nil where it is not
 }
 
 // IsZero reports whether c is ∅, of whatever network.
-func (c Cond) IsZero() bool { return c.Labels == nil && c.Context.IsZero() }
+func (c Cond) IsZero() bool { return c.Labels == nil && c.Context.IsZero() && c.Vector.IsZero() }
 
-// Equal reports whether both conditions hold the same labels and context, for
-// the same network.
+// Equal reports whether both conditions hold the same labels, context and vector,
+// for the same network.
 func (c Cond) Equal(d Cond) bool {
-	a, b := c.Context, d.Context
-	return slices.Equal(c.Labels, d.Labels) && slices.Equal(c.Perturbed, d.Perturbed) && slices.Equal(a.Shape, b.Shape) &&
-		(len(a.Data) > 0 && &a.Data[0] == &b.Data[0] || slices.Equal(a.Data, b.Data))
+	return slices.Equal(c.Labels, d.Labels) && slices.Equal(c.Perturbed, d.Perturbed) && same(c.Context, d.Context) && same(c.Vector, d.Vector)
+}
+
+// same reports whether two tensors hold the same numbers.
+func same(a, b tensor.Tensor) bool {
+	return slices.Equal(a.Shape, b.Shape) && (len(a.Data) > 0 && &a.Data[0] == &b.Data[0] || slices.Equal(a.Data, b.Data))
 }
 
 // A Prediction is the network's answer at one (x_t, t).

@@ -26,7 +26,7 @@ func (w wanting) Delta(ctx context.Context, s *Step) (Delta, error) {
 	return d, nil
 }
 
-// described predicts label + the context's mean + x everywhere, a map of the
+// described predicts label + the context's mean + the vector's second number + x everywhere, a map of the
 // label, and keeps the number of images of each call.
 type described struct {
 	calls []int
@@ -45,6 +45,9 @@ func (d *described) Denoise(_ context.Context, x tensor.Tensor, _ Timestep, c Co
 			for _, v := range c.Context.Row(n) {
 				add += v / float32(c.Context.RowLen())
 			}
+		}
+		if !c.Vector.IsZero() {
+			add += c.Vector.Row(n)[1]
 		}
 		for j := range p.Eps.Row(n) {
 			p.Eps.Row(n)[j] += add
@@ -66,6 +69,10 @@ func TestJoin(t *testing.T) {
 		}
 		return c
 	}
+	sized := func(c Cond, v ...float32) Cond {
+		c.Vector = tensor.Of(v, 2, len(v)/2)
+		return c
+	}
 	s, x := schedule(t, "10"), start(t, 5, 2, 1, 3)
 	for _, c := range []struct {
 		name      string
@@ -80,6 +87,8 @@ func TestJoin(t *testing.T) {
 		{"three", labels(1, 2), []Guidance{wanting{labels(9, 9)}, wanting{labels(8, 9)}}, []int{6}},
 		{"texts", text(3, 1), []Guidance{wanting{text(3, 2)}}, []int{4}},
 		{"texts of two lengths", text(3, 1), []Guidance{wanting{text(5, 2), text(3, 3), text(5, 4)}}, []int{4, 4}},
+		{"texts and vectors", sized(text(3, 1), 1, 2, 3, 4), []Guidance{wanting{sized(text(3, 1), 1, 5, 3, 7)}}, []int{4}},
+		{"with and without a vector", sized(text(3, 1), 1, 2, 3, 4), []Guidance{wanting{text(3, 1)}}, []int{2, 2}},
 		{"labels and ∅", labels(1, 2), []Guidance{wanting{Cond{}, labels(3, 3)}}, []int{4, 2}},
 	} {
 		d := &described{}

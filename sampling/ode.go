@@ -163,7 +163,7 @@ func (d *ODE) solve(ctx context.Context, p *Predictor, xT tensor.Tensor, grid []
 // alone is the predictor of image n of a batch.
 func (p *Predictor) alone(n, images int) *Predictor {
 	one := *p
-	one.Cond, one.Null = p.Cond.pick([]int{n}), p.Null.pick([]int{n})
+	one.Cond, one.Null = p.Cond.Pick([]int{n}), p.Null.Pick([]int{n})
 	if p.Random != nil {
 		one.Random = imageOf{p.Random, n, images}
 	}

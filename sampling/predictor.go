@@ -272,7 +272,7 @@ func (s *Step) predictTogether(ctx context.Context, conds []Cond) error {
 		return err
 	}
 	n := s.X.Rows()
-	p, err := s.PredictAt(ctx, concatenated(slices.Repeat([]tensor.Tensor{s.X}, len(conds))), join(conds, n))
+	p, err := s.PredictAt(ctx, concatenated(slices.Repeat([]tensor.Tensor{s.X}, len(conds))), Join(conds, n))
 	if err != nil {
 		return renumbered(err, func(image int) int { return image % n })
 	}
@@ -292,13 +292,14 @@ func (s *Step) PredictRows(ctx context.Context, xHat tensor.Tensor, c Cond, rows
 	case xHat.Rows():
 		return s.PredictAt(ctx, xHat, c)
 	}
-	p, err := s.PredictAt(ctx, pick(xHat, rows), c.pick(rows))
+	p, err := s.PredictAt(ctx, pick(xHat, rows), c.Pick(rows))
 	return p, renumbered(err, func(image int) int { return rows[image] })
 }
 
-// pick is the condition of the images rows.
-func (c Cond) pick(rows []int) Cond {
-	picked := Cond{Context: pick(c.Context, rows)}
+// Pick is the condition of the images rows, in that order; one may be there more
+// than once.
+func (c Cond) Pick(rows []int) Cond {
+	picked := Cond{Context: pick(c.Context, rows), Vector: pick(c.Vector, rows)}
 	for _, n := range rows {
 		if c.Labels != nil {
 			picked.Labels = append(picked.Labels, c.Labels[n])
@@ -324,30 +325,31 @@ func pick(t tensor.Tensor, rows []int) tensor.Tensor {
 
 // joins tells whether one network call can take both conditions.
 func (c Cond) joins(d Cond) bool {
-	return (c.Labels == nil) == (d.Labels == nil) && slices.Equal(c.Context.Shape, d.Context.Shape)
+	return (c.Labels == nil) == (d.Labels == nil) && slices.Equal(c.Context.Shape, d.Context.Shape) && slices.Equal(c.Vector.Shape, d.Vector.Shape)
 }
 
-// join is the conditions of as many images each after one another: [k·N] labels
-// and perturbations, [k·N,L,D] context.
-func join(conds []Cond, images int) Cond {
+// Join is the conditions of as many images each after one another: [k·N] labels
+// and perturbations, [k·N,L,D] context, [k·N,V] vector. All are of one kind.
+func Join(conds []Cond, images int) Cond {
 	var joined Cond
-	contexts := make([]tensor.Tensor, len(conds))
+	contexts, vectors := make([]tensor.Tensor, len(conds)), make([]tensor.Tensor, len(conds))
 	perturbed := slices.ContainsFunc(conds, func(c Cond) bool { return c.Perturbed != nil })
 	for i, c := range conds {
 		joined.Labels = append(joined.Labels, c.Labels...)
-		contexts[i] = c.Context
+		contexts[i], vectors[i] = c.Context, c.Vector
 		if perturbed {
 			joined.Perturbed = append(joined.Perturbed, c.perturbations(images)...)
 		}
 	}
-	if !contexts[0].IsZero() {
-		joined.Context = concatenated(contexts)
-	}
+	joined.Context, joined.Vector = concatenated(contexts), concatenated(vectors)
 	return joined
 }
 
-// concatenated is tensors of one shape along the batch.
+// concatenated is tensors of one shape along the batch; the zero tensor of zero ones or none.
 func concatenated(parts []tensor.Tensor) tensor.Tensor {
+	if len(parts) == 0 || parts[0].IsZero() {
+		return tensor.Tensor{}
+	}
 	shape := slices.Clone(parts[0].Shape)
 	shape[0] *= len(parts)
 	out := tensor.Tensor{Shape: shape, Data: make([]float32, 0, tensor.Size(shape))}

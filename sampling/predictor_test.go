@@ -142,6 +142,9 @@ func TestCondEqual(t *testing.T) {
 		{Cond{Context: context1}, Cond{Context: context3}, false},
 		{Cond{Context: context1}, Cond{Context: context4}, false},
 		{Cond{Context: context1}, Cond{}, false},
+		{Cond{Context: context1, Vector: tensor.New(1, 2)}, Cond{Context: context2, Vector: tensor.New(1, 2)}, true},
+		{Cond{Context: context1, Vector: tensor.New(1, 2)}, Cond{Context: context1, Vector: tensor.Of([]float32{0, 1}, 1, 2)}, false},
+		{Cond{Context: context1, Vector: tensor.New(1, 2)}, Cond{Context: context1}, false},
 	} {
 		if c.a.Equal(c.b) != c.want || c.b.Equal(c.a) != c.want {
 			t.Errorf("%v equals %v: not %v", c.a, c.b, c.want)

@@ -35,6 +35,7 @@ func TestSamplerErrors(t *testing.T) {
 		{Predictor{Denoiser: fine, Schedule: s}, tensor.New(0, 3, 4, 4), "with N ≥ 1"},
 		{Predictor{Denoiser: fine, Schedule: s, Cond: Cond{Labels: []int64{1}}}, x, "1 labels for a batch of 2"},
 		{Predictor{Denoiser: fine, Schedule: s, Cond: Cond{Context: tensor.New(1, 77, 8)}}, x, "Context has shape [1 77 8], expected [2,L,D]"},
+		{Predictor{Denoiser: fine, Schedule: s, Null: Cond{Vector: tensor.New(1, 8)}}, x, "the null condition's Vector has shape [1 8], expected [2,V]"},
 		{Predictor{Denoiser: broken(func(p *Prediction) { p.Eps = tensor.Tensor{} }), Schedule: s}, x, "step 3 (t = 749): the network's prediction: no Eps"},
 		{Predictor{Denoiser: broken(func(p *Prediction) { p.Var = tensor.New(2, 3) }), Schedule: s}, x, "Var has shape [2 3] (6 values), expected [2 3 4 4]"},
 		{Predictor{Denoiser: broken(func(p *Prediction) { p.Attn = tensor.New(1, 4) }), Schedule: s}, x, "Attn has shape [1 4]"},

@@ -148,10 +148,12 @@ func (p *Predictor) check(x tensor.Tensor) error {
 	}
 	for i, name := range []string{"condition", "null condition"} {
 		c := []Cond{p.Cond, p.Null}[i]
-		labels, texts := c.Labels, c.Context
+		labels, texts, vector := c.Labels, c.Context, c.Vector
 		f.When(labels != nil && len(labels) != x.Rows(), "the %s has %d labels for a batch of %d", name, len(labels), x.Rows())
 		f.When(!texts.IsZero() && (len(texts.Shape) != 3 || texts.Rows() != x.Rows()),
 			"the %s's Context has shape %v, expected [%d,L,D]", name, texts.Shape, x.Rows())
+		f.When(!vector.IsZero() && (len(vector.Shape) != 2 || vector.Rows() != x.Rows()),
+			"the %s's Vector has shape %v, expected [%d,V]", name, vector.Shape, x.Rows())
 	}
 	return f.Join()
 }

@@ -242,7 +242,7 @@ func (b *bench) joinedCalls(r *plan.Row, model string) error {
 	}
 	for k := 1; k <= 3; k++ {
 		wide := repeatedImages(x, k)
-		c := sampling.Cond{Labels: slices.Repeat(p.Cond.Labels, k), Context: repeatedImages(p.Cond.Context, k)}
+		c := sampling.Join(slices.Repeat([]sampling.Cond{p.Cond}, k), guidedBatch)
 		best, _, err := measure(func() error {
 			_, err := n.Denoise(b.ctx, wide, p.Schedule.Timestep(1), c)
 			return err
@@ -255,11 +255,8 @@ func (b *bench) joinedCalls(r *plan.Row, model string) error {
 	return nil
 }
 
-// repeatedImages is t k times along the batch; nothing of the zero tensor.
+// repeatedImages is t k times along the batch.
 func repeatedImages(t tensor.Tensor, k int) tensor.Tensor {
-	if t.IsZero() {
-		return t
-	}
 	shape := slices.Clone(t.Shape)
 	shape[0] *= k
 	return tensor.Of(slices.Repeat(t.Data, k), shape...)
@@ -308,7 +305,7 @@ type recordedDenoiser struct {
 
 func (d *recordedDenoiser) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
 	if !d.tape.done {
-		state, cond := x.Clone(), sampling.Cond{Labels: c.Labels, Context: c.Context}
+		state, cond := x.Clone(), sampling.Cond{Labels: c.Labels, Context: c.Context, Vector: c.Vector}
 		d.tape.calls = append(d.tape.calls, func(ctx context.Context) error {
 			_, err := d.plain.Denoise(ctx, state, t, cond)
 			return err

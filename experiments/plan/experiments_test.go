@@ -67,3 +67,38 @@ func TestGuidancesExperiment(t *testing.T) {
 		t.Errorf("%d baselines, and rows of %v; want 2 and %v", baselines, compared, GuidanceRegistry.Names())
 	}
 }
+
+// configs/sdxl-coco.yaml is MLPerf's reference for SDXL, with guidances beside it.
+func TestSDXLExperiment(t *testing.T) {
+	references := t.TempDir()
+	t.Setenv("MODELS", "/m")
+	t.Setenv("REFERENCES", references)
+	path := filepath.Join(tiny.Root(), "configs/sdxl-coco.yaml")
+	_, err := Load(path, nil)
+	if got := fmt.Sprint(err); !strings.Contains(got, "coco2014-captions.txt: no such file or directory; published: mlcommons/inference on GitHub") {
+		t.Error(got)
+	}
+	tiny.Write(t, filepath.Join(references, "coco2014-captions.txt"), "a city at night\na clock\n")
+	e, err := Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"SDXL s=0 [cfg sag] 23.48", "SDXL s=0.25 [cfg sag] 0", "SDXL s=0.5 [cfg sag] 0", "SDXL s=0.75 [cfg sag] 0", "SDXL, PAG [cfg pag] 0", "SDXL, SEG [cfg seg] 0"} {
+		r := e.Rows[i]
+		var names []string
+		for _, g := range r.Guidances {
+			names = append(names, g.Name)
+		}
+		if got := fmt.Sprint(r.Title(), " ", names, " ", r.Published["fid"]); got != want || r.Model.Family != "sdxl" || len(r.Prompts) != 2 || r.NegativePrompt == "" || r.Sampler.Name != "euler" {
+			t.Errorf("row %d: %s of %s by %s, want %s", i, got, r.Model.Family, r.Sampler.Name, want)
+		}
+		for _, p := range r.Perturbations {
+			if layers := p.Paths(); len(layers) != 10 || layers[9] != "mid_block.attentions.0.transformer_blocks.9.attn1" {
+				t.Errorf("%s: layers %v", r.Title(), layers)
+			}
+		}
+	}
+	if problems := fmt.Sprint(e.CheckInputs()); !strings.Contains(problems, "stabilityai/stable-diffusion-xl-base-1.0 on Hugging Face") {
+		t.Error(problems)
+	}
+}

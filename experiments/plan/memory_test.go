@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -38,6 +39,20 @@ func TestSizesOfNetworks(t *testing.T) {
 		if got := fmt.Sprint(err); !strings.Contains(got, c.want) || len(got) > 2000 {
 			t.Errorf("%s: %s, want %q", c.flags, got, c.want)
 		}
+	}
+}
+
+// A network whose sizes lie beside its weights is refused as well.
+func TestSizesOfFolders(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sdxl.yaml")
+	tiny.Write(t, path, fmt.Sprintf("name: sdxl\nsamples: 5000\nmetrics: []\nsampler: {euler: {steps: 2}}\nprompts: [a bag]\nmodel: {family: sdxl, checkpoint: %q}\n",
+		filepath.Join(tiny.Root(), "experiments/refcase/testdata/cases/sample-sdxl-cfg/model")))
+	if _, err := Load(path, nil); err != nil {
+		t.Error(err)
+	}
+	_, err := Load(path, []string{"model.height=4096", "model.width=4096", "batch=4096"})
+	if got := fmt.Sprint(err); !strings.Contains(got, "sdxl.yaml:6: model: the flags describe a network of 496,651 parameters") || !strings.Contains(got, "for a batch of 4096 images") {
+		t.Error(got)
 	}
 }
 

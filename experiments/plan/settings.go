@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -159,7 +160,12 @@ func (r *Row) readPrompts(b configs.Block) error {
 		err = file.Errorf("prompts are given as well, at %s; give one of the two (prompts=[] or prompts_file=null takes the other away)", list.Position())
 	case r.PromptsFile != "":
 		r.promptsFile = FileOf(file)
-		if r.Prompts, err = readPromptsFile(r.promptsFile); err != nil {
+		r.Prompts, err = readPromptsFile(r.promptsFile)
+		page := r.sourceOf(r.promptsFile.Path).Page
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && page != "":
+			err = file.Errorf("%w; published: %s", err, page)
+		case err != nil:
 			err = file.Errorf("%w", err)
 		}
 	case len(r.PromptList) == 0:

@@ -139,6 +139,9 @@ func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row)
 			return nil, err
 		}
 	}
+	if sigmas := p.Schedule.Sigmas(); sigmas != nil {
+		out["sigmas"] = doubles(sigmas)
+	}
 	for name, ts := range steps {
 		out[name] = ort.Floats(stack(ts))
 	}
@@ -147,7 +150,7 @@ func (c *referenceCase) sample(ctx context.Context, g *run.Network, r *plan.Row)
 			out[name] = out[as]
 		}
 	}
-	out["timesteps"] = ort.Array{Shape: []int{len(times)}, Data: times}
+	out["timesteps"] = doubles(times)
 	out["call_sigmas"] = out["timesteps"]
 	if v, ok := out["variance"]; ok && process.Predicts == sampling.Epsilon {
 		out["model"] = ort.Floats(joinChannels(out["eps_guided"].Tensor(), v.Tensor()))
@@ -162,12 +165,13 @@ var caseNames = map[string]string{
 }
 
 // condition gives the predictor the case's labels or embedded prompts, and ∅.
-func (c *referenceCase) condition(ctx context.Context, p *sampling.Predictor, g models.Generator, images int) error {
+func (c *referenceCase) condition(ctx context.Context, p *sampling.Predictor, g models.Generator, images int) (err error) {
 	if c.has("in.prompt_embeds") {
-		prompts, errPrompts := c.floats("in.prompt_embeds", images, -1, -1)
-		negative, errNegative := c.floats("in.negative_prompt_embeds", images, -1, -1)
-		p.Cond.Context, p.Null.Context = prompts, negative
-		return errors.Join(errPrompts, errNegative)
+		p.Cond, err = c.prompted("in.")
+		if err == nil && c.has("in.negative_prompt_embeds") {
+			p.Null, err = c.prompted("in.negative_")
+		}
+		return err
 	}
 	var labels []int64
 	if c.has("in.y") {
@@ -178,6 +182,27 @@ func (c *referenceCase) condition(ctx context.Context, p *sampling.Predictor, g 
 		labels, _ = y.Data.([]int64)
 	}
 	return run.Condition(ctx, p, g, labels, images)
+}
+
+// prompted is the condition of embedded prompts whose tensors' names begin so:
+// prompt_embeds and, where the case has them, pooled_prompt_embeds [N,P] and
+// time_ids [N,6], one behind the other.
+func (c *referenceCase) prompted(prefix string) (cond sampling.Cond, err error) {
+	context, err := c.array(prefix + "prompt_embeds")
+	if err != nil {
+		return cond, err
+	}
+	cond.Context = context.Tensor()
+	if !c.has(prefix + "pooled_prompt_embeds") {
+		return cond, nil
+	}
+	pooled, err := c.array(prefix + "pooled_prompt_embeds")
+	ids, errIDs := c.array(prefix + "time_ids")
+	if err := errors.Join(err, errIDs); err != nil {
+		return cond, err
+	}
+	cond.Vector = tensor.Beside(pooled.Tensor(), ids.Tensor())
+	return cond, nil
 }
 
 // outputsOf is x_0 as images, and decoded where it is a latent, else as it is.

@@ -50,16 +50,18 @@ func checkSchedule(ctx context.Context, c *referenceCase) (map[string]ort.Array,
 	for t := range bars {
 		bars[t] = schedule.TrainedAlphaBar(t)
 	}
-	doubles := func(v ...float64) ort.Array { return ort.Array{Shape: []int{len(v)}, Data: v} }
 	out := map[string]ort.Array{
-		"x": ort.Floats(stack(states)), "model_input": ort.Floats(stack(network.states)), "timesteps": doubles(network.times...),
-		"alphas_cumprod": doubles(bars...), "init_noise_sigma": doubles(schedule.InitNoiseSigma()),
+		"x": ort.Floats(stack(states)), "model_input": ort.Floats(stack(network.states)), "timesteps": doubles(network.times),
+		"alphas_cumprod": doubles(bars), "init_noise_sigma": doubles([]float64{schedule.InitNoiseSigma()}),
 	}
 	if sigmas := schedule.Sigmas(); sigmas != nil {
-		out["sigmas"] = doubles(sigmas...)
+		out["sigmas"] = doubles(sigmas)
 	}
 	return out, nil
 }
+
+// doubles is an array of one axis.
+func doubles(v []float64) ort.Array { return ort.Array{Shape: []int{len(v)}, Data: v} }
 
 // scheduler reads the case's scheduler_config.json and the sampler that it and
 // the case's options name.

@@ -20,7 +20,7 @@ type Network struct {
 	Attached []any          // the networks of the guidances, in the order of plan.Row.Attachments
 	opened   []models.Model // all of them
 	classes  int
-	encoded  map[string]tensor.Tensor // [1,L,D] by prompt
+	encoded  map[encodedText]sampling.Cond // of one image
 }
 
 // Classes is the number of classes that images are drawn with, those of a
@@ -215,8 +215,8 @@ func NoiseInput(g models.Generator, n int) (tensor.Tensor, sampling.Cond, error)
 	return x, sampling.Cond{Labels: labels}, err
 }
 
-// keptPrompts bounds the memory of embeddings: one of SD 2 takes 0.3 MB.
-const keptPrompts = 1000
+// keptPrompts bounds the memory of embeddings: one of SDXL takes 0.6 MB.
+const keptPrompts = 500
 
 // Prompt sets the predictor's conditions to the embedded prompts of the images of a
 // span, and ∅ to the negative prompt where there is one. For a row without prompts
@@ -229,41 +229,49 @@ func (n *Network) Prompt(ctx context.Context, r *plan.Row, p *sampling.Predictor
 	if !ok {
 		return r.ModelBlock.Errorf("family %s encodes no prompts", r.Model.Family)
 	}
-	texts, negative := make([]string, at.Len()), make([]string, at.Len())
-	for i := range texts {
-		texts[i], negative[i] = r.Prompts[(at.From+i)%len(r.Prompts)], r.NegativePrompt
+	var texts, negative []encodedText
+	for i := at.From; i < at.To; i++ {
+		texts, negative = append(texts, encodedText{r.Prompts[i%len(r.Prompts)], false}), append(negative, encodedText{r.NegativePrompt, true})
 	}
-	var err, errNull error
-	p.Cond.Context, err = n.encode(ctx, r, e, texts)
-	if r.NegativePrompt != "" {
-		p.Null.Context, errNull = n.encode(ctx, r, e, negative)
+	cond, err := n.encode(ctx, r, e, texts)
+	p.Cond.Context, p.Cond.Vector = cond.Context, cond.Vector
+	if r.NegativePrompt == "" {
+		return err
 	}
+	null, errNull := n.encode(ctx, r, e, negative)
+	p.Null.Context, p.Null.Vector = null.Context, null.Vector
 	return errors.Join(err, errNull)
 }
 
-// encode embeds a text for each image, [N,L,D]. Each text goes through the encoder
-// alone, so that no other text of a batch can change a bit, and only once.
-func (n *Network) encode(ctx context.Context, r *plan.Row, e models.Prompted, texts []string) (tensor.Tensor, error) {
+// An encodedText is a prompt, or one that stands for ∅.
+type encodedText struct {
+	text     string
+	negative bool
+}
+
+// encode is the condition of a text for each image. Each text goes through the
+// encoder alone, so that no other text of a batch can change a bit, and only once.
+func (n *Network) encode(ctx context.Context, r *plan.Row, e models.Prompted, texts []encodedText) (sampling.Cond, error) {
 	if n.encoded == nil {
-		n.encoded = map[string]tensor.Tensor{}
+		n.encoded = map[encodedText]sampling.Cond{}
 	}
-	var out tensor.Tensor
-	for i, text := range texts {
-		one, known := n.encoded[text]
+	var conds []sampling.Cond
+	for _, t := range texts {
+		one, known := n.encoded[t]
 		if !known {
-			c, err := e.Encode(ctx, []string{text})
-			if err != nil {
-				return out, fmt.Errorf("row %q, prompt %q: %w", r.Title(), text, err)
+			encode := e.Encode
+			if t.negative {
+				encode = e.EncodeNegative
 			}
-			one = c.Context
+			var err error
+			if one, err = encode(ctx, []string{t.text}); err != nil {
+				return one, fmt.Errorf("row %q, prompt %q: %w", r.Title(), t.text, err)
+			}
 			if len(n.encoded) < keptPrompts {
-				n.encoded[text] = one
+				n.encoded[t] = one
 			}
 		}
-		if out.IsZero() {
-			out = tensor.New(append([]int{len(texts)}, one.Shape[1:]...)...)
-		}
-		copy(out.Row(i), one.Data)
+		conds = append(conds, one)
 	}
-	return out, nil
+	return sampling.Join(conds, 1), nil
 }

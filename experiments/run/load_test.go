@@ -22,14 +22,7 @@ type singly struct{ sampling.Denoiser }
 func (d singly) Denoise(ctx context.Context, x tensor.Tensor, at sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
 	var eps, v, attn []tensor.Tensor
 	for n := range x.Rows() {
-		var one sampling.Cond
-		if c.Labels != nil {
-			one.Labels = c.Labels[n : n+1]
-		}
-		if !c.Context.IsZero() {
-			one.Context = c.Context.Slice(n, n+1)
-		}
-		p, err := d.Denoiser.Denoise(ctx, x.Slice(n, n+1), at, one)
+		p, err := d.Denoiser.Denoise(ctx, x.Slice(n, n+1), at, c.Pick([]int{n}))
 		if err != nil {
 			return sampling.Prediction{}, err
 		}

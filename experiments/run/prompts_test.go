@@ -60,6 +60,16 @@ func (e *encoder) Encode(ctx context.Context, prompts []string) (sampling.Cond, 
 	return e.Net.Encode(ctx, prompts)
 }
 
+func (e *encoder) EncodeNegative(ctx context.Context, prompts []string) (sampling.Cond, error) {
+	e.texts = append(e.texts, prompts...)
+	return e.Net.EncodeNegative(ctx, prompts)
+}
+
+// sdxl makes the experiment one of SDXL, on the network of a reference case.
+func sdxl() []string {
+	return []string{"model=!replace {family: sdxl, checkpoint: " + filepath.Join(tiny.Root(), "experiments/refcase/testdata/cases/sample-sdxl-cfg/model") + "}"}
+}
+
 // drawAll draws the images [0, 4) one by one, and tells which texts were encoded.
 func drawAll(t *testing.T, overrides ...string) (images [][]uint8, encoded []string) {
 	t.Helper()
@@ -104,9 +114,15 @@ func TestPromptsAlternate(t *testing.T) {
 
 // A negative prompt stands for ∅, whether the experiment or the model names it.
 func TestNegativePrompt(t *testing.T) {
-	plain, _ := drawAll(t)
-	own, encoded := drawAll(t, "negative_prompt=a dark shirt")
-	flag, _ := drawAll(t, "model.negative_prompt=a dark shirt")
+	for _, family := range [][]string{nil, sdxl()} {
+		negativePrompt(t, family)
+	}
+}
+
+func negativePrompt(t *testing.T, family []string) {
+	plain, _ := drawAll(t, family...)
+	own, encoded := drawAll(t, append(family, "negative_prompt=a dark shirt")...)
+	flag, _ := drawAll(t, append(family, "model.negative_prompt=a dark shirt")...)
 	if want := []string{"a photo of a bag", "a dark shirt", "a photo of a coat"}; !slices.Equal(encoded, want) {
 		t.Errorf("encoded %q, want %q", encoded, want)
 	}
@@ -120,10 +136,17 @@ func TestNegativePrompt(t *testing.T) {
 
 // A whole run with prompts writes the same bytes whatever the batch.
 func TestPromptedRun(t *testing.T) {
+	t.Run("sd", func(t *testing.T) { promptedRun(t, nil) })
+	t.Run("sdxl", func(t *testing.T) {
+		promptedRun(t, append(sdxl(), "model.negative_original_size=[8,8]", "model.negative_target_size=[64,64]", "negative_prompt=grey"))
+	})
+}
+
+func promptedRun(t *testing.T, family []string) {
 	dir := t.TempDir()
 	file := writePrompted(t, dir)
 	load := func(overrides ...string) *plan.Experiment {
-		e, err := plan.Load(file, overrides)
+		e, err := plan.Load(file, append(family, overrides...))
 		if err != nil {
 			t.Fatal(err)
 		}

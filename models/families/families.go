@@ -25,6 +25,7 @@ var Table = withFeatureNetworks(map[string]func() models.Family{
 	"edm2":       func() models.Family { return models.NewEDM2() },
 	"iddpm":      func() models.Family { return models.NewIDDPM() },
 	"sd":         func() models.Family { return &sd.SD{} },
+	"sdxl":       func() models.Family { return sd.NewSDXL() },
 	"sit":        func() models.Family { return models.NewSiT() },
 	"unet2d":     func() models.Family { return &sd.UNet2D{} },
 	"vae":        func() models.Family { return &sd.VAE{} },

@@ -12,7 +12,7 @@ import (
 	"sagbench/sampling/tensor"
 )
 
-const midLayer = "mid_block.attentions.0.transformer_blocks.0.attn1" // of the embedded U-Net
+const midLayer = "mid_block.attentions.0.transformer_blocks.0.attn1" // of Stable Diffusion's U-Nets
 
 // An embedded network is one of package pretrained, with a layer of each kind
 // that can be perturbed.
@@ -23,7 +23,8 @@ type embedded struct {
 	time             float64 // that it is asked at; 0 = 500
 }
 
-// embeddedNetworks are the embedded networks that draw, by family.
+// embeddedNetworks are the embedded networks that draw, by family, and SDXL's of a
+// reference case.
 func embeddedNetworks() map[string]embedded {
 	adm, iddpm, dit := models.NewADM(), models.NewIDDPM(), models.NewDiT()
 	adm.ImageSize, adm.NumChannels, adm.NumResBlocks, adm.ChannelMult = 32, 64, 1, "1,1,2"
@@ -36,6 +37,7 @@ func embeddedNetworks() map[string]embedded {
 		"iddpm": {iddpm, "../pretrained/iddpm.pt", "middle_block.1", "output_blocks.0.1", 0},
 		"dit":   {dit, "../pretrained/dit.pt", "blocks.3.attn", "blocks.2", 0},
 		"sd":    {&sd.SD{}, "../pretrained/sd", midLayer, "up_blocks.1.attentions.1.transformer_blocks.0", 0},
+		"sdxl":  {sd.NewSDXL(), "../../experiments/refcase/testdata/cases/sample-sdxl-cfg/model", midLayer, "up_blocks.1.attentions.1.transformer_blocks.0", 0},
 	}
 }
 

@@ -77,7 +77,7 @@ func TestPerturbedFamilies(t *testing.T) {
 			if !slices.Equal(got.Attn.Row(0), want.Attn.Row(0)) {
 				t.Errorf("%s: %s of one image changes the map of others", name, p.Kind)
 			}
-			alone := denoise(g, x.Slice(1, 2), ofImage(c, 1).Under(p, 1))
+			alone := denoise(g, x.Slice(1, 2), c.Pick([]int{1}).Under(p, 1))
 			if !slices.Equal(alone.Eps.Data, got.Eps.Row(1)) {
 				t.Errorf("%s: %s has other bits alone", name, p.Kind)
 			}
@@ -97,17 +97,6 @@ func TestPerturbedFamilies(t *testing.T) {
 		_, err = g.Denoise(context.Background(), x, at, c.Under(perturbations[0], n-1))
 		wantError(t, err, "2 perturbations for 3 images")
 	}
-}
-
-// ofImage is the condition of one image.
-func ofImage(c sampling.Cond, n int) sampling.Cond {
-	if c.Labels != nil {
-		c.Labels = c.Labels[n : n+1]
-	}
-	if !c.Context.IsZero() {
-		c.Context = c.Context.Slice(n, n+1)
-	}
-	return c
 }
 
 // A layer that does not exist is told with those that do.

@@ -226,8 +226,8 @@ func (m *Module) AveragePool(x Value, p Pool) Value {
 // MaxPool is nn.MaxPool2d, of an image [N,C,H,W] or a blocked one.
 func (m *Module) MaxPool(x Value, p Pool) Value { return m.pool("MaxPool", x, p, attrs{}) }
 
-// TimestepEmbedding is the sinusoidal embedding of t [N] (float32) in dim
-// values, cosines first: guided_diffusion/nn.py timestep_embedding. The
+// TimestepEmbedding is the sinusoidal embedding of t […] (float32) in dim
+// values each, […,dim], cosines first: guided_diffusion/nn.py timestep_embedding. The
 // frequencies are rounded to float32 after every operation, as there.
 func (m *Module) TimestepEmbedding(t Value, dim int, maxPeriod float64) Value {
 	return m.Sinusoids(t, dim, maxPeriod, 0, false)
@@ -243,15 +243,18 @@ func (m *Module) Sinusoids(t Value, dim int, maxPeriod float64, shift int, sines
 		exponent := float32(-math.Log(maxPeriod)*float64(i)) / float32(half-shift)
 		freqs[i] = float32(math.Exp(float64(exponent)))
 	}
-	arg := m.Mul(m.Reshape(t, t.Shape[0], 1), m.Const(freqs, 1, half))
+	axis := len(t.Shape)
+	last := slices.Repeat([]int{1}, axis+1)
+	last[axis] = half
+	arg := m.Mul(m.Reshape(t, append(slices.Clone(t.Shape), 1)...), m.Const(freqs, last...))
 	parts := []Value{m.Cos(arg), m.Sin(arg)}
 	if sinesFirst {
 		parts = []Value{m.Sin(arg), m.Cos(arg)}
 	}
 	if dim%2 == 1 {
-		parts = append(parts, m.Mul(m.Slice(arg, 1, 0, 1), m.Scalar(0)))
+		parts = append(parts, m.Mul(m.Slice(arg, axis, 0, 1), m.Scalar(0)))
 	}
-	return m.Concat(1, parts...)
+	return m.Concat(axis, parts...)
 }
 
 // Embedding is nn.Embedding: rows of weight [count,dim] picked by y [N] int64.

@@ -22,6 +22,7 @@ const casesFolder = "../../experiments/refcase/testdata/cases/"
 var families = map[string]func() models.Family{
 	"clip_text": func() models.Family { return &CLIPText{} },
 	"sd":        func() models.Family { return &SD{} },
+	"sdxl":      func() models.Family { return NewSDXL() },
 	"vae":       func() models.Family { return &VAE{} },
 }
 

@@ -26,8 +26,8 @@ func TestSDFolder(t *testing.T) {
 		{[]string{"scheduler_config.json is missing; it says which process", "vae/config.json:1: not JSON"}, func(file func(...string) string) error {
 			return first(os.Remove(file("scheduler", "scheduler_config.json")), os.WriteFile(file("vae", "config.json"), []byte("{"), 0o644))
 		}},
-		{[]string{`_class_name: "StableDiffusionXLPipeline" is not supported; supported: StableDiffusionPipeline`}, func(file func(...string) string) error {
-			return replaceIn(file("model_index.json"), `"StableDiffusionPipeline"`, `"StableDiffusionXLPipeline"`)
+		{[]string{`_class_name: "StableDiffusionInpaintPipeline" is not supported; supported: StableDiffusionPipeline`}, func(file func(...string) string) error {
+			return replaceIn(file("model_index.json"), `"StableDiffusionPipeline"`, `"StableDiffusionInpaintPipeline"`)
 		}},
 		{[]string{`unet.1: "UNetSpatioTemporalConditionModel" is not supported; supported: UNet2DConditionModel`, `text_encoder.1: "T5EncoderModel" is not supported`}, func(file func(...string) string) error {
 			return first(replaceIn(file("model_index.json"), `"UNet2DConditionModel"`, `"UNetSpatioTemporalConditionModel"`),
@@ -78,14 +78,14 @@ func replaceIn(path, old, by string) error {
 
 func TestSDFlags(t *testing.T) {
 	for want, flags := range map[string]*SD{
-		`component is "scheduler", which is not supported; supported: nothing, unet, vae, text_encoder`:     {Component: "scheduler"},
-		"height is -8, expected 0 or a positive number":                                                     {Height: -8},
-		"height is 33, expected a multiple of 2, the autoencoder's factor":                                  {Height: 33},
-		"clip_skip is 3, the text encoder has 2 layers":                                                     {ClipSkip: 3},
-		"expected diffusion_pytorch_model.fp16.safetensors or diffusion_pytorch_model.fp16.bin":             {Variant: "fp16"},
-		"expected model.fp16.safetensors or pytorch_model.fp16.bin":                                         {Variant: "fp16"},
-		"original_config, tokenizer, text_encoder and extract_ema are for single files":                     {ExtractEMA: true},
-		`prediction_type is "v", which is not supported; supported: nothing, epsilon, v_prediction, sample`: {PredictionType: "v"},
+		`component is "scheduler", which is not supported; supported: nothing, unet, vae, text_encoder`:     {flags{Component: "scheduler"}},
+		"height is -8, expected 0 or a positive number":                                                     {flags{Height: -8}},
+		"height is 33, expected a multiple of 2, the autoencoder's factor":                                  {flags{Height: 33}},
+		"clip_skip is 3, the text encoder has 2 layers":                                                     {flags{ClipSkip: 3}},
+		"expected diffusion_pytorch_model.fp16.safetensors or diffusion_pytorch_model.fp16.bin":             {flags{Variant: "fp16"}},
+		"expected model.fp16.safetensors or pytorch_model.fp16.bin":                                         {flags{Variant: "fp16"}},
+		"original_config, tokenizer, text_encoder and extract_ema are for single files":                     {flags{ExtractEMA: true}},
+		`prediction_type is "v", which is not supported; supported: nothing, epsilon, v_prediction, sample`: {flags{PredictionType: "v"}},
 	} {
 		_, err := flags.Open(tinySD, models.Options{})
 		wantError(t, err, want)
@@ -93,7 +93,7 @@ func TestSDFlags(t *testing.T) {
 	_, err := (&SD{}).Open(tinySD+"/none", models.Options{})
 	wantError(t, err, "no such file or folder; expected a diffusers folder of Stable Diffusion, or one .safetensors or .ckpt file")
 
-	n := openSD(t, &SD{Height: 20, Width: 34, PredictionType: "v_prediction", NegativePrompt: "blurry", ClipSkip: 1}, tinySD)
+	n := openSD(t, &SD{flags{Height: 20, Width: 34, PredictionType: "v_prediction", NegativePrompt: "blurry", ClipSkip: 1}}, tinySD)
 	if want := []int{4, 10, 17}; !slices.Equal(n.SampleShape(), want) || n.Classes() != 0 {
 		t.Errorf("x_t has shape %v, want %v", n.SampleShape(), want)
 	}
@@ -139,11 +139,11 @@ func TestSDFiles(t *testing.T) {
 	}; err != nil || !slices.Equal(relative(files, fashionSD), want) {
 		t.Errorf("got %v, %v", files, err)
 	}
-	files, err = models.Files(&SD{Component: "unet"}, tinyUNet)
+	files, err = models.Files(&SD{flags{Component: "unet"}}, tinyUNet)
 	if want := []string{"unet/config.json", "unet/diffusion_pytorch_model.safetensors"}; err != nil || !slices.Equal(relative(files, tinyUNet), want) {
 		t.Errorf("got %v, %v", files, err)
 	}
-	files, err = models.Files(&SD{OriginalConfig: fileIn(fashionSD, "v1.yaml"), Tokenizer: fileIn(fashionSD, "tokenizer")}, singleSD)
+	files, err = models.Files(&SD{flags{OriginalConfig: fileIn(fashionSD, "v1.yaml"), Tokenizer: fileIn(fashionSD, "tokenizer")}}, singleSD)
 	if want := []string{singleSD, fashionSD + "/v1.yaml", fashionSD + "/tokenizer/vocab.json"}; err != nil || len(files) != 6 || !slices.Equal(files[:3], want) {
 		t.Errorf("got %v, %v", files, err)
 	}

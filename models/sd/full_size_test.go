@@ -19,6 +19,7 @@ import (
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
 	"sagbench/sampling"
+	"sagbench/sampling/tensor"
 )
 
 // TestFullSizeSD builds and runs the U-Net of SD 1.5, 860 M parameters, on
@@ -26,13 +27,31 @@ import (
 // with the map of the middle block. SAGBENCH_FULL_SIZE keeps the checkpoint in
 // a folder.
 func TestFullSizeSD(t *testing.T) {
+	fullSize(t, "stable-diffusion-v1-5", &SD{flags{Component: "unet"}}, 64, map[string]ort.Array{"context": {Shape: []int{1, 77, 768}}})
+}
+
+// TestFullSizeSDXL is TestFullSizeSD for SDXL at 1024×1024: 2,567 M parameters, a
+// 10.3 GB checkpoint.
+func TestFullSizeSDXL(t *testing.T) {
+	fullSize(t, "stable-diffusion-xl-base-1.0", &SDXL{flags: flags{Component: "unet"}}, 128, map[string]ort.Array{
+		"context": {Shape: []int{1, 77, 2048}}, "text_embeds": {Shape: []int{1, 1280}}, "time_ids": {Shape: []int{1, 6}},
+	})
+}
+
+// fullSize runs a published U-Net on latents with a side. Of the other inputs the
+// shapes are given.
+func fullSize(t *testing.T, name string, family models.Family, side int, in map[string]ort.Array) {
 	folder := os.Getenv("SAGBENCH_FULL_SIZE")
 	if folder == "" {
 		folder = t.TempDir()
 	}
+	folder = filepath.Join(folder, name)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	weights := filepath.Join(folder, "diffusion_pytorch_model.bin")
 	if _, err := os.Stat(weights); err != nil {
-		config, shapes, err := publishedUNet("stable-diffusion-v1-5")
+		config, shapes, err := publishedUNet(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,14 +67,18 @@ func TestFullSizeSD(t *testing.T) {
 		layer = "mid_block.attentions.0.transformer_blocks.0.attn1"
 	}
 	start := time.Now()
-	m, err := (&SD{Component: "unet"}).Open(folder, models.Options{Taps: []sampling.Tap{{Layer: layer}}})
+	m, err := family.Open(folder, models.Options{Taps: []sampling.Tap{{Layer: layer}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
 	t.Logf("opened in %s, %s", time.Since(start), peak(t))
-	in := map[string]ort.Array{"x": ort.Floats(noise(t, 1, 4, 64, 64)), "t": {Shape: []int{1}, Data: []int64{500}}, "context": ort.Floats(noise(t, 1, 77, 1, 768))}
-	in["context"] = ort.Array{Shape: []int{1, 77, 768}, Data: in["context"].Data}
+	for input, a := range in {
+		n := tensor.Size(a.Shape)
+		a.Data = noise(t, 1, n, 1, 1).Data
+		in[input] = a
+	}
+	in["x"], in["t"] = ort.Floats(noise(t, 1, 4, side, side)), ort.Array{Shape: []int{1}, Data: []int64{500}}
 	for range 2 {
 		start = time.Now()
 		out, err := m.Forward(context.Background(), in)
@@ -67,7 +90,7 @@ func TestFullSizeSD(t *testing.T) {
 		for _, v := range out["model"].Tensor().Data {
 			square += float64(v) * float64(v)
 		}
-		if rms := math.Sqrt(square / (4 * 64 * 64)); math.IsNaN(rms) || rms < 1e-3 || rms > 1e3 {
+		if rms := math.Sqrt(square / float64(4*side*side)); math.IsNaN(rms) || rms < 1e-3 || rms > 1e3 {
 			t.Errorf("root mean square of ε is %g", rms)
 		}
 	}

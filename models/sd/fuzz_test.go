@@ -1,6 +1,7 @@
 package sd
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,8 @@ import (
 func FuzzConfigs(f *testing.F) {
 	f.Add([]byte(sdVAE))
 	f.Add([]byte(publishedUNets["stable-diffusion-2-1"]))
+	f.Add([]byte(publishedUNets["stable-diffusion-xl-base-1.0"]))
+	f.Add([]byte(`{"addition_embed_type": "text_time", "addition_time_embed_dim": 1, "projection_class_embeddings_input_dim": 7}`))
 	f.Add([]byte(`{"block_out_channels": [32], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "sample_size": [1, 2]}`))
 	f.Add([]byte(`{"sample_size": 64, "in_channels": 1, "out_channels": 2, "block_out_channels": [32, 64], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}`))
 	f.Add([]byte(`{"num_attention_heads": 1024, "attention_head_dim": 64, "num_layers": 1024, "sample_size": 4096, "patch_size": 1}`))
@@ -44,30 +47,28 @@ func FuzzConfigs(f *testing.F) {
 	})
 }
 
-// FuzzSingleFile: a file with any keys and shapes is described, or refused.
+// FuzzSingleFile: a file with any keys and shapes is opened, or refused, by each
+// generation.
 func FuzzSingleFile(f *testing.F) {
-	for _, key := range []string{"model.diffusion_model.input_blocks.1.0.in_layers.0.weight", "first_stage_model.decoder.up.99.block.0.norm1.weight", "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"} {
+	for _, key := range []string{
+		"model.diffusion_model.input_blocks.1.0.in_layers.0.weight", "first_stage_model.decoder.up.99.block.0.norm1.weight", "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight",
+		"model.diffusion_model.label_emb.0.0.weight", "conditioner.embedders.1.model.text_projection", "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
+	} {
 		f.Add(key, 3, 2)
 	}
-	whole := readTensors(f, singleSD)
+	wholes := map[*pipeline]checkpoint.StateDict{}
+	for _, c := range singles(f) {
+		wholes[&c.pipeline] = c.tensors
+	}
 	f.Fuzz(func(t *testing.T, key string, rows, columns int) {
-		sd := checkpoint.StateDict{}
-		for k, x := range whole {
-			sd[k] = x
-		}
 		rows, columns = rows&0xff, columns&0xff
-		sd[key] = checkpoint.FromFloat32(make([]float32, rows*columns), rows, columns)
-		s, err := splitSingle(&weights{path: "model.ckpt", tensors: sd}, false, "")
-		if err != nil {
-			return
+		for p, whole := range wholes {
+			sd := maps.Clone(whole)
+			sd[key] = checkpoint.FromFloat32(make([]float32, rows*columns), rows, columns)
+			if m, err := p.single(&weights{path: "model.ckpt", tensors: sd}, models.Options{}); err == nil {
+				m.Close()
+			}
 		}
-		d, err := (&SD{}).describe(s)
-		if err != nil {
-			return
-		}
-		_, _ = newSDUNet(d.unet, &weights{path: "model.ckpt", tensors: s.unet}, models.Options{})
-		_, _ = newVAE(d.vae, &weights{path: "model.ckpt", tensors: s.vae}, models.Options{})
-		_, _ = newTextNet(d.text, &weights{path: "model.ckpt", tensors: s.text}, models.Options{})
 	})
 }
 
@@ -76,20 +77,20 @@ func FuzzOriginal(f *testing.F) {
 	f.Add([]byte("model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n    timesteps: 1000\n    image_size: 64\n    unet_config: {target: x, params: {num_heads: 8}}\n"))
 	f.Add([]byte("model: &m {params: *m}\n"))
 	f.Add([]byte("a: &a [1]\nb: [*a, *a]\nmodel: {params: {timesteps: 9223372036854775807}}\n"))
-	whole := readTensors(f, singleSD)
+	f.Add([]byte(tinySGM))
+	all := singles(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(t.TempDir(), "v1.yaml")
+		path := filepath.Join(t.TempDir(), "original.yaml")
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := splitSingle(&weights{path: "model.ckpt", tensors: whole}, false, "")
-		if err != nil {
-			t.Fatal(err)
+		for _, c := range all {
+			s, err := c.pipeline.split(&weights{path: "model.ckpt", tensors: c.tensors})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := c.pipeline.shaped(s)
+			_ = d.readOriginal(path, s, c.pipeline.original)
 		}
-		d, err := (&SD{}).describe(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = d.readOriginal(path, s)
 	})
 }

@@ -17,9 +17,13 @@ import (
 // compVisGroups is the number of groups of every GroupNorm in CompVis' code.
 const compVisGroups = 32
 
+// sgmTimeEmbed is the width of the embedding of each size in Stability AI's code
+// (configs/inference/sd_xl_base.yaml, ConcatTimestepEmbedderND outdim).
+const sgmTimeEmbed = 256
+
 // unetConfig reads the U-Net's dimensions off the shapes. The number of heads
-// leaves no trace: SD 1.x has 8 in every layer, SD 2.x, which is known by its
-// linear projections, one for every 64 channels.
+// leaves no trace: SD 1.x has 8 in every layer, SD 2.x and XL, which are known by
+// their linear projections, one for every 64 channels.
 func (s *singleFile) unetConfig() *sdUNetConfig {
 	u, c := s.unet, newSDUNetConfig()
 	levels := u.Count("down_blocks.%d.resnets.0.conv1.weight")
@@ -51,6 +55,9 @@ func (s *singleFile) unetConfig() *sdUNetConfig {
 		heads.values = append(heads.values, h)
 	}
 	c.AttentionHeadDim, c.TransformerLayersPerBlock = heads, depth
+	if all := u.Dim("add_embedding.linear_1.weight", 1); all > 0 {
+		c.AdditionEmbedType, c.AdditionTimeEmbedDim, c.ProjectionInputsWidth = new(textTime), new(sgmTimeEmbed), new(all)
+	}
 	return c
 }
 
@@ -75,63 +82,63 @@ func vaeConfigOf(v checkpoint.StateDict) *vaeConfig {
 	return c
 }
 
-// openCLIPLayers is the number of layers of OpenCLIP ViT-H/14, of which SD 2.x
-// leaves out the last (ldm/modules/encoders/modules.py FrozenOpenCLIPEmbedder,
-// layer penultimate).
-const openCLIPLayers = 24
-
-// textConfig reads the text encoder's dimensions off the shapes; stated are those
-// of the flags. A file with more layers than are used keeps the others,
-// which are dropped from s.text.
-func (s *singleFile) textConfig(stated *clipSizes) *clipTextConfig {
-	t, c := s.text, newCLIPTextConfig()
+// config reads the text encoder's dimensions off the shapes; stated are those of the
+// flags. A file with more layers than are used keeps the others, which are dropped
+// from the tensors.
+func (t singleText) config(stated *clipSizes) *clipTextConfig {
+	sd, c := t.tensors, newCLIPTextConfig()
 	root := "text_model."
-	if !t.Has("text_model.embeddings.token_embedding.weight") {
+	if !sd.Has("text_model.embeddings.token_embedding.weight") {
 		root = ""
 	}
-	c.VocabSize, c.HiddenSize = t.Dim(root+"embeddings.token_embedding.weight", 0), t.Dim(root+"embeddings.token_embedding.weight", 1)
-	c.MaxPositionEmbeddings = t.Dim(root+"embeddings.position_embedding.weight", 0)
-	c.IntermediateSize = t.Dim(root+"encoder.layers.0.mlp.fc1.weight", 0)
-	layers := t.Count(root + "encoder.layers.%d.layer_norm1.weight")
+	c.VocabSize, c.HiddenSize = sd.Dim(root+"embeddings.token_embedding.weight", 0), sd.Dim(root+"embeddings.token_embedding.weight", 1)
+	c.MaxPositionEmbeddings = sd.Dim(root+"embeddings.position_embedding.weight", 0)
+	c.IntermediateSize = sd.Dim(root+"encoder.layers.0.mlp.fc1.weight", 0)
+	layers := sd.Count(root + "encoder.layers.%d.layer_norm1.weight")
 	c.NumHiddenLayers, c.NumAttentionHeads, c.EOSTokenID = layers, max(1, c.HiddenSize/64), 2
-	if s.openCLIP {
+	if t.openCLIP {
 		c.HiddenAct = "gelu"
-		if layers == openCLIPLayers {
+		if layers == t.spare {
 			c.NumHiddenLayers--
 		}
 	}
 	stated.replace(c)
-	for i := c.NumHiddenLayers; s.openCLIP && i < layers; i++ {
+	for i := c.NumHiddenLayers; t.openCLIP && i < layers; i++ {
 		prefix := fmt.Sprintf("%sencoder.layers.%d.", root, i)
-		maps.DeleteFunc(t, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, prefix) })
+		maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, prefix) })
 	}
 	return c
 }
 
 var (
-	_ models.Captioned = (*SD)(nil)
-	_ models.Composite = (*SD)(nil)
-	_ models.Guesser   = (*SD)(nil)
-	_ models.Guesser   = (*CLIPText)(nil)
-	_ models.Guesser   = (*VAE)(nil)
+	_ models.Guesser = (*CLIPText)(nil)
+	_ models.Guesser = (*VAE)(nil)
 )
 
-// Guess implements Guesser for single files and for the U-Net of a folder.
-func (c *SD) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
-	if sd.Has("down_blocks.0.resnets.0.conv1.weight") && sd.Has("mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight") {
-		return models.Guess{
-			Evidence: "down_blocks, mid_block and up_blocks with cross-attention, the U-Net of a diffusers folder; give the folder of the whole pipeline, or of unet, as checkpoint",
-			Flags:    []models.Flag{models.NewFlag("component", "unet")},
-		}, true
+// guess is Guesser for single files and for the U-Net of a folder.
+func (p pipeline) guess(sd checkpoint.StateDict) (models.Guess, bool) {
+	if isXL(sd) != p.added {
+		return models.Guess{}, false
+	}
+	if sd.Has(inDiffusers) && sd.Has("mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight") {
+		evidence := "down_blocks, mid_block and up_blocks with cross-attention, the U-Net of a diffusers folder; give the folder of the whole pipeline, or of unet, as checkpoint"
+		if p.added {
+			evidence += ", or this file as unet beside the checkpoint whose U-Net it replaces"
+		}
+		return models.Guess{Evidence: evidence, Flags: []models.Flag{models.NewFlag("component", "unet")}}, true
 	}
 	if !sd.Has(ldmUNet + "input_blocks.0.0.weight") {
 		return models.Guess{}, false
 	}
-	g := models.Guess{Evidence: "model.diffusion_model, first_stage_model and cond_stage_model of CompVis' LatentDiffusion in one file"}
-	s, err := splitSingle(&weights{path: "the file", tensors: sd}, false, "")
+	g := models.Guess{Evidence: p.original.evidence}
+	s, err := p.split(&weights{path: "the file", tensors: sd})
 	if err != nil {
-		if part, errPart := splitSingle(&weights{path: "the file", tensors: sd}, false, "unet"); errPart == nil {
-			s, g.Evidence = part, "model.diffusion_model of CompVis' LatentDiffusion; "+strings.TrimPrefix(err.Error(), "models: the file: ")
+		unet := *p.flags
+		unet.Component = "unet"
+		alone := p
+		alone.flags = &unet
+		if part, errPart := alone.split(&weights{path: "the file", tensors: sd}); errPart == nil {
+			s, g.Evidence = part, "model.diffusion_model of "+p.original.engine+"; "+strings.TrimPrefix(err.Error(), "models: the file: ")
 			g.Flags, err = []models.Flag{models.NewFlag("component", "unet")}, nil
 		}
 	}
@@ -140,21 +147,30 @@ func (c *SD) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 		return g, true
 	}
 	u := s.unetConfig()
-	version, prediction := "1.x", models.NewFlag("prediction_type", "epsilon", "as published; not in the shapes")
-	if s.openCLIP {
-		version, prediction = "2.x", models.NewFlag("prediction_type", "v_prediction", models.Assumed+": that of 768-v; 512-base has epsilon")
-	}
+	version, side, prediction := p.guessed(s)
 	g.Evidence += fmt.Sprintf("; context of %d channels: Stable Diffusion %s", u.CrossAttentionDim, version)
-	g.Flags = []models.Flag{prediction}
-	if s.textConfig(nil).VocabSize != clipbpe.PublishedSize {
-		g.Needs = append(g.Needs, "tokenizer: FOLDER  # with its vocab.json and merges.txt: the vocabulary is not CLIP's")
-	}
-	side := 64
-	if s.openCLIP {
-		side = 96
+	g.Flags = append(g.Flags, prediction)
+	for i, t := range s.texts {
+		if len(t.tensors) > 0 && t.config(nil).VocabSize != clipbpe.PublishedSize {
+			g.Needs = append(g.Needs, p.textParts[i].tokenizer+": FOLDER  # with its vocab.json and merges.txt: the vocabulary is not CLIP's")
+		}
 	}
 	g.Mismatches = models.Mismatches(s.unet, u.Validate(), func(m *onnx.Module) { g.Attention = u.layers(m, size{side, side}) })
 	return g, true
+}
+
+// otherGeneration says which other generation a single file is of; "" where it is
+// of none that is known.
+func (p pipeline) otherGeneration(sd checkpoint.StateDict) string {
+	switch {
+	case isXL(sd) == p.added:
+		return ""
+	case p.added && begins(sd, "cond_stage_model."):
+		return "its keys are those of Stable Diffusion 1.x or 2.x (family: sd)"
+	case p.added:
+		return ""
+	}
+	return "its keys are those of Stable Diffusion XL (family: sdxl)"
 }
 
 // layers builds the U-Net for latents of a size, and lists its layers of
@@ -190,28 +206,41 @@ func (c *CLIPText) Guess(sd checkpoint.StateDict) (models.Guess, bool) {
 		sd.Has("text_model.embeddings.token_embedding.weight") && !sd.Has("visual_projection.weight") || sd.Has("embeddings.token_embedding.weight")
 }
 
-// GuessFolder implements FolderGuesser.
-func (c *SD) GuessFolder(path string) (models.Guess, bool) {
+// guessFolder is FolderGuesser, which sets the component that a folder is.
+func (p pipeline) guessFolder(path string) (models.Guess, bool) {
 	path, err := snapshot(path)
 	if err != nil {
 		return models.Guess{}, false
 	}
 	if partClass(path) == unetFormat.class {
-		c.Component = "unet"
-		return models.Guess{Evidence: "config.json of a UNet2DConditionModel", Flags: []models.Flag{models.NewFlag("component", "unet")}, Attention: folderLayers(path)}, true
+		p.Component = "unet"
+		return models.Guess{Evidence: "config.json of a UNet2DConditionModel", Flags: []models.Flag{models.NewFlag("component", "unet")}, Attention: folderLayers(path)}, addedOf(path) == p.added
 	}
-	if class := pipelineClass(path); class == ditPipeline || slices.Contains(unet2DPipelines, class) {
-		return models.Guess{}, false
+	unet, class := filepath.Join(path, "unet"), pipelineClass(path)
+	for _, other := range otherPipelines {
+		if slices.Contains(other.classes, class) && !slices.Contains(p.pipelines, class) {
+			return models.Guess{}, false
+		}
 	}
 	_, errIndex := os.Stat(filepath.Join(path, "model_index.json"))
-	_, errUNet := os.Stat(filepath.Join(path, "unet"))
+	_, errUNet := os.Stat(unet)
 	switch {
+	case !slices.Contains(p.pipelines, class) && addedOf(unet) != p.added:
+		return models.Guess{}, false
 	case errIndex == nil:
-		return models.Guess{Evidence: "model_index.json of a pipeline of diffusers", Attention: folderLayers(filepath.Join(path, "unet"))}, true
+		return models.Guess{Evidence: "model_index.json of a pipeline of diffusers", Attention: folderLayers(unet)}, true
 	case errUNet == nil:
-		return models.Guess{Evidence: "a folder unet", Attention: folderLayers(filepath.Join(path, "unet"))}, true
+		return models.Guess{Evidence: "a folder unet", Attention: folderLayers(unet)}, true
 	}
 	return models.Guess{}, false
+}
+
+// addedOf reports whether the config.json in a folder is of a U-Net that is told
+// of sizes, as SDXL's is.
+func addedOf(folder string) bool {
+	doc, err := readJSON(filepath.Join(folder, "config.json"))
+	at, _ := doc.at("addition_embed_type")
+	return err == nil && at.text() == textTime
 }
 
 // GuessFolder implements FolderGuesser.

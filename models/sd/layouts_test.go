@@ -23,7 +23,7 @@ func TestSingleFileExtraKeys(t *testing.T) {
 	} {
 		sd[key] = checkpoint.FromFloat32([]float32{1}, 1)
 	}
-	sd[ldmText+"text_projection.weight"] = checkpoint.FromFloat32(make([]float32, 24*32), 24, 32)
+	sd[sdText+"text_projection.weight"] = checkpoint.FromFloat32(make([]float32, 24*32), 24, 32)
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	writeTensors(t, path, sd)
 	n, err := openSingle(t, singleFlags(t, func(*SD) {}), path)
@@ -176,9 +176,9 @@ func TestImageSides(t *testing.T) {
 		height, width int
 	}{
 		{tinySD, &SD{}, 32, 32},
-		{tinySD, &SD{Height: 24}, 24, 32},
+		{tinySD, &SD{flags{Height: 24}}, 24, 32},
 		{singleSD, singleFlags(t, func(*SD) {}), 32, 32},
-		{"nowhere", &SD{Width: 8}, 0, 8},
+		{"nowhere", &SD{flags{Width: 8}}, 0, 8},
 	} {
 		if h, w := c.flags.ImageSides(c.path); h != c.height || w != c.width {
 			t.Errorf("%s: %d×%d, want %d×%d", c.path, h, w, c.height, c.width)

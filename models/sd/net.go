@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"sagbench/models"
+	"sagbench/models/onnx"
 	"sagbench/models/ort"
 	"sagbench/sampling"
 	"sagbench/sampling/tensor"
@@ -25,8 +27,27 @@ type sdUNet struct {
 
 var _ models.Model = (*sdUNet)(nil)
 
+// newUNet compares the keys with the configuration and looks for the taps; graphs
+// are made for the sizes that come.
+func (g *generation) newUNet(c *sdUNetConfig, w *weights, opt models.Options) (*sdUNet, error) {
+	if xl := c.AdditionEmbedType != nil; xl != g.added {
+		return nil, fmt.Errorf("models: %s: %s", w.path, map[bool]string{
+			true:  "the U-Net has addition_embed_type text_time: it is one of Stable Diffusion XL (family: sdxl)",
+			false: "the U-Net has no addition_embed_type: it is none of Stable Diffusion XL (family: sd)",
+		}[xl])
+	}
+	build := func(m *onnx.Module, s sdSize) error { return c.build(m, s, models.NewTaps(opt)) }
+	var tapErr error
+	_, err := onnx.Build(w.tensors, func(m *onnx.Module) { tapErr = build(m, sdSize{size{1, 1}, 1}) })
+	if err = errors.Join(err, tapErr); err != nil {
+		return nil, w.fault(err)
+	}
+	return &sdUNet{config: c, weights: w, net: sessions(w, w.tensors, opt, build), tapped: len(opt.Taps) > 0, perturbations: opt.Perturbations}, nil
+}
+
 // Forward implements Model: x [N,C,H,W], t [N] (int64 or float32), context
-// [N,L,D] → model [N,C,H,W], attention, attention_1, … [N,HW].
+// [N,L,D] and, for SDXL, text_embeds [N,P] and time_ids [N,6] → model [N,C,H,W],
+// attention, attention_1, … [N,HW].
 func (n *sdUNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
 	s, err := sizeOf("x", in["x"], n.config.InChannels)
 	if err != nil {
@@ -35,6 +56,11 @@ func (n *sdUNet) Forward(ctx context.Context, in map[string]ort.Array) (map[stri
 	c := in["context"]
 	if len(c.Shape) != 3 || c.Shape[1] < 1 || c.Shape[2] != n.config.CrossAttentionDim || c.Shape[0] != in["x"].Shape[0] {
 		return nil, fmt.Errorf("models: context has shape %v, expected [%d,L,%d]", c.Shape, in["x"].Shape[0], n.config.CrossAttentionDim)
+	}
+	for name, width := range n.config.addedInputs() {
+		if a := in[name]; !slices.Equal(a.Shape, []int{c.Shape[0], width}) {
+			return nil, fmt.Errorf("models: %s has shape %v, expected [%d,%d]", name, a.Shape, c.Shape[0], width)
+		}
 	}
 	return n.net.Run(ctx, sdSize{s, c.Shape[1]}, models.FloatTimesteps(in))
 }
@@ -50,15 +76,16 @@ func (n *sdUNet) Close() {
 
 // A Net is Stable Diffusion, ready to draw images.
 type Net struct {
-	flags     *SD
+	pipeline  pipeline
+	path      string // of the folder or the file
 	unet      *sdUNet
 	vae       *vaeNet
-	text      *textNet
-	tokens    *clipTokens // nil where a single file came without one and CLIP's does not fit
+	texts     []*textNet
+	tokens    []*clipTokens // of each; nil where a single file came without one and CLIP's does not fit
 	scheduler *sampling.SchedulerConfig
 
 	mu   sync.Mutex
-	null tensor.Tensor // [1,L,D]
+	null sampling.Cond // of one image
 }
 
 var (
@@ -69,43 +96,50 @@ var (
 )
 
 // checked is n where nothing was wrong with its parts and they fit each other.
-func (n *Net) checked(path string, err error) (models.Model, error) {
+func (n *Net) checked(err error) (models.Model, error) {
 	if err == nil {
-		err = n.check(path)
+		err = n.fit()
 	}
 	if err != nil {
 		n.Close()
 		return nil, err
 	}
-	if p := n.flags.PredictionType; p != "" {
+	if p := n.pipeline.PredictionType; p != "" {
 		n.scheduler.PredictionType = &p
 	}
 	return n, nil
 }
 
-// check holds the parts against each other.
-func (n *Net) check(path string) error {
+// fit holds the parts against each other.
+func (n *Net) fit() error {
 	var errs []error
 	fault := func(is bool, format string, args ...any) {
 		if is {
-			errs = append(errs, fmt.Errorf("models: %s: "+format, append([]any{path}, args...)...))
+			errs = append(errs, fmt.Errorf("models: %s: "+format, append([]any{n.path}, args...)...))
 		}
 	}
 	u, latent, f := n.unet.config, n.vae.LatentChannels(), n.vae.config.factor()
 	fault(u.InChannels != latent, "the U-Net has in_channels %d, the autoencoder %d latent_channels; inpainting, depth and upscaling models are not supported", u.InChannels, latent)
 	fault(u.OutChannels != latent, "the U-Net has out_channels %d, the autoencoder %d latent_channels", u.OutChannels, latent)
-	fault(u.CrossAttentionDim != n.text.config.HiddenSize, "the U-Net has cross_attention_dim %d, the text encoder hidden_size %d", u.CrossAttentionDim, n.text.config.HiddenSize)
-	if n.tokens != nil {
-		fault(n.tokens.Size() > n.text.config.VocabSize, "the tokenizer has %d tokens, the text encoder vocab_size %d; they do not belong together", n.tokens.Size(), n.text.config.VocabSize)
-		fault(n.tokens.length > n.text.config.MaxPositionEmbeddings, "the tokenizer makes prompts of %d tokens, the text encoder has max_position_embeddings %d", n.tokens.length, n.text.config.MaxPositionEmbeddings)
+	width := 0
+	for i, text := range n.texts {
+		width += text.config.HiddenSize
+		if t := n.tokens[i]; t != nil {
+			fault(t.Size() > text.config.VocabSize, "the tokenizer has %d tokens, the text encoder vocab_size %d; they do not belong together", t.Size(), text.config.VocabSize)
+			fault(t.length > text.config.MaxPositionEmbeddings, "the tokenizer makes prompts of %d tokens, the text encoder has max_position_embeddings %d", t.length, text.config.MaxPositionEmbeddings)
+		}
 	}
-	fault(n.flags.ClipSkip > n.text.config.NumHiddenLayers, "clip_skip is %d, the text encoder has %d layers", n.flags.ClipSkip, n.text.config.NumHiddenLayers)
-	s := n.flags.latentSize(u, n.vae.config)
+	fault(u.CrossAttentionDim != width, "the U-Net has cross_attention_dim %d, the text encoder hidden_size %d", u.CrossAttentionDim, width)
+	fault(n.pipeline.check(n) != nil, "%w", n.pipeline.check(n))
+	s := n.latentSize()
 	fault(s.height < 1 || s.width < 1, "height and width are needed: the U-Net's config.json has no sample_size")
-	fault(n.flags.Height%f != 0, "height is %d, expected a multiple of %d, the autoencoder's factor", n.flags.Height, f)
-	fault(n.flags.Width%f != 0, "width is %d, expected a multiple of %d, the autoencoder's factor", n.flags.Width, f)
+	fault(n.pipeline.Height%f != 0, "height is %d, expected a multiple of %d, the autoencoder's factor", n.pipeline.Height, f)
+	fault(n.pipeline.Width%f != 0, "width is %d, expected a multiple of %d, the autoencoder's factor", n.pipeline.Width, f)
 	return errors.Join(errs...)
 }
+
+// latentSize is that of the latents that are drawn.
+func (n *Net) latentSize() size { return n.pipeline.latentSize(n.unet.config, n.vae.config) }
 
 // Forward implements Model as the U-Net alone does.
 func (n *Net) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
@@ -119,6 +153,9 @@ func (n *Net) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep,
 	}
 	in := models.DenoiserInputs(x, t)
 	in["context"] = ort.Floats(c.Context)
+	if err := n.unet.config.putAdded(in, c.Vector); err != nil {
+		return sampling.Prediction{}, err
+	}
 	if err := models.SwitchPerturbations(in, n.unet.perturbations, c.Perturbed, x.Rows()); err != nil {
 		return sampling.Prediction{}, err
 	}
@@ -138,62 +175,73 @@ func (n *Net) Widened() ort.Widened { return n.unet.Widened() }
 
 // Lacks implements Incomplete.
 func (n *Net) Lacks() error {
-	if n.tokens == nil {
-		return fmt.Errorf("models: %s holds no tokenizer, and its text encoder has other tokens than CLIP's; give tokenizer: the path of a folder with its vocab.json and merges.txt", n.unet.weights.path)
+	for i, t := range n.tokens {
+		if t == nil {
+			return fmt.Errorf("models: %s holds no tokenizer, and its %s has other tokens than CLIP's; give %s: the path of a folder with its vocab.json and merges.txt",
+				n.path, n.pipeline.textParts[i].name(), n.pipeline.textParts[i].tokenizer)
+		}
 	}
 	return nil
 }
 
-// Encode is what the network is conditioned on for one prompt an image: the
-// text encoder's last hidden state, or with clip_skip that of an earlier layer,
-// [N,L,D]. A prompt that occurs several times is encoded once.
+// Encode implements Prompted. A prompt that occurs several times is encoded once.
 func (n *Net) Encode(ctx context.Context, prompts []string) (sampling.Cond, error) {
+	return n.encode(ctx, prompts, false)
+}
+
+// EncodeNegative implements Prompted.
+func (n *Net) EncodeNegative(ctx context.Context, prompts []string) (sampling.Cond, error) {
+	return n.encode(ctx, prompts, true)
+}
+
+func (n *Net) encode(ctx context.Context, prompts []string, negative bool) (none sampling.Cond, err error) {
 	if err := n.Lacks(); err != nil {
-		return sampling.Cond{}, err
+		return none, err
 	}
 	var distinct []string
-	row := map[string]int{}
-	for _, p := range prompts {
+	rows, row := make([]int, len(prompts)), map[string]int{}
+	for i, p := range prompts {
 		if _, known := row[p]; !known {
 			row[p] = len(distinct)
 			distinct = append(distinct, p)
 		}
+		rows[i] = row[p]
 	}
-	ids, _, err := n.tokens.Tokenize(distinct)
+	ids := make([]ort.Array, len(n.tokens))
+	for i, t := range n.tokens {
+		if ids[i], _, err = t.Tokenize(distinct); err != nil {
+			return none, err
+		}
+	}
+	c, err := n.pipeline.condition(ctx, n, ids, negative)
 	if err != nil {
-		return sampling.Cond{}, err
+		return none, err
 	}
-	h, err := n.text.Encode(ctx, ids, n.flags.ClipSkip)
-	if err != nil {
-		return sampling.Cond{}, err
+	if i, broken := sampling.FirstNotFinite(c.Context, c.Vector); broken {
+		return none, fmt.Errorf("models: %s: the embedding of %q is not finite; check the checkpoint of the text encoder", n.path, shortened(distinct[i]))
 	}
-	if i, broken := sampling.FirstNotFinite(h); broken {
-		return sampling.Cond{}, fmt.Errorf("models: %s: the embedding of %q is not finite; check the checkpoint of the text encoder", n.text.weights.path, shortened(distinct[i]))
-	}
-	out := tensor.New(len(prompts), h.Shape[1], h.Shape[2])
-	for i, p := range prompts {
-		copy(out.Row(i), h.Row(row[p]))
-	}
-	return sampling.Cond{Context: out}, nil
+	return c.Pick(rows), nil
 }
 
-// Null is ∅ for n images: the embedding of negative_prompt, which is empty
-// unless the flags say otherwise.
+// Null is ∅ for n images: the condition of negative_prompt or, where the flags
+// give none, the generation's.
 func (n *Net) Null(ctx context.Context, images int) (sampling.Cond, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.null.IsZero() {
-		c, err := n.Encode(ctx, []string{n.flags.NegativePrompt})
-		if err != nil {
-			return sampling.Cond{}, err
+		var blank bool
+		if n.pipeline.NegativePrompt == "" {
+			n.null, blank = n.pipeline.blank(n)
 		}
-		n.null = c.Context
+		if !blank {
+			c, err := n.encode(ctx, []string{n.pipeline.NegativePrompt}, true)
+			if err != nil {
+				return sampling.Cond{}, err
+			}
+			n.null = c
+		}
 	}
-	out := tensor.New(images, n.null.Shape[1], n.null.Shape[2])
-	for i := range images {
-		copy(out.Row(i), n.null.Data)
-	}
-	return sampling.Cond{Context: out}, nil
+	return n.null.Pick(make([]int, images)), nil
 }
 
 // Process implements Generator: that of scheduler_config.json. x̂0 is a latent,
@@ -204,7 +252,7 @@ func (n *Net) Process() models.Process {
 
 // SampleShape implements Generator: [C,h,w] of a latent.
 func (n *Net) SampleShape() []int {
-	s := n.flags.latentSize(n.unet.config, n.vae.config)
+	s := n.latentSize()
 	return []int{n.vae.LatentChannels(), s.height, s.width}
 }
 
@@ -239,7 +287,9 @@ func (n *Net) Close() {
 	if n.vae != nil {
 		n.vae.Close()
 	}
-	if n.text != nil {
-		n.text.Close()
+	for _, t := range n.texts {
+		if t != nil {
+			t.Close()
+		}
 	}
 }

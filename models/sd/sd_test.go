@@ -74,7 +74,7 @@ func (w *walk) texts() {
 	recorded, recordedNull := w.c.array(w, "in.prompt_embeds"), w.c.array(w, "in.negative_prompt_embeds")
 	w.text.Context, w.null.Context = recorded.Tensor(), recordedNull.Tensor()
 	text, err := w.n.Encode(context.Background(), positive)
-	if w.n.tokens == nil {
+	if w.n.tokens[0] == nil {
 		wantError(w, err, "model.ckpt holds no tokenizer, and its text encoder has other tokens")
 		return
 	}

@@ -1,8 +1,10 @@
 package sd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,42 +17,58 @@ import (
 )
 
 // A singleFile is a checkpoint in the layout of CompVis/stable-diffusion and
-// Stability-AI/stablediffusion (ldm/models/diffusion/ddpm.py LatentDiffusion),
-// its parts under the names of diffusers and transformers. No tensor is copied.
+// Stability-AI/stablediffusion (ldm/models/diffusion/ddpm.py LatentDiffusion) or
+// Stability-AI/generative-models (sgm/models/diffusion.py DiffusionEngine), its
+// parts under the names of diffusers and transformers. No tensor is copied.
 type singleFile struct {
-	weights         *weights
-	unet, vae, text checkpoint.StateDict
-	names           map[string]string // the file's keys by their new ones
-	blocks          int               // residual blocks a level of the U-Net
-	openCLIP        bool              // the text encoder is SD 2.x's
-	predictsV       bool              // the file says so (v_pred)
-	zeroSNR         bool              // the file says so (ztsnr)
+	weights   *weights
+	unet, vae checkpoint.StateDict
+	names     map[string]string // the file's keys of both by their new ones
+	texts     []singleText
+	blocks    int  // residual blocks a level of the U-Net
+	predictsV bool // the file says so (v_pred)
+	zeroSNR   bool // the file says so (ztsnr)
 }
 
-// The prefixes of the parts.
+// inDiffusers is a key of every U-Net in diffusers' names.
+const inDiffusers = "down_blocks.0.resnets.0.conv1.weight"
+
+// A singleText is a text encoder of a single file.
+type singleText struct {
+	tensors  checkpoint.StateDict
+	names    map[string]string // the file's keys by their new ones
+	openCLIP bool              // it is one of OpenCLIP
+	spare    int               // as textPart has it
+}
+
+// The prefixes of the parts; those of text encoders are the generation's.
 const (
-	ldmUNet     = "model.diffusion_model."
-	ldmEMA      = "model_ema.diffusion_model" // without the dots of the rest of the key
-	ldmVAE      = "first_stage_model."
-	ldmText     = "cond_stage_model.transformer."
-	ldmOpenCLIP = "cond_stage_model.model."
+	ldmUNet = "model.diffusion_model."
+	ldmEMA  = "model_ema.diffusion_model" // without the dots of the rest of the key
+	ldmVAE  = "first_stage_model."
 )
 
-// ldmUnused are the buffers and other state of LatentDiffusion, what textual
-// inversion, CLIP's other half and a safety checker left in files, and the keys
-// by which merging tools mark what a network predicts.
+// ldmUnused are the buffers and other state of LatentDiffusion and DiffusionEngine,
+// what textual inversion, CLIP's other half and a safety checker left in files, and
+// the keys by which merging tools mark what a network predicts.
 var ldmUnused = regexp.MustCompile(`^(betas|(log_one_minus_|sqrt_|sqrt_one_minus_|sqrt_recip_|sqrt_recipm1_)?alphas_cumprod(_prev)?|` +
-	`posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|first_stage_model\.loss\..*|` +
+	`posterior_\w+|lvlb_weights|logvar|scale_factor|model_ema\..*|first_stage_model\.loss\..*|denoiser\.sigmas|` +
 	`cond_stage_model\.model\.(logit_scale|text_projection|attn_mask)|cond_stage_model\.logit_scale|` +
+	`conditioner\.embedders\.\d\.((model|transformer)\.)?(logit_scale|attn_mask)|` +
 	`first_stage_model\.model_ema\..*|cond_stage_model\.transformer\.(vision_model\..*|visual_projection\.weight|logit_scale)|` +
 	`(embedding_manager|safety_checker)\..*|v_pred|ztsnr)$`)
 
-// splitSingle sorts the tensors of a single file by part and renames them. With
-// ema the U-Net's averaged weights are taken. The file has to hold the component,
-// or all where that is "".
-func splitSingle(w *weights, ema bool, component string) (*singleFile, error) {
+// split sorts the tensors of a single file by part and renames them. The file has
+// to hold the component that the flags name, or all where they name none.
+func (p pipeline) split(w *weights) (*singleFile, error) {
 	s := &singleFile{weights: w, names: map[string]string{}, predictsV: w.tensors.Has("v_pred"), zeroSNR: w.tensors.Has("ztsnr")}
-	raw := map[string]checkpoint.StateDict{ldmUNet: {}, ldmVAE: {}, ldmText: {}, ldmOpenCLIP: {}}
+	raw := map[string]checkpoint.StateDict{}
+	parts := p.singleParts()
+	for _, part := range parts {
+		for _, prefix := range part.prefixes {
+			raw[prefix] = checkpoint.StateDict{}
+		}
+	}
 	var unknown []string
 	for _, key := range w.tensors.Names() {
 		prefix := ""
@@ -67,42 +85,55 @@ func splitSingle(w *weights, ema bool, component string) (*singleFile, error) {
 			raw[prefix][key[len(prefix):]] = w.tensors[key]
 		}
 	}
-	if err := checkSingle(raw, unknown, component); err != nil {
+	if err := p.checkSingle(parts, raw, unknown); err != nil {
 		return nil, fmt.Errorf("models: %s: %w", w.path, err)
 	}
-	if ema {
+	if p.ExtractEMA {
 		if err := averaged(raw[ldmUNet], w.tensors); err != nil {
 			return nil, fmt.Errorf("models: %s: %w", w.path, err)
 		}
 	}
 	s.blocks = ldmBlocks(raw[ldmUNet])
-	s.unet = s.renamed(ldmUNet, raw, func(key string) string { return unetName(key, s.blocks, raw[ldmUNet]) })
-	s.vae = s.renamedVAE(ldmVAE, raw)
-	s.text = s.renamed(ldmText, raw, func(key string) string { return key })
-	if s.openCLIP = len(raw[ldmOpenCLIP]) > 0; s.openCLIP {
-		s.text = openCLIPNames(raw[ldmOpenCLIP])
+	s.unet = renamed(ldmUNet, raw[ldmUNet], s.names, func(key string) string { return unetName(key, s.blocks, raw[ldmUNet]) })
+	s.vae = renamedVAE(ldmVAE, raw[ldmVAE], s.names)
+	for _, t := range p.textParts {
+		text := singleText{spare: t.spare, openCLIP: len(raw[t.openCLIP]) > 0, names: map[string]string{}}
+		if text.openCLIP {
+			text.tensors = openCLIPNames(t.openCLIP, raw[t.openCLIP], text.names)
+		} else {
+			text.tensors = renamed(t.transformers, raw[t.transformers], text.names, func(key string) string { return key })
+		}
+		s.texts = append(s.texts, text)
 	}
 	return s, nil
 }
 
-// ldmParts are the parts of a single file by the component that each is.
-var ldmParts = []struct {
+// A singlePart is a part of a single file by the component that it is.
+type singlePart struct {
 	component, name string
 	prefixes        []string
-}{
-	{"unet", "U-Net", []string{ldmUNet}},
-	{"vae", "autoencoder", []string{ldmVAE}},
-	{"text_encoder", "text encoder", []string{ldmText, ldmOpenCLIP}},
 }
 
-func checkSingle(raw map[string]checkpoint.StateDict, unknown []string, component string) error {
+func (g *generation) singleParts() []singlePart {
+	all := []singlePart{{"unet", "U-Net", []string{ldmUNet}}, {"vae", "autoencoder", []string{ldmVAE}}}
+	for _, t := range g.textParts {
+		prefixes := slices.DeleteFunc([]string{t.transformers, t.openCLIP}, func(p string) bool { return p == "" })
+		all = append(all, singlePart{t.encoder, t.name(), prefixes})
+	}
+	return all
+}
+
+// name is what messages call the text encoder.
+func (t textPart) name() string { return strings.ReplaceAll(t.encoder, "_", " ") }
+
+func (p pipeline) checkSingle(parts []singlePart, raw map[string]checkpoint.StateDict, unknown []string) error {
 	var has, lacks []string
-	for _, p := range ldmParts {
+	for _, part := range parts {
 		switch {
-		case slices.ContainsFunc(p.prefixes, func(prefix string) bool { return len(raw[prefix]) > 0 }):
-			has = append(has, p.name)
-		case component == "" || component == p.component:
-			lacks = append(lacks, fmt.Sprintf("no %s (no key begins with %s)", p.name, strings.Join(p.prefixes, " or ")))
+		case slices.ContainsFunc(part.prefixes, func(prefix string) bool { return len(raw[prefix]) > 0 }):
+			has = append(has, part.name)
+		case p.Component == "" || p.Component == part.component:
+			lacks = append(lacks, fmt.Sprintf("no %s (no key begins with %s)", part.name, strings.Join(part.prefixes, " or ")))
 		}
 	}
 	diffusers := func(key string) bool {
@@ -112,11 +143,11 @@ func checkSingle(raw map[string]checkpoint.StateDict, unknown []string, componen
 	case len(has) == 0 && slices.ContainsFunc(unknown, diffusers):
 		return fmt.Errorf("the file is one part of a folder of diffusers (its keys begin with %s); give the folder of the whole pipeline, the one with model_index.json", examples(unknown))
 	case len(has) == 0:
-		return fmt.Errorf("no key begins with %s; expected a Stable Diffusion checkpoint in CompVis' layout (a folder of diffusers is given as a folder); its keys begin with %s", ldmUNet, examples(unknown))
+		return fmt.Errorf("no key begins with %s; expected a %s checkpoint in %s layout (a folder of diffusers is given as a folder); its keys begin with %s", ldmUNet, p.name, p.original.whose, examples(unknown))
 	case len(lacks) > 0:
 		return fmt.Errorf("the file holds %s, only: %s; give the whole checkpoint, or the folder of diffusers", strings.Join(lacks, ", "), strings.Join(has, ", "))
 	case len(unknown) > 0:
-		return fmt.Errorf("%d keys belong to no part of Stable Diffusion 1.x or 2.x: %s", len(unknown), examples(unknown))
+		return fmt.Errorf("%d keys belong to no part of %s: %s", len(unknown), p.versions, examples(unknown))
 	}
 	return nil
 }
@@ -142,16 +173,17 @@ func averaged(unet, all checkpoint.StateDict) error {
 	return nil
 }
 
-// renamed gives every tensor of a part its new name; of two that would get the
-// same one the second keeps its own, so that it is reported as unexpected.
-func (s *singleFile) renamed(prefix string, raw map[string]checkpoint.StateDict, name func(string) string) checkpoint.StateDict {
+// renamed gives every tensor of a part, whose keys began with the prefix, its new
+// name, and keeps the file's own in names; of two that would get the same one the
+// second keeps its own, so that it is reported as unexpected.
+func renamed(prefix string, sd checkpoint.StateDict, names map[string]string, name func(string) string) checkpoint.StateDict {
 	out := checkpoint.StateDict{}
-	for _, key := range raw[prefix].Names() {
+	for _, key := range sd.Names() {
 		to := name(key)
 		if _, taken := out[to]; taken {
 			to = key
 		}
-		out[to], s.names[to] = raw[prefix][key], prefix+key
+		out[to], names[to] = sd[key], prefix+key
 	}
 	return out
 }
@@ -174,6 +206,7 @@ var ldmBlock = regexp.MustCompile(`^(input_blocks|output_blocks|middle_block)\.(
 func unetName(key string, n int, unet checkpoint.StateDict) string {
 	for from, to := range map[string]string{
 		"time_embed.0.": "time_embedding.linear_1.", "time_embed.2.": "time_embedding.linear_2.",
+		"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2.",
 		"input_blocks.0.0.": "conv_in.", "out.0.": "conv_norm_out.", "out.2.": "conv_out.",
 	} {
 		if rest, ok := strings.CutPrefix(key, from); ok {
@@ -224,8 +257,8 @@ var resnetNames = strings.NewReplacer("in_layers.0.", "norm1.", "in_layers.2.", 
 
 // renamedVAE is renamed for the autoencoder, the 1×1 convolutions of its attention
 // as linear layers.
-func (s *singleFile) renamedVAE(prefix string, raw map[string]checkpoint.StateDict) checkpoint.StateDict {
-	vae := s.renamed(prefix, raw, vaeNames(raw[prefix]))
+func renamedVAE(prefix string, sd checkpoint.StateDict, names map[string]string) checkpoint.StateDict {
+	vae := renamed(prefix, sd, names, vaeNames(sd))
 	for key, t := range vae {
 		if strings.Contains(key, ".attentions.") && len(t.Shape) == 4 && t.Shape[2] == 1 && t.Shape[3] == 1 {
 			t.Shape = t.Shape[:2]
@@ -268,20 +301,20 @@ var openCLIPKeys = strings.NewReplacer("transformer.resblocks.", "text_model.enc
 	"positional_embedding", "text_model.embeddings.position_embedding.weight", "ln_final.", "text_model.final_layer_norm.",
 	".ln_1.", ".layer_norm1.", ".ln_2.", ".layer_norm2.", ".attn.out_proj.", ".self_attn.out_proj.", ".mlp.c_fc.", ".mlp.fc1.", ".mlp.c_proj.", ".mlp.fc2.")
 
-// openCLIPNames gives the keys of open_clip's text transformer transformers'
-// names; in_proj holds the projections of q, k and v one below the other.
-func openCLIPNames(sd checkpoint.StateDict) checkpoint.StateDict {
-	out := checkpoint.StateDict{}
-	for key, t := range sd {
-		name := openCLIPKeys.Replace(key)
+// openCLIPNames is renamed for open_clip's text transformer, to transformers' names;
+// in_proj holds the projections of q, k and v one below the other.
+func openCLIPNames(prefix string, sd checkpoint.StateDict, names map[string]string) checkpoint.StateDict {
+	out := renamed(prefix, sd, names, openCLIPKeys.Replace)
+	for name, t := range maps.Clone(out) {
 		layer, kind, ok := strings.Cut(name, ".attn.in_proj_")
 		if !ok || len(t.Shape) == 0 || t.Shape[0]%3 != 0 {
-			out[name] = t
 			continue
 		}
 		for i, p := range []string{"q", "k", "v"} {
-			out[fmt.Sprintf("%s.self_attn.%s_proj.%s", layer, p, kind)] = third(t, i)
+			to := fmt.Sprintf("%s.self_attn.%s_proj.%s", layer, p, kind)
+			out[to], names[to] = third(t, i), names[name]
 		}
+		delete(out, name)
 	}
 	return out
 }
@@ -299,34 +332,16 @@ func third(t checkpoint.Tensor, i int) checkpoint.Tensor {
 	return part
 }
 
-// Parts implements Composite.
-func (c *SD) Parts() []models.Part {
-	return slices.DeleteFunc([]models.Part{
-		{File: c.OriginalConfig, Kind: "original_config", Check: func(path string) error { _, err := originalDocument(path); return err }},
-		{File: c.Tokenizer, Kind: "tokenizer", Check: func(path string) error { _, err := openCLIPTokens(path); return err }},
-	}, func(p models.Part) bool { return p.IsZero() })
-}
-
 // openSingle opens a checkpoint of one file.
-func (c *SD) openSingle(path string, opt models.Options) (models.Model, error) {
-	if c.Variant != "" {
-		return nil, fmt.Errorf("models: %s: variant %q: a single file has no variants", path, c.Variant)
+func (p pipeline) openSingle(path string, opt models.Options) (models.Model, error) {
+	if p.Variant != "" {
+		return nil, fmt.Errorf("models: %s: variant %q: a single file has no variants", path, p.Variant)
 	}
 	w, err := fileWeights(path, opt.Weights)
 	if err != nil {
 		return nil, err
 	}
-	var s *singleFile
-	if what := models.Foreign(w.tensors); what != "" {
-		err = fmt.Errorf("models: %s: %s", path, what)
-	} else {
-		s, err = splitSingle(w, c.ExtractEMA, c.Component)
-	}
-	if err != nil {
-		w.Close()
-		return nil, err
-	}
-	m, err := c.single(s, opt)
+	m, err := p.single(w, opt)
 	if err != nil {
 		w.Close()
 		return nil, err
@@ -334,81 +349,125 @@ func (c *SD) openSingle(path string, opt models.Options) (models.Model, error) {
 	return m, nil
 }
 
-func (c *SD) single(s *singleFile, opt models.Options) (models.Model, error) {
-	d, err := c.describe(s)
+func (p pipeline) single(w *weights, opt models.Options) (models.Model, error) {
+	if what := cmp.Or(models.Foreign(w.tensors), p.otherGeneration(w.tensors)); what != "" {
+		return nil, fmt.Errorf("models: %s: %s", w.path, what)
+	}
+	if p.Component == "unet" && w.tensors.Has(inDiffusers) {
+		return p.loneUNet(w, opt)
+	}
+	s, err := p.split(w)
 	if err != nil {
 		return nil, err
 	}
-	part := func(sd checkpoint.StateDict) *weights {
-		return &weights{path: s.weights.path, tensors: sd, files: s.weights.files, names: s.names}
+	d, err := p.describe(s)
+	if err != nil {
+		return nil, err
+	}
+	part := func(sd checkpoint.StateDict, names map[string]string) *weights {
+		return &weights{path: w.path, tensors: sd, files: w.files, names: names}
 	}
 	plain := models.Options{Options: opt.Options}
-	switch c.Component {
-	case "unet":
-		return newSDUNet(d.unet, part(s.unet), opt)
-	case "vae":
-		return newVAE(d.vae, part(s.vae), plain)
-	case "text_encoder":
-		return newTextNet(d.text, part(s.text), plain)
+	unet := func() (*sdUNet, error) {
+		if !p.unetFile.IsZero() {
+			return p.otherUNet(d.unet, opt)
+		}
+		return p.newUNet(d.unet, part(s.unet, s.names), opt)
 	}
-	n := &Net{flags: c, scheduler: d.scheduler}
-	var errs [4]error
-	n.unet, errs[0] = newSDUNet(d.unet, part(s.unet), opt)
-	n.vae, errs[1] = newVAE(d.vae, part(s.vae), plain)
-	n.text, errs[2] = newTextNet(d.text, part(s.text), plain)
-	n.tokens, errs[3] = c.singleTokens(s, d)
-	return n.checked(s.weights.path, errors.Join(errs[:]...))
+	switch p.Component {
+	case "":
+	case "unet":
+		return unet()
+	case "vae":
+		return newVAE(d.vae, part(s.vae, s.names), plain)
+	default:
+		i := slices.IndexFunc(p.textParts, func(t textPart) bool { return t.encoder == p.Component })
+		return newTextNet(d.texts[i], part(s.texts[i].tensors, s.texts[i].names), plain)
+	}
+	n := &Net{pipeline: p, path: w.path, scheduler: d.scheduler}
+	var errUNet, errVAE, errTokens, errTexts error
+	n.unet, errUNet = unet()
+	n.vae, errVAE = newVAE(d.vae, part(s.vae, s.names), plain)
+	for i, t := range s.texts {
+		text, err := newTextNet(d.texts[i], part(t.tensors, t.names), plain)
+		n.texts, errTexts = append(n.texts, text), errors.Join(errTexts, err)
+	}
+	n.tokens, errTokens = p.singleTokens(s, d)
+	return n.checked(errors.Join(errUNet, errVAE, errTexts, errTokens))
 }
 
-// singleTokens is the tokenizer that the flags name, or CLIP's own where the
-// text encoder has its vocabulary; nil where there is neither.
-func (c *SD) singleTokens(s *singleFile, d description) (*clipTokens, error) {
-	if !c.Tokenizer.IsZero() {
-		folder, err := c.Tokenizer.Find()
+// singleTokens are, for each text encoder, the tokenizer that the flags name, or
+// CLIP's own where the encoder has its vocabulary; nil where there is neither.
+func (p pipeline) singleTokens(s *singleFile, d description) ([]*clipTokens, error) {
+	var all []*clipTokens
+	var errs []error
+	for i, stated := range p.stated {
+		t, err := stated.tokens(s.texts[i].openCLIP, d.texts[i])
+		all, errs = append(all, t), append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+func (t statedText) tokens(openCLIP bool, text *clipTextConfig) (*clipTokens, error) {
+	if !t.tokenizer.IsZero() {
+		folder, err := t.tokenizer.Find()
 		if err != nil {
 			return nil, err
 		}
 		return openCLIPTokens(folder)
 	}
-	if d.text.VocabSize != clipbpe.PublishedSize {
+	if text.VocabSize != clipbpe.PublishedSize {
 		return nil, nil
 	}
-	t, err := clipbpe.Published(s.openCLIP)
+	own, err := clipbpe.Published(openCLIP)
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
 	}
-	return &clipTokens{t, min(clipLength, d.text.MaxPositionEmbeddings)}, nil
+	return &clipTokens{own, min(clipLength, text.MaxPositionEmbeddings)}, nil
 }
 
 // A description is what a folder's JSON files say, for a single file.
 type description struct {
 	unet      *sdUNetConfig
 	vae       *vaeConfig
-	text      *clipTextConfig
+	texts     []*clipTextConfig
 	scheduler *sampling.SchedulerConfig
+}
+
+// shaped is what the shapes tell.
+func (p pipeline) shaped(s *singleFile) description {
+	d := description{unet: s.unetConfig(), vae: vaeConfigOf(s.vae), scheduler: compVisScheduler()}
+	for i, t := range s.texts {
+		d.texts = append(d.texts, t.config(p.stated[i].sizes))
+	}
+	return d
 }
 
 // describe reads the dimensions off the shapes and the rest from
 // original_config, or from what the published models have.
-func (c *SD) describe(s *singleFile) (d description, err error) {
-	d = description{s.unetConfig(), vaeConfigOf(s.vae), s.textConfig(c.TextEncoder), compVisScheduler()}
-	if c.OriginalConfig.IsZero() {
-		err = c.published(s, &d)
-	} else if path, errPath := c.OriginalConfig.Find(); errPath != nil {
+func (p pipeline) describe(s *singleFile) (d description, err error) {
+	d = p.shaped(s)
+	if p.OriginalConfig.IsZero() {
+		err = p.published(p, s, &d)
+	} else if path, errPath := p.OriginalConfig.Find(); errPath != nil {
 		err = errPath
 	} else {
-		err = d.readOriginal(path, s)
+		err = d.readOriginal(path, s, p.original)
 	}
 	if err != nil {
 		return d, err
 	}
-	if err := c.marked(s, &d); err != nil {
+	if err := p.marked(s, &d); err != nil {
 		return d, err
 	}
-	for i, v := range []interface{ Validate() error }{d.unet, d.vae, d.text} {
-		if p := ldmParts[i]; c.Component == "" || c.Component == p.component {
-			if e := v.Validate(); e != nil {
-				err = errors.Join(err, fmt.Errorf("models: %s: the shapes of the %s make no sense: %w", s.weights.path, p.name, e))
+	configs := []interface{ Validate() error }{d.unet, d.vae}
+	for _, t := range d.texts {
+		configs = append(configs, t)
+	}
+	for i, part := range p.singleParts() {
+		if p.Component == "" || p.Component == part.component {
+			if e := configs[i].Validate(); e != nil {
+				err = errors.Join(err, fmt.Errorf("models: %s: the shapes of the %s make no sense: %w", s.weights.path, part.name, e))
 			}
 		}
 	}
@@ -416,7 +475,7 @@ func (c *SD) describe(s *singleFile) (d description, err error) {
 }
 
 // marked adds what the file itself says of its process.
-func (c *SD) marked(s *singleFile, d *description) error {
+func (p pipeline) marked(s *singleFile, d *description) error {
 	if s.zeroSNR {
 		yes, spacing := true, "trailing" // as arXiv 2305.08891, whose schedule it is, has it
 		d.scheduler.RescaleBetasZeroSNR, d.scheduler.TimestepSpacing = &yes, &spacing
@@ -424,32 +483,12 @@ func (c *SD) marked(s *singleFile, d *description) error {
 	if !s.predictsV {
 		return nil
 	}
-	for _, said := range []struct{ by, prediction string }{{"prediction_type", c.PredictionType}, {"original_config", *d.scheduler.PredictionType}} {
-		given := said.by == "prediction_type" && said.prediction != "" || said.by == "original_config" && !c.OriginalConfig.IsZero()
+	for _, said := range []struct{ by, prediction string }{{"prediction_type", p.PredictionType}, {"original_config", *d.scheduler.PredictionType}} {
+		given := said.by == "prediction_type" && said.prediction != "" || said.by == "original_config" && !p.OriginalConfig.IsZero()
 		if given && said.prediction != "v_prediction" {
 			return fmt.Errorf("models: %s: its key v_pred says that the network predicts v, %s says %s", s.weights.path, said.by, said.prediction)
 		}
 	}
 	*d.scheduler.PredictionType = "v_prediction"
-	return nil
-}
-
-// published fills in what leaves no trace in the shapes. SD 2.x was published
-// for both predictions under the same shapes.
-func (c *SD) published(s *singleFile, d *description) error {
-	side := 64
-	if s.openCLIP && c.Component == "" {
-		prediction := c.PredictionType
-		if s.predictsV {
-			prediction = "v_prediction"
-		}
-		switch prediction {
-		case "":
-			return fmt.Errorf("models: %s is an SD 2.x checkpoint, which does not tell what it predicts; give prediction_type: v_prediction (768-v) or epsilon (512-base), or original_config", s.weights.path)
-		case "v_prediction":
-			side = 96
-		}
-	}
-	d.unet.SampleSize = new(one(side))
 	return nil
 }

@@ -18,9 +18,12 @@ import (
 	"sagbench/sampling/tensor"
 )
 
-// openCLIPOf gives a text encoder of transformers the layout of open_clip, with
-// a last layer that is not used.
-func openCLIPOf(t *testing.T, sd checkpoint.StateDict, layers int) checkpoint.StateDict {
+// The prefixes of SD's text encoders in a single file.
+var sdText, sdOpenCLIP = sdGeneration.textParts[0].transformers, sdGeneration.textParts[0].openCLIP
+
+// openCLIPOf gives a text encoder of transformers the layout of open_clip, behind a
+// prefix.
+func openCLIPOf(t testing.TB, sd checkpoint.StateDict, prefix string, layers int) checkpoint.StateDict {
 	t.Helper()
 	names := strings.NewReplacer("text_model.encoder.layers.", "transformer.resblocks.", "text_model.embeddings.token_embedding.", "token_embedding.",
 		"text_model.embeddings.position_embedding.weight", "positional_embedding", "text_model.final_layer_norm.", "ln_final.",
@@ -28,7 +31,7 @@ func openCLIPOf(t *testing.T, sd checkpoint.StateDict, layers int) checkpoint.St
 	out := checkpoint.StateDict{}
 	for key, x := range sd {
 		if !strings.Contains(key, "_proj.") || strings.Contains(key, "out_proj") {
-			out[ldmOpenCLIP+names.Replace(key)] = x
+			out[prefix+names.Replace(key)] = x
 		}
 	}
 	for i := range layers {
@@ -39,16 +42,10 @@ func openCLIPOf(t *testing.T, sd checkpoint.StateDict, layers int) checkpoint.St
 				raw = append(raw, sd[fmt.Sprintf("text_model.encoder.layers.%d.self_attn.%s_proj.%s", i, p, kind)].Raw...)
 			}
 			shape[0] *= 3
-			out[fmt.Sprintf("%stransformer.resblocks.%d.attn.in_proj_%s", ldmOpenCLIP, i, kind)] = checkpoint.FromBytes(checkpoint.F32, raw, shape...)
+			out[fmt.Sprintf("%stransformer.resblocks.%d.attn.in_proj_%s", prefix, i, kind)] = checkpoint.FromBytes(checkpoint.F32, raw, shape...)
 		}
 	}
-	for key, x := range out {
-		if rest, ok := strings.CutPrefix(key, ldmOpenCLIP+"transformer.resblocks.0."); ok {
-			out[fmt.Sprintf("%stransformer.resblocks.%d.%s", ldmOpenCLIP, layers, rest)] = x
-		}
-	}
-	out[ldmOpenCLIP+"text_projection"] = checkpoint.FromFloat32(make([]float32, 4), 2, 2)
-	out[ldmOpenCLIP+"logit_scale"] = checkpoint.FromFloat32(make([]float32, 1))
+	out[prefix+"logit_scale"] = checkpoint.FromFloat32(make([]float32, 1))
 	return out
 }
 
@@ -58,16 +55,21 @@ func TestSingleFileOpenCLIP(t *testing.T) {
 	const folder = casesFolder + "clip-text-gelu-tiny/model/text_encoder"
 	sd := readTensors(t, singleSD)
 	for key := range sd {
-		if strings.HasPrefix(key, ldmText) {
+		if strings.HasPrefix(key, sdText) {
 			delete(sd, key)
 		}
 	}
-	maps.Copy(sd, openCLIPOf(t, readTensors(t, filepath.Join(folder, "model.safetensors")), 2))
+	text := openCLIPOf(t, readTensors(t, filepath.Join(folder, "model.safetensors")), sdOpenCLIP, 2)
+	for key, x := range maps.Clone(text) { // a last layer that is not used
+		text[strings.Replace(key, "resblocks.0.", "resblocks.2.", 1)] = x
+	}
+	text[sdOpenCLIP+"text_projection"] = checkpoint.FromFloat32(make([]float32, 4), 2, 2)
+	maps.Copy(sd, text)
 	path := filepath.Join(t.TempDir(), "v2.safetensors")
 	writeTensors(t, path, sd)
 
 	sizes := &clipSizes{NumHiddenLayers: 2, NumAttentionHeads: 6}
-	m, err := (&SD{Component: "text_encoder", TextEncoder: sizes}).Open(path, models.Options{})
+	m, err := (&SD{flags{Component: "text_encoder", TextEncoder: sizes}}).Open(path, models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,9 +88,9 @@ func TestSingleFileOpenCLIP(t *testing.T) {
 			t.Errorf("%s differs", name)
 		}
 	}
-	_, err = (&SD{TextEncoder: sizes}).Open(path, models.Options{})
+	_, err = (&SD{flags{TextEncoder: sizes}}).Open(path, models.Options{})
 	wantError(t, err, "is an SD 2.x checkpoint, which does not tell what it predicts; give prediction_type")
-	_, err = (&SD{TextEncoder: sizes, PredictionType: "epsilon"}).Open(path, models.Options{})
+	_, err = (&SD{flags{TextEncoder: sizes, PredictionType: "epsilon"}}).Open(path, models.Options{})
 	wantError(t, err, "the U-Net has cross_attention_dim 32, the text encoder hidden_size 48")
 }
 
@@ -98,7 +100,7 @@ func TestOpenCLIPLayers(t *testing.T) {
 	for i := range 24 {
 		sd[fmt.Sprintf("text_model.encoder.layers.%d.layer_norm1.weight", i)] = checkpoint.Tensor{Shape: []int{1024}}
 	}
-	c := (&singleFile{text: sd, openCLIP: true}).textConfig(nil)
+	c := singleText{tensors: sd, openCLIP: true, spare: openCLIPLayers}.config(nil)
 	if c.NumHiddenLayers != 23 || c.NumAttentionHeads != 16 || c.HiddenAct != "gelu" || sd.Has("text_model.encoder.layers.23.layer_norm1.weight") {
 		t.Errorf("%+v with %d tensors, want 23 layers of 16 heads with gelu", c, len(sd))
 	}
@@ -186,7 +188,7 @@ func TestSingleFileEMA(t *testing.T) {
 			t.Fatal(err)
 		}
 		eps[i] = denoise(t, n, x, c).Eps
-		notes, err := n.flags.Notes(open.path, nil, models.Options{})
+		notes, err := n.pipeline.notes(open.path, nil, models.Options{})
 		if want := []string{"", "averages are used", "raw ones are used"}[i]; err != nil || (want == "") != (len(notes) == 0) || !strings.Contains(strings.Join(notes, "\n"), want) {
 			t.Errorf("notes of %+v: %q, %v", open, notes, err)
 		}
@@ -208,18 +210,18 @@ func TestSingleFileFaults(t *testing.T) {
 			maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, ldmUNet) })
 		}},
 		{"1 keys belong to no part of Stable Diffusion 1.x or 2.x: depth_model.weight", func(sd checkpoint.StateDict) { sd["depth_model.weight"] = sd["betas"] }},
-		{"this is a Stable Diffusion XL model: 1 tensors named conditioner", func(sd checkpoint.StateDict) { sd["conditioner.embedders.0.weight"] = sd["betas"] }},
+		{"its keys are those of Stable Diffusion XL (family: sdxl)", func(sd checkpoint.StateDict) { sd["conditioner.embedders.0.weight"] = sd["betas"] }},
 		{"what is missing is named as diffusers names it\n  missing    conv_out.bias [4]", func(sd checkpoint.StateDict) { delete(sd, ldmUNet+"out.2.bias") }},
 		{"unexpected model.diffusion_model.input_blocks.9.0.in_layers.0.weight [1000]", func(sd checkpoint.StateDict) { sd[ldmUNet+"input_blocks.9.0.in_layers.0.weight"] = sd["betas"] }},
 		{"unexpected model.diffusion_model.middle_block.3.x [1000]", func(sd checkpoint.StateDict) { sd[ldmUNet+"middle_block.3.x"] = sd["betas"] }},
 		{"unexpected first_stage_model.encoder.down.0.attn.0.q.weight", func(sd checkpoint.StateDict) { sd[ldmVAE+"encoder.down.0.attn.0.q.weight"] = sd["betas"] }},
 		{"mis-shaped model.diffusion_model.input_blocks.1.0.emb_layers.1.bias: the network wants [32], the checkpoint has [1000]", func(sd checkpoint.StateDict) { sd[ldmUNet+"input_blocks.1.0.emb_layers.1.bias"] = sd["betas"] }},
-		{"missing    text_model.final_layer_norm.bias [32]", func(sd checkpoint.StateDict) { delete(sd, ldmText+"text_model.final_layer_norm.bias") }},
+		{"missing    text_model.final_layer_norm.bias [32]", func(sd checkpoint.StateDict) { delete(sd, sdText+"text_model.final_layer_norm.bias") }},
 		{"the file holds no autoencoder (no key begins with first_stage_model.), only: U-Net, text encoder; give the whole checkpoint, or the folder of diffusers", func(sd checkpoint.StateDict) {
 			maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, ldmVAE) })
 		}},
 		{"the file holds no text encoder (no key begins with cond_stage_model.transformer. or cond_stage_model.model.)", func(sd checkpoint.StateDict) {
-			maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, ldmText) })
+			maps.DeleteFunc(sd, func(key string, _ checkpoint.Tensor) bool { return strings.HasPrefix(key, sdText) })
 		}},
 	} {
 		sd := maps.Clone(whole)
@@ -330,7 +332,7 @@ func TestSingleFileTokenizer(t *testing.T) {
 	}
 
 	sd := readTensors(t, singleSD)
-	sd[ldmText+"text_model.embeddings.token_embedding.weight"] = checkpoint.FromFloat32(make([]float32, clipbpe.PublishedSize*32), clipbpe.PublishedSize, 32)
+	sd[sdText+"text_model.embeddings.token_embedding.weight"] = checkpoint.FromFloat32(make([]float32, clipbpe.PublishedSize*32), clipbpe.PublishedSize, 32)
 	path := filepath.Join(t.TempDir(), "clip.safetensors")
 	writeTensors(t, path, sd)
 	n, err = openSingle(t, singleFlags(t, func(c *SD) { c.TextEncoder.VocabSize = clipbpe.PublishedSize }), path)

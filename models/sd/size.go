@@ -9,7 +9,6 @@ import (
 )
 
 var (
-	_ models.Measured = (*SD)(nil)
 	_ models.Measured = (*VAE)(nil)
 	_ models.Measured = (*UNet2D)(nil)
 	_ models.Measured = (*DiT2D)(nil)
@@ -36,20 +35,33 @@ func (c *vaeConfig) decoding(s size) func(*onnx.Module) {
 	}
 }
 
-// Measure implements models.Measured.
-func (c *SD) Measure(path string, _, _ int) (sum models.Size, err error) {
-	d, err := c.description(path)
-	if err != nil || c.Component != "" {
+// measure is Measured: the parameters of all networks that are held at once, and the
+// largest values.
+func (p pipeline) measure(path string) (sum models.Size, err error) {
+	d, err := p.described(path)
+	if err != nil || p.Component != "" {
 		return sum, nil
 	}
-	s, length := c.latentSize(d.unet, d.vae), min(clipLength, d.text.MaxPositionEmbeddings)
+	s := p.latentSize(d.unet, d.vae)
+	if s.height < 1 || s.width < 1 {
+		return sum, nil // opening asks for height and width
+	}
+	length := clipLength
+	for _, t := range d.texts {
+		length = min(length, t.MaxPositionEmbeddings)
+	}
 	if err = measured(&sum, false, func(m *onnx.Module) { d.unet.build(m, sdSize{s, length}, models.NewTaps(models.Options{})) }); err != nil {
 		return sum, err
 	}
 	if err = measured(&sum, true, d.vae.decoding(s)); err != nil {
 		return sum, err
 	}
-	return sum, measured(&sum, true, func(m *onnx.Module) { d.text.build(m, textKey{length: length}) })
+	for _, t := range d.texts {
+		if err = measured(&sum, true, func(m *onnx.Module) { t.build(m, textKey{length: length}) }); err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
 }
 
 // Measure implements models.Measured: the decoder for latents of a height and width.

@@ -39,6 +39,8 @@ func TestPublishedSizes(t *testing.T) {
 	vitL.HiddenSize, vitL.IntermediateSize, vitL.NumAttentionHeads = 768, 3072, 12
 	vitH := newCLIPTextConfig() // OpenCLIP ViT-H/14 without its last layer
 	vitH.HiddenSize, vitH.IntermediateSize, vitH.NumAttentionHeads, vitH.NumHiddenLayers, vitH.HiddenAct = 1024, 4096, 16, 23, "gelu"
+	bigG := newCLIPTextConfig() // OpenCLIP ViT-bigG/14
+	bigG.HiddenSize, bigG.IntermediateSize, bigG.NumAttentionHeads, bigG.NumHiddenLayers, bigG.HiddenAct, bigG.ProjectionDim = 1280, 5120, 20, 32, "gelu", 1280
 	unet := func(name string) func(*onnx.Module) {
 		c := configOf(t, newSDUNetConfig(), publishedUNets[name])
 		return func(m *onnx.Module) {
@@ -59,6 +61,8 @@ func TestPublishedSizes(t *testing.T) {
 		"autoencoder":   {83_653_863, func(m *onnx.Module) { buildVAE(m, vae) }},
 		"CLIP ViT-L/14": {123_060_480, text(vitL)},
 		"CLIP ViT-H/14": {340_387_840, text(vitH)},
+		"SDXL U-Net":    {2_567_463_684, unet("stable-diffusion-xl-base-1.0")},
+		"CLIP bigG/14":  {694_659_840 - 1280*1280, text(bigG)},
 	} {
 		shapes, err := onnx.Parameters(c.build)
 		if err != nil {

@@ -88,8 +88,9 @@ func (c *clipTextConfig) Validate() error {
 
 // textKey tells the graphs of a text encoder apart.
 type textKey struct {
-	length int // tokens of a prompt
-	skip   int // layers at the end that are left out for "hidden"; 0 = none
+	length int  // tokens of a prompt
+	skip   int  // layers at the end that are left out for "hidden"; 0 = none
+	raw    bool // "hidden" is the state itself, as SDXL takes it, and not normalized
 }
 
 // build is CLIPTextModel.forward: ids [N,L] and pick [N,1,L], which is one at the
@@ -118,12 +119,18 @@ func (c *clipTextConfig) build(m *onnx.Module, key textKey) error {
 	h = norm.LayerNorm(h, c.LayerNormEps)
 	m.Output("model", h)
 	if key.skip > 0 {
-		m.Output("hidden", norm.LayerNorm(states[c.NumHiddenLayers-key.skip], c.LayerNormEps))
+		hidden := states[c.NumHiddenLayers-key.skip]
+		if !key.raw {
+			hidden = norm.LayerNorm(hidden, c.LayerNormEps)
+		}
+		m.Output("hidden", hidden)
 	}
 	pooled := m.Reshape(m.MatMul(pick, h), onnx.Batch, c.HiddenSize)
 	m.Output("pooled", pooled)
 	if m.Has("text_projection.weight") {
 		m.Output("text_embeds", m.In("text_projection").LinearNoBias(pooled, c.ProjectionDim))
+	} else if m.Has("text_projection") { // of OpenCLIP, the other way round
+		m.Output("text_embeds", m.MatMul(pooled, m.Param("text_projection", c.HiddenSize, c.ProjectionDim)))
 	}
 	return nil
 }
@@ -173,6 +180,8 @@ func newTextNet(c *clipTextConfig, w *weights, opt models.Options) (*textNet, er
 	// whatever CLIP the file comes of.
 	if t, ok := w.tensors["text_projection.weight"]; ok && len(t.Shape) == 2 {
 		c.ProjectionDim = t.Shape[0]
+	} else if t, ok := w.tensors["text_projection"]; ok && len(t.Shape) == 2 {
+		c.ProjectionDim = t.Shape[1]
 	}
 	if _, err := models.Build(w.tensors, func(m *onnx.Module) error { return c.build(m, textKey{length: 1}) }); err != nil {
 		return nil, w.fault(err)
@@ -195,11 +204,16 @@ func (n *textNet) Close() {
 	n.weights.Close()
 }
 
+// projects reports whether the text encoder has a projection, and so text_embeds.
+func (n *textNet) projects() bool {
+	return n.weights.tensors.Has("text_projection.weight") || n.weights.tensors.Has("text_projection")
+}
+
 // Encode embeds prompts of L tokens each: ids [N,L] → [N,L,D], the last hidden
 // state after its LayerNorm, or with skip > 0 the state before the last skip
 // layers after the same LayerNorm (clip_skip of the pipelines).
 func (n *textNet) Encode(ctx context.Context, ids ort.Array, skip int) (tensor.Tensor, error) {
-	out, err := n.run(ctx, ids, skip)
+	out, err := n.run(ctx, ids, textKey{skip: skip})
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
@@ -210,18 +224,24 @@ func (n *textNet) Encode(ctx context.Context, ids ort.Array, skip int) (tensor.T
 }
 
 // Forward implements Model: ids [N,L] → model [N,L,D] (last hidden state),
-// penultimate [N,L,D], pooled [N,D] and, with a projection, text_embeds [N,P].
+// hidden_penultimate [N,L,D] (the state before the last layer), penultimate (that
+// normalized), pooled [N,D] and, with a projection, text_embeds [N,P].
 func (n *textNet) Forward(ctx context.Context, in map[string]ort.Array) (map[string]ort.Array, error) {
-	out, err := n.run(ctx, in["ids"], 1)
+	out, err := n.run(ctx, in["ids"], textKey{skip: 1})
 	if err != nil {
 		return nil, err
 	}
-	out["penultimate"] = out["hidden"]
+	raw, err := n.run(ctx, in["ids"], textKey{skip: 1, raw: true})
+	if err != nil {
+		return nil, err
+	}
+	out["penultimate"], out["hidden_penultimate"] = out["hidden"], raw["hidden"]
 	delete(out, "hidden")
 	return out, nil
 }
 
-func (n *textNet) run(ctx context.Context, a ort.Array, skip int) (map[string]ort.Array, error) {
+// run computes the outputs of the graph with this key; its length is that of the ids.
+func (n *textNet) run(ctx context.Context, a ort.Array, key textKey) (map[string]ort.Array, error) {
 	ids, ok := a.Data.([]int64)
 	if !ok || len(a.Shape) != 2 || a.Shape[1] < 1 {
 		return nil, fmt.Errorf("models: ids have shape %v and hold %T, expected int64 [N,L]", a.Shape, a.Data)
@@ -230,8 +250,8 @@ func (n *textNet) run(ctx context.Context, a ort.Array, skip int) (map[string]or
 	switch {
 	case length > n.config.MaxPositionEmbeddings:
 		return nil, fmt.Errorf("models: %s: prompts of %d tokens; max_position_embeddings is %d", n.weights.path, length, n.config.MaxPositionEmbeddings)
-	case skip < 0 || skip > n.config.NumHiddenLayers:
-		return nil, fmt.Errorf("models: %s: %d layers cannot be skipped, the text encoder has %d", n.weights.path, skip, n.config.NumHiddenLayers)
+	case key.skip < 0 || key.skip > n.config.NumHiddenLayers:
+		return nil, fmt.Errorf("models: %s: %d layers cannot be skipped, the text encoder has %d", n.weights.path, key.skip, n.config.NumHiddenLayers)
 	}
 	pick := tensor.New(a.Shape[0], 1, length)
 	for i := range a.Shape[0] {
@@ -243,7 +263,8 @@ func (n *textNet) run(ctx context.Context, a ort.Array, skip int) (map[string]or
 		}
 		pick.Row(i)[n.config.pooledAt(prompt)] = 1
 	}
-	return n.net.Run(ctx, textKey{length, skip}, map[string]ort.Array{"ids": a, "pick": ort.Floats(pick)})
+	key.length = length
+	return n.net.Run(ctx, key, map[string]ort.Array{"ids": a, "pick": ort.Floats(pick)})
 }
 
 // pooledAt is the position of the end of the prompt: the first eos_token_id, or

@@ -11,8 +11,8 @@ import (
 	"sagbench/sampling"
 )
 
-// sdUNetConfig is the config.json of the U-Net of Stable Diffusion 1.x and 2.x:
-// diffusers' models/unets/unet_2d_condition.py UNet2DConditionModel.
+// sdUNetConfig is the config.json of the U-Net of Stable Diffusion: diffusers'
+// models/unets/unet_2d_condition.py UNet2DConditionModel.
 type sdUNetConfig struct {
 	SampleSize                *oneOrMany `json:"sample_size"` // of the latents that it was trained on
 	InChannels                int        `json:"in_channels"`
@@ -27,6 +27,11 @@ type sdUNetConfig struct {
 	TransformerLayersPerBlock oneOrMany  `json:"transformer_layers_per_block"`
 	AttentionHeadDim          oneOrMany  `json:"attention_head_dim"` // despite its name the number of heads
 	UseLinearProjection       bool       `json:"use_linear_projection"`
+
+	// Of SDXL: what is embedded beside the time. null = nothing.
+	AdditionEmbedType     *string `json:"addition_embed_type"`
+	AdditionTimeEmbedDim  *int    `json:"addition_time_embed_dim"`               // of each of the time ids
+	ProjectionInputsWidth *int    `json:"projection_class_embeddings_input_dim"` // of text_embeds and all time ids together
 }
 
 var unetFormat = configFormat{
@@ -39,7 +44,7 @@ var unetFormat = configFormat{
 		"resnet_time_scale_shift": "default", "resnet_skip_time_act": "false", "resnet_out_scale_factor": "1", "conv_in_kernel": "3", "conv_out_kernel": "3",
 	},
 	null: []string{
-		"num_attention_heads", "class_embed_type", "num_class_embeds", "projection_class_embeddings_input_dim", "addition_embed_type", "addition_time_embed_dim",
+		"num_attention_heads", "class_embed_type", "num_class_embeds",
 		"encoder_hid_dim", "encoder_hid_dim_type", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "time_cond_proj_dim",
 		"mid_block_only_cross_attention", "cross_attention_norm", "reverse_transformer_layers_per_block",
 	},
@@ -80,7 +85,7 @@ func (c *sdUNetConfig) Validate() error {
 			errs = append(errs, fmt.Errorf("attention_head_dim: block %d has %d channels, which %d heads do not divide (the key holds the number of heads, despite its name)", i, c.BlockOutChannels[i], h))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.validateAdded())...)
 }
 
 // sdSize is what a graph of the U-Net is made for.
@@ -93,9 +98,10 @@ type sdSize struct {
 // norm_eps is that of the residual blocks.
 const transformerNormEps = 1e-6
 
-// build is UNet2DConditionModel.forward: x [N,C,H,W], t [N], context [N,L,D] →
-// model [N,C,H,W]. Any height and width will do: where halving rounded up, the
-// doubled image is cut to the skip connection's size.
+// build is UNet2DConditionModel.forward: x [N,C,H,W], t [N], context [N,L,D] and,
+// for SDXL, text_embeds [N,P] and time_ids [N,6] → model [N,C,H,W]. Any height and
+// width will do: where halving rounded up, the doubled image is cut to the skip
+// connection's size.
 func (c *sdUNetConfig) build(m *onnx.Module, s sdSize, t *models.Taps) error {
 	x := m.Input("x", checkpoint.F32, onnx.Batch, c.InChannels, s.height, s.width)
 	steps := m.Input("t", checkpoint.F32, onnx.Batch)
@@ -109,6 +115,9 @@ func (c *sdUNetConfig) build(m *onnx.Module, s sdSize, t *models.Taps) error {
 	m = m.Half() // torch_dtype=float16
 	e := m.In("time_embedding.linear_1").Linear(sinusoids, 4*widths[0])
 	emb := m.In("time_embedding.linear_2").Linear(m.SiLU(e), 4*widths[0])
+	if c.AdditionEmbedType != nil {
+		emb = m.Add(emb, c.added(m, 4*widths[0]))
+	}
 	res := func(m *onnx.Module, h onnx.Value, out int) onnx.Value {
 		return resnet2D(m, h, emb, out, c.NormNumGroups, c.NormEps)
 	}

@@ -199,7 +199,10 @@ func TestSDUNetConfig(t *testing.T) {
 		}},
 		{`up_block_types: block 0 is "AttnUpBlock2D"`, func(m map[string]any) { m["up_block_types"] = []string{"AttnUpBlock2D", "CrossAttnUpBlock2D"} }},
 		{`mid_block_type: "UNetMidBlock2D" is not supported; supported: UNetMidBlock2DCrossAttn`, func(m map[string]any) { m["mid_block_type"] = "UNetMidBlock2D" }},
-		{`addition_embed_type: "text_time" is not supported; supported: null`, func(m map[string]any) { m["addition_embed_type"] = "text_time" }},
+		{`addition_embed_type is text_time, which needs addition_time_embed_dim`, func(m map[string]any) { m["addition_embed_type"] = "text_time" }},
+		{"the U-Net has addition_embed_type text_time: it is one of Stable Diffusion XL (family: sdxl)", func(m map[string]any) {
+			m["addition_embed_type"], m["addition_time_embed_dim"], m["projection_class_embeddings_input_dim"] = "text_time", 8, 60
+		}},
 		{`only_cross_attention: [false, true] is not supported; supported: false`, func(m map[string]any) { m["only_cross_attention"] = []bool{false, true} }},
 		{`resnet_time_scale_shift: "scale_shift" is not supported; supported: default`, func(m map[string]any) { m["resnet_time_scale_shift"] = "scale_shift" }},
 		{`conv_in_kernel: 1 is not supported; supported: 3`, func(m map[string]any) { m["conv_in_kernel"] = 1 }},
@@ -216,7 +219,7 @@ func TestSDUNetConfig(t *testing.T) {
 	} {
 		folder := copyFolder(t, tinyUNet+"/unet")
 		editJSON(t, filepath.Join(folder, "config.json"), c.spoil)
-		_, err := (&SD{Component: "unet"}).Open(folder, models.Options{})
+		_, err := (&SD{flags{Component: "unet"}}).Open(folder, models.Options{})
 		wantError(t, err, c.want)
 	}
 	folder := copyFolder(t, tinyUNet+"/unet")
@@ -225,7 +228,7 @@ func TestSDUNetConfig(t *testing.T) {
 		m["addition_embed_type_num_heads"], m["sample_size"], m["attention_head_dim"] = 64, []int{16, 24}, []int{8, 8}
 		m["class_embed_type"], m["layers_per_block"], m["transformer_layers_per_block"] = nil, []int{1, 1}, []int{1, 1}
 	})
-	m, err := (&SD{Component: "unet"}).Open(folder, models.Options{})
+	m, err := (&SD{flags{Component: "unet"}}).Open(folder, models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +239,7 @@ func TestSDUNetConfig(t *testing.T) {
 }
 
 func TestSDUNetInputs(t *testing.T) {
-	m, err := (&SD{Component: "unet"}).Open(tinyUNet, models.Options{})
+	m, err := (&SD{flags{Component: "unet"}}).Open(tinyUNet, models.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

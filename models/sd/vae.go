@@ -248,7 +248,7 @@ var vaeState = regexp.MustCompile(`^(loss|model_ema)\.`)
 // of diffusers, and says what it is.
 func vaeOf(w *weights) (*vaeConfig, error) {
 	prefix := ""
-	if slices.ContainsFunc(w.tensors.Names(), func(key string) bool { return strings.HasPrefix(key, ldmVAE) }) {
+	if begins(w.tensors, ldmVAE) {
 		prefix = ldmVAE
 	}
 	vae := checkpoint.StateDict{}
@@ -265,8 +265,8 @@ func vaeOf(w *weights) (*vaeConfig, error) {
 			return c, readConfig(filepath.Dir(w.path), c)
 		}
 	case vae.Has("decoder.up.0.block.0.norm1.weight"):
-		s := &singleFile{names: map[string]string{}}
-		w.tensors, w.names = s.renamedVAE(prefix, map[string]checkpoint.StateDict{prefix: vae}), s.names
+		w.names = map[string]string{}
+		w.tensors = renamedVAE(prefix, vae, w.names)
 	default:
 		if what := models.Foreign(w.tensors); what != "" {
 			return nil, errors.New(what)
@@ -283,7 +283,7 @@ func vaeOf(w *weights) (*vaeConfig, error) {
 func newVAE(c *vaeConfig, w *weights, opt models.Options) (*vaeNet, error) {
 	opt.Precision = "" // of the denoiser alone
 	f := c.factor()
-	encodes := len(withPrefix(w.tensors, "encoder.")) > 0 // some files are for decoding alone
+	encodes := begins(w.tensors, "encoder.") // some files are for decoding alone
 	if _, err := onnx.Build(w.tensors, func(m *onnx.Module) {
 		c.decoder(m, m.Input("z", checkpoint.F32, onnx.Batch, c.LatentChannels, 1, 1))
 		if encodes {
@@ -317,6 +317,9 @@ func withPrefix(sd checkpoint.StateDict, prefixes ...string) checkpoint.StateDic
 	})
 	return part
 }
+
+// begins reports whether a key of a state dict begins so.
+func begins(sd checkpoint.StateDict, prefix string) bool { return len(withPrefix(sd, prefix)) > 0 }
 
 // A vaeNet is an autoencoder with its weights at hand.
 type vaeNet struct {

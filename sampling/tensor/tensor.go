@@ -67,3 +67,21 @@ func (t Tensor) Slice(from, to int) Tensor {
 	shape[0] = to - from
 	return Tensor{Shape: shape, Data: t.Data[from*n : to*n]}
 }
+
+// Beside joins tensors along the last axis; their other axes have to be alike,
+// which is the caller's to see to.
+func Beside(parts ...Tensor) Tensor {
+	shape, last := slices.Clone(parts[0].Shape), len(parts[0].Shape)-1
+	shape[last] = 0
+	for _, t := range parts {
+		shape[last] += t.Shape[last]
+	}
+	out := Tensor{Shape: shape, Data: make([]float32, 0, Size(shape))}
+	for row := range Size(shape[:last]) {
+		for _, t := range parts {
+			n := t.Shape[last]
+			out.Data = append(out.Data, t.Data[row*n:(row+1)*n]...)
+		}
+	}
+	return out
+}
