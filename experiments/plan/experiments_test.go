@@ -98,7 +98,7 @@ func TestSDXLExperiment(t *testing.T) {
 			}
 		}
 	}
-	if problems := fmt.Sprint(e.CheckInputs()); !strings.Contains(problems, "stabilityai/stable-diffusion-xl-base-1.0 on Hugging Face") {
+	if problems := fmt.Sprint(e.CheckInputs(t.Context())); !strings.Contains(problems, "stabilityai/stable-diffusion-xl-base-1.0 on Hugging Face") {
 		t.Error(problems)
 	}
 }

@@ -52,7 +52,7 @@ func TestXLPrompts(t *testing.T) {
 		got, err := n.Encode(context.Background(), positive)
 		compare("in.", got, err)
 		if negative == nil {
-			got, err = n.Null(len(positive))
+			got, err = n.Null(t.Context(), len(positive))
 		} else {
 			got, err = n.EncodeNegative(context.Background(), negative)
 		}
@@ -90,7 +90,7 @@ func TestXLNull(t *testing.T) {
 		{folder, &SDXL{}, false}, {folder, &SDXL{ForceZerosForEmptyPrompt: &on}, true},
 	} {
 		n := openXL(t, c.flags, c.path)
-		null, err := n.Null(2)
+		null, err := n.Null(t.Context(), 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,7 +354,7 @@ func TestXLSingleFile(t *testing.T) {
 		if conds[i], err = n.Encode(context.Background(), []string{"a photo of a horse!", "rain"}); err != nil {
 			t.Fatal(err)
 		}
-		if nulls[i], err = n.Null(2); err != nil {
+		if nulls[i], err = n.Null(t.Context(), 2); err != nil {
 			t.Fatal(err)
 		}
 		eps[i] = denoise(t, n, x, conds[i]).Eps
