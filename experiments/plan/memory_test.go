@@ -51,7 +51,7 @@ func TestSizesOfFolders(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := Load(path, []string{"model.height=4096", "model.width=4096", "batch=4096"})
-	if got := fmt.Sprint(err); !strings.Contains(got, "sdxl.yaml:6: model: the flags describe a network of 496,651 parameters") || !strings.Contains(got, "for a batch of 4096 images") {
+	if got := fmt.Sprint(err); !strings.Contains(got, "sdxl.yaml:6: model: the flags, or the configuration of the checkpoint, describe a network of 496,651 parameters") || !strings.Contains(got, "for a batch of 4096 images") {
 		t.Error(got)
 	}
 }

@@ -508,7 +508,7 @@ func TestXLSize(t *testing.T) {
 	write("vae", sdVAE)
 	write("text_encoder", `{"model_type": "clip_text_model", "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}`)
 	write("text_encoder_2", `{"model_type": "clip_text_model", "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32, "projection_dim": 1280}`)
-	s, err := NewSDXL().SizeAt(folder)
+	s, err := NewSDXL().Measure(folder, 0, 0)
 	const decoder = 49_490_199 // of the autoencoder's 83,653,863 parameters
 	if want := 2_567_463_684 + decoder + 123_060_480 + 694_659_840 - 1280*1280.0; err != nil || s.Parameters != want {
 		t.Errorf("%.0f parameters, want %.0f; %v", s.Parameters, want, err)
@@ -517,13 +517,14 @@ func TestXLSize(t *testing.T) {
 	if want := 4.0 * 8 * 640 * 64 * 64; s.Activation != want {
 		t.Errorf("the largest value takes %.0f bytes, want %.0f", s.Activation, want)
 	}
-	wide, err := (&SDXL{flags: flags{Height: 2048, Width: 2048}}).SizeAt(folder)
+	wide, err := (&SDXL{flags: flags{Height: 2048, Width: 2048}}).Measure(folder, 0, 0)
 	if err != nil || wide.Activation != 4*s.Activation {
 		t.Errorf("at 2048×2048 the largest value takes %.0f bytes, %v", wide.Activation, err)
 	}
-	if s, err := (&SDXL{flags: flags{Component: "unet"}}).SizeAt(folder); err != nil || s.Parameters != 0 {
+	if s, err := (&SDXL{flags: flags{Component: "unet"}}).Measure(folder, 0, 0); err != nil || s.Parameters != 0 {
 		t.Errorf("a part: %+v, %v", s, err)
 	}
-	_, err = NewSDXL().SizeAt(folder + "/none")
-	wantError(t, err, "config.json is missing")
+	if s, err := NewSDXL().Measure(folder+"/none", 0, 0); err != nil || s.Parameters != 0 {
+		t.Errorf("no folder: %+v, %v", s, err)
+	}
 }

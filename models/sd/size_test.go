@@ -32,7 +32,7 @@ func parametersIn(t *testing.T, path string, prefixes ...string) float64 {
 func TestMeasure(t *testing.T) {
 	const sd = "../pretrained/sd"
 	weights := "diffusion_pytorch_model.safetensors"
-	small, err := (&SD{Height: 32, Width: 32}).Measure(sd, 0, 0)
+	small, err := (&SD{flags: flags{Height: 32, Width: 32}}).Measure(sd, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestMeasure(t *testing.T) {
 	if small.Parameters != want || small.Nodes < 500 {
 		t.Errorf("%+v, want %g parameters", small, want)
 	}
-	large, err := (&SD{Height: 64, Width: 64}).Measure(sd, 0, 0)
+	large, err := (&SD{flags: flags{Height: 64, Width: 64}}).Measure(sd, 0, 0)
 	if err != nil || large.Parameters != want || large.Activation != 4*small.Activation || large.Alone != 4*small.Alone {
 		t.Errorf("%+v, %v; with half the side %+v", large, err, small)
 	}
