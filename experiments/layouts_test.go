@@ -11,9 +11,13 @@ import (
 func TestRuntimeMissing(t *testing.T) {
 	t.Setenv("SAGBENCH_ONNXRUNTIME", "/nowhere.so")
 	pretrained := "../models/pretrained/"
-	got := fail(t, "eval", pretrained+"reference.npz", pretrained+"reference.npz", "--inception", pretrained+"inception.pt", "--input-size", "107")
-	if strings.Count(got, "/nowhere.so") != 1 {
-		t.Errorf("got %s", got)
+	for _, args := range [][]string{
+		{"eval", pretrained + "reference.npz", pretrained + "reference.npz", "--inception", pretrained + "inception.pt", "--input-size", "107"},
+		{"plan", "../configs/table1-fashion.yaml", "--results", t.TempDir()},
+	} {
+		if got := fail(t, args...); strings.Count(got, "/nowhere.so") != 1 {
+			t.Errorf("%s: %s", args[0], got)
+		}
 	}
 }
 

@@ -321,6 +321,11 @@ func (s *session) checkNetworks(ctx context.Context) error {
 			distinct = append(distinct, r)
 		}
 	}
+	if len(distinct) > 0 {
+		if _, err := ort.RuntimeVersion(); err != nil {
+			return err // once, and not of each network
+		}
+	}
 	faults := make([]error, len(distinct))
 	for i, r := range slices.Backward(distinct) {
 		if faults[i] = s.checkPrecision(r); faults[i] == nil {
