@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
+	"strconv"
+
 	"github.com/spf13/cobra"
 
-	"sagbench/experiments/human"
 	"sagbench/experiments/refcase"
 )
 
@@ -25,15 +27,30 @@ The exit status is 1 if any tensor fails.`,
   sagbench check cases/*`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !(o.Tolerance >= 0 && o.Tolerance < 1) {
-				return human.Misusef("--tolerance is %g, expected a number from 0 to below 1", o.Tolerance)
-			}
 			o.Runtime = g.runtime()
 			o.Runtime.Precision = g.precision
 			return refcase.Check(cmd.Context(), cmd.OutOrStdout(), args, o)
 		},
 	}
-	c.Flags().Float64Var(&o.Tolerance, "tolerance", 0, "what a tensor may differ by, relative to its largest value, where its case allows less")
+	c.Flags().Var((*fraction)(&o.Tolerance), "tolerance", "what a tensor may differ by, relative to its largest value, where its case allows less")
 	c.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "print the tensors that fail, and a line for each case")
 	return g.computes(c)
+}
+
+// A fraction is the value of a flag for a number from 0 to below 1.
+type fraction float64
+
+func (f *fraction) String() string { return strconv.FormatFloat(float64(*f), 'g', -1, 64) }
+
+// Type implements pflag.Value.
+func (*fraction) Type() string { return "number" }
+
+// Set implements pflag.Value.
+func (f *fraction) Set(text string) error {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= 0 && v < 1) {
+		return errors.New("expected a number from 0 to below 1")
+	}
+	*f = fraction(v)
+	return nil
 }

@@ -322,12 +322,16 @@ func Notes(r *sampling.Ref, prompts []string) ([]string, error) {
 }
 
 // SetNotes tell which of several sets of weights in a checkpoint is used; nothing of
-// a folder and of an .onnx file, which hold one.
+// a folder and of files that are no checkpoints, which hold one. What is wrong with a
+// file of which no set is chosen, opening it tells.
 func SetNotes(path, weights string) ([]string, error) {
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || strings.EqualFold(filepath.Ext(path), ".onnx") {
 		return nil, nil
 	}
 	f, err := checkpoint.OpenSet(path, weights)
+	if err != nil && weights == "" {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
