@@ -187,13 +187,15 @@ const many = 2
 
 // turn does one thing.
 func (s *share) turn(ctx context.Context) error {
-	if s.at == s.end {
-		s.end, s.wrong = -1, many
-	}
-	if s.wrong >= many || time.Since(s.listed) > s.o.Listing {
+	ended := s.at == s.end // this worker's own part; others are at work behind it
+	if ended || s.wrong >= many || time.Since(s.listed) > s.o.Listing {
 		if err := s.list(); err != nil {
 			return err
 		}
+	}
+	if ended {
+		s.end = -1
+		s.jump()
 	}
 	for i, r := range s.rows {
 		if r.left == 0 && !r.finished && !s.isBusy(finishName(r.Row)) {
@@ -236,9 +238,14 @@ func (s *share) draw(ctx context.Context, u Unit) error {
 	}
 	s.idle, s.told = 0, false
 	there, err := s.job.There(u) // since it was listed
-	if there {
+	if err == nil && !there {
+		r.finished, err = s.job.Finished(u.Row) // which removes the units
+	}
+	switch {
+	case err != nil:
+	case there || r.finished:
 		s.wrong++
-	} else if err == nil {
+	default:
 		err = s.job.Draw(ctx, u)
 	}
 	if err == nil {

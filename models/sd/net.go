@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"sagbench/models"
@@ -218,7 +219,11 @@ func (n *Net) encode(ctx context.Context, prompts []string, negative bool) (none
 		return none, err
 	}
 	if i, broken := sampling.FirstNotFinite(c.Context, c.Vector); broken {
-		return none, fmt.Errorf("models: %s: the embedding of %q is not finite; check the checkpoint of the text encoder", n.path, shortened(distinct[i]))
+		var files []string
+		for _, t := range n.texts {
+			files = append(files, t.weights.path)
+		}
+		return none, fmt.Errorf("models: %s: the embedding of %q is not finite; check the checkpoint", strings.Join(files, " and "), shortened(distinct[i]))
 	}
 	return c.Pick(rows), nil
 }
