@@ -7,7 +7,7 @@ REFERENCES ?= references
 RESULTS    ?= results
 FUZZTIME   ?= 60s
 
-runtime := $(if $(filter cuda%,$(DEVICE)),cuda,cpu)
+runtime := $(firstword $(subst :, ,$(DEVICE)))
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 

@@ -166,6 +166,9 @@ func causalMask(m *onnx.Module, length int) onnx.Value {
 
 // Open implements Family.
 func (c *CLIPText) Open(path string, opt models.Options) (models.Model, error) {
+	if err := exact(path, opt); err != nil {
+		return nil, err
+	}
 	return c.load(path, opt)
 }
 

@@ -190,7 +190,21 @@ func sizeOf(name string, a ort.Array, channels int) (size, error) {
 }
 
 // Open implements Family.
-func (c *VAE) Open(path string, opt models.Options) (models.Model, error) { return c.load(path, opt) }
+func (c *VAE) Open(path string, opt models.Options) (models.Model, error) {
+	if err := exact(path, opt); err != nil {
+		return nil, err
+	}
+	return c.load(path, opt)
+}
+
+// exact refuses another precision than float32, which autoencoders and text encoders
+// compute in whatever their denoiser does.
+func exact(path string, opt models.Options) error {
+	if p := opt.Precision; p != "" && p != ort.Float32 {
+		return fmt.Errorf("models: %s: %s was asked for of a network that computes in float32 alone", path, p)
+	}
+	return nil
+}
 
 // load opens the autoencoder; graphs are made for the sizes that come.
 func (c *VAE) load(path string, opt models.Options) (*vaeNet, error) {

@@ -222,3 +222,26 @@ func TestVAEInputs(t *testing.T) {
 	_, err = n.Forward(context.Background(), map[string]ort.Array{"t": ort.Floats(noise(t, 1))})
 	wantError(t, err, "takes z and image, not t")
 }
+
+// Autoencoders and text encoders have one precision, and say so.
+func TestPartsAreExact(t *testing.T) {
+	for name, open := range map[string]func(models.Options) (models.Model, error){
+		"autoencoder":  func(o models.Options) (models.Model, error) { return (&VAE{}).Open(fashionVAE, o) },
+		"text encoder": func(o models.Options) (models.Model, error) { return (&CLIPText{}).Open("../pretrained/sd/text_encoder", o) },
+		"component": func(o models.Options) (models.Model, error) {
+			c := SD{}
+			c.Component = "vae"
+			return c.Open("../pretrained/sd", o)
+		},
+	} {
+		for _, precision := range []string{ort.BFloat16, ort.Float32} {
+			n, err := open(models.Options{Options: ort.Options{Precision: precision}})
+			if err == nil {
+				n.Close()
+			}
+			if refused := err != nil && strings.Contains(err.Error(), "bfloat16 was asked for of a network that computes in float32 alone"); refused != (precision == ort.BFloat16) {
+				t.Errorf("%s in %s: %v", name, precision, err)
+			}
+		}
+	}
+}
