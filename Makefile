@@ -11,7 +11,7 @@ runtime := $(firstword $(subst :, ,$(DEVICE)))
 device  := $(if $(filter cuda,$(DEVICE)),cuda:0,$(DEVICE))
 sagbench = bin/sagbench --device $(device) --results $(RESULTS)
 
-.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families compare-guidances ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow test-slurm lint bench bench-peers fuzz docs clean
+.PHONY: help build onnxruntime reproduce-table1 reproduce-table2 reproduce-families compare-guidances ablation-scale ablation-blur ablation-threshold ablation-mask test test-slow test-slurm gpu-check lint bench bench-peers fuzz docs clean
 
 help:
 	@echo 'make reproduce-table1 | reproduce-table2'
@@ -23,6 +23,7 @@ help:
 	@echo 'make compare-guidances                every guidance against the same network without it'
 	@echo 'make ablation-scale | ablation-blur | ablation-threshold | ablation-mask'
 	@echo '                                      a setting of SAG swept over every family'
+	@echo 'make gpu-check DEVICE=cuda            what a device has to pass, and its speed'
 	@echo 'make build | test | test-slow | test-slurm | lint | bench | bench-peers | fuzz | docs | clean'
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
 
@@ -63,6 +64,10 @@ test-slow: onnxruntime
 
 test-slurm: build
 	@bash .ci/slurm.sh
+
+gpu-check: build
+	@bash .ci/device.sh $(device)
+	@bin/sagbench bench --device $(device) adm-64 adm-256 sag-step
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these files'; exit 1; }

@@ -228,7 +228,8 @@ func (m *Module) MaxPool(x Value, p Pool) Value { return m.pool("MaxPool", x, p,
 
 // TimestepEmbedding is the sinusoidal embedding of t […] (float32) in dim
 // values each, […,dim], cosines first: guided_diffusion/nn.py timestep_embedding. The
-// frequencies are rounded to float32 after every operation, as there.
+// frequencies are rounded to float32 after every operation, as there. It is computed in
+// float32 in every scope: the phase of a large timestep is lost in half precision.
 func (m *Module) TimestepEmbedding(t Value, dim int, maxPeriod float64) Value {
 	return m.Sinusoids(t, dim, maxPeriod, 0, false)
 }
@@ -237,6 +238,7 @@ func (m *Module) TimestepEmbedding(t Value, dim int, maxPeriod float64) Value {
 // get_timestep_embedding: downscale_freq_shift, and sines before cosines
 // (flip_sin_to_cos false).
 func (m *Module) Sinusoids(t Value, dim int, maxPeriod float64, shift int, sinesFirst bool) Value {
+	m = &Module{m.g, m.prefix, false}
 	half := dim / 2
 	freqs := make([]float32, half)
 	for i := range freqs {

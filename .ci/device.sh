@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# What a device has to pass, in the order in which a fault would show:
+#   .ci/device.sh DEVICE [PRECISION...]
+# the reference cases in each precision that it has, the same bytes of a unit alone,
+# beside others and after a restart, and FID beside the CPU's. Needs bin/sagbench.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+device=$1
+shift
+bin/sagbench devices | sed '/^$/,$d'
+row=$(bin/sagbench devices | awk -v d="$device" '$1 == d || $1 == d ":0" || index($1, d ":") == 1' | head -n 1)
+[ -n "$row" ] || { echo "this machine has no $device" >&2; exit 1; }
+read -ra all <<<"$(sed -E 's/.*  +//; s/,//g' <<<"$row")"
+[ $# -gt 0 ] || set -- "${all[@]}"
+
+# 5e-5 is what other orders of summation make in float32 over the steps of a case. That
+# of a narrower type is eight of its roundings, 2⁻⁸ or 2⁻¹¹ each: the CPU's emulation,
+# which makes no other errors, is off by up to seven.
+declare -A tolerance=([float32]=5e-5 [tf32]=4e-3 [float16]=4e-3 [bfloat16]=3e-2)
+# The families that have half precision. A trajectory in it leaves that of float32 step
+# by step: only cases of one call bound anything.
+half='adm-* iddpm-* classifier-* dit-* sd*-unet-*'
+folder=../shared/cases
+[ -d $folder ] || folder=experiments/refcase/testdata/cases
+for precision in "$@"; do
+	cases=()
+	for c in $(grep -v '^#' .ci/cases); do
+		[ -d "$folder/$c" ] || continue
+		kind=$(sed -n 's/^kind: //p' "$folder/$c/case.yaml")
+		case $precision-$kind in
+		float32-forward | float32-sample) cases+=("$folder/$c") ;;
+		*-forward) for pattern in $half; do [[ $c != $pattern ]] || cases+=("$folder/$c"); done ;;
+		esac
+	done
+	echo "$device in $precision, within ${tolerance[$precision]} of the largest value:"
+	bin/sagbench check --quiet --device "$device" --precision "$precision" --tolerance "${tolerance[$precision]}" "${cases[@]}"
+done
+SAGBENCH_TEST_DEVICE=$device go test -count=1 -tags device -run 'OfDevice$' -v ./experiments | grep -Ev '^(===|PASS$)'

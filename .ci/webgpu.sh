@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The path of GPUs on a real GPU API: WebGPU over Vulkan, on the software device that
+# Debian's chromium carries.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash .ci/install.sh chromium libvulkan1
+VK_DRIVER_FILES=$(dpkg -L chromium | grep '/vk_swiftshader_icd.json$')
+export VK_DRIVER_FILES VK_ICD_FILENAMES=$VK_DRIVER_FILES ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1
+make --no-print-directory build onnxruntime DEVICE=webgpu
+bash .ci/device.sh webgpu:0 float32
