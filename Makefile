@@ -58,9 +58,10 @@ ablation-scale ablation-blur ablation-threshold ablation-mask: build
 test: onnxruntime
 	go test -timeout 30m ./...
 
-test-slow: onnxruntime
+test-slow: build
 	go test -race ./...
 	go test -tags slow -timeout 60m ./...
+	@sh models/ort/install.sh openvino && if bin/sagbench devices | grep -q ^openvino; then bash .ci/device.sh openvino; fi
 
 test-slurm: build
 	@bash .ci/slurm.sh

@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 bash .ci/install.sh chromium libvulkan1
 VK_DRIVER_FILES=$(dpkg -L chromium-common | grep '/vk_swiftshader_icd.json$') || { echo "chromium's package has no SwiftShader any more" >&2; exit 1; }
 export VK_DRIVER_FILES VK_ICD_FILENAMES=$VK_DRIVER_FILES ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1
-make --no-print-directory build onnxruntime DEVICE=webgpu
+make --no-print-directory build DEVICE=webgpu
 bash .ci/device.sh webgpu:0 float32
