@@ -89,7 +89,8 @@ type Score struct {
 	Column
 	Value    float64  `json:"value"`
 	Std      float64  `json:"std,omitempty"`      // over splits or subsets; 0 where there is none
-	Note     string   `json:"note,omitempty"`     // how it was computed
+	Note     string   `json:"note,omitempty"`     // what it is of: options of the metric, numbers of images
+	Numerics string   `json:"numerics,omitempty"` // by which arithmetic it was computed, which is no option
 	Warnings []string `json:"warnings,omitempty"` // why it may mislead
 }
 

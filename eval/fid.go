@@ -93,7 +93,7 @@ func frechetScore(c Column, ref, gen *Stats, m FID, p linalg.Products) ([]Score,
 	if err != nil {
 		return nil, err
 	}
-	s := c.score(f.Distance, f.Route)
+	s := Score{Column: c, Value: f.Distance, Numerics: f.Route}
 	for _, set := range []*Stats{ref, gen} {
 		if set.N == 0 || set.N > set.D() {
 			continue

@@ -7,8 +7,7 @@ import (
 )
 
 func compareCommand() *cobra.Command {
-	format, baseline := "terminal", ""
-	var metrics []string
+	o := report.DifferenceOptions{Format: "terminal"}
 	c := &cobra.Command{
 		Use:   "compare RESULTS...",
 		Short: "differences between the rows of a table, with confidence intervals",
@@ -22,17 +21,19 @@ A row is better or worse where the interval leaves 0 out. Of twenty rows that do
 differ one will look as if it did.
 
 The baseline is the first row of each label, or the one that --baseline names as the
-folder of results or the table does: "s = 0", "IDDPM, s = 0", or its number from 1.`,
+folder of results or the table does: "s = 0", "IDDPM, s = 0", or its number from 1. It
+need not be among the rows of --rows, which are those that are compared with it.`,
 		Example: `  sagbench run configs/table1-fashion.yaml name=draws bootstrap=200
   sagbench compare results/draws
   sagbench compare results/draws --metric fid --baseline 2 --format csv`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return report.Differences(cmd.OutOrStdout(), args, format, baseline, metrics)
+			return report.Differences(cmd.OutOrStdout(), args, o)
 		},
 	}
-	c.Flags().StringVar(&format, "format", format, "terminal or csv")
-	c.Flags().StringVar(&baseline, "baseline", "", "row to compare with; the first of each label if absent")
-	c.Flags().StringSliceVar(&metrics, "metric", nil, "metrics to compare, separated by commas; all if absent")
+	c.Flags().StringVar(&o.Format, "format", o.Format, "terminal or csv")
+	registerRows(c, &o.Rows)
+	c.Flags().StringVar(&o.Baseline, "baseline", "", "row to compare with; the first of each label if absent")
+	c.Flags().StringSliceVar(&o.Metrics, "metric", nil, "metrics to compare, separated by commas; all if absent")
 	return c
 }

@@ -24,7 +24,7 @@ func evalCommand(g *globals) *cobra.Command {
 	protocol, metrics := eval.DefaultProtocol, ""
 	var out outputs
 	var share shareFlags
-	folder := ""
+	folder, verbose := "", false
 	cmd := &cobra.Command{
 		Use:   "eval REF SAMPLES",
 		Short: "score samples against a reference batch, as ADM's evaluator.py does",
@@ -95,7 +95,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if result == nil {
 				return err
 			}
-			return errors.Join(out.write(cmd.OutOrStdout(), result), err)
+			return errors.Join(out.write(cmd.OutOrStdout(), result, verbose), err)
 		},
 	}
 	f := cmd.Flags()
@@ -104,6 +104,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("share").Hidden, f.Lookup("part").Hidden = true, true
 	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
 	networks.register(f)
+	registerVerbose(f, &verbose)
 	f.Func("metrics", "metrics, separated by commas; the protocol's own if absent; known: "+strings.Join(plan.MetricRegistry.Names(), ", "), func(list string) error {
 		if metrics != "" {
 			return errors.New("is given twice; separate metrics by commas")
@@ -151,7 +152,7 @@ func (o outputs) check() error {
 }
 
 // write writes the files, and the table to w unless a file goes there.
-func (o outputs) write(w io.Writer, e *store.Evaluation) error {
+func (o outputs) write(w io.Writer, e *store.Evaluation, verbose bool) error {
 	put := func(path string, data []byte, err error) error {
 		switch {
 		case path == "" || err != nil:
@@ -166,7 +167,7 @@ func (o outputs) write(w io.Writer, e *store.Evaluation) error {
 	csv, errCSV := report.EvaluationCSV(e)
 	err := errors.Join(put(o.json, json, errJSON), put(o.csv, csv, errCSV))
 	if o.json != "-" && o.csv != "-" && len(e.Scores) > 0 {
-		err = errors.Join(err, report.PrintEvaluation(w, e))
+		err = errors.Join(err, report.PrintEvaluation(w, e, verbose))
 	}
 	return err
 }

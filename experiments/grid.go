@@ -33,6 +33,7 @@ with arr_0 [N,H,W,3] uint8, such as a reference batch.`,
 	boundedInt(f, &g.First, "first", 0, 0, 10_000_000, "number of the first image")
 	boundedInt(f, &g.Columns, "columns", 0, 0, 10_000, "images on a line; 0 = all, up to 16")
 	boundedInt(f, &g.Scale, "scale", 0, 0, 64, "pixels that a pixel is enlarged to; 0 = so many that images are at least 64 wide")
+	registerRows(c, &g.Rows)
 	f.BoolVar(&g.Trace, "trace", false, "what self-attention guidance does to the images, from the traces that run keeps with trace.images and trace.steps")
 	if err := c.MarkFlagRequired("output"); err != nil {
 		panic(err) // the flag is defined above

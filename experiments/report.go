@@ -9,7 +9,7 @@ import (
 )
 
 func reportCommand() *cobra.Command {
-	output := ""
+	var o report.PageOptions
 	c := &cobra.Command{
 		Use:   "report RESULTS...",
 		Short: "write an experiment's results as one HTML page",
@@ -19,18 +19,20 @@ table with differences and their intervals, plots, the same images under each
 setting, the method in words, and the tables to save. run writes it at its end too.
 
 The file needs nothing beside it and no network, has at most 5 MB, and can be
-printed. Differences have intervals where rows have draws: run with bootstrap=200.`,
+printed. --rows makes a page of some rows, which needs -o. Differences have intervals where rows have draws: run with bootstrap=200.`,
 		Example: `  sagbench report results/table1-fashion
   sagbench report results/table1 -o table1.html`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			paths, err := report.Page(cmd.Context(), args, output)
+			paths, err := report.Page(cmd.Context(), args, o)
 			for _, path := range paths {
 				fmt.Fprintln(cmd.OutOrStdout(), path)
 			}
 			return err
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "file to write instead, of one experiment")
+	c.Flags().StringVarP(&o.Output, "output", "o", "", "file to write instead, of one experiment")
+	registerRows(c, &o.Rows)
+	registerVerbose(c.Flags(), &o.Verbose)
 	return c
 }

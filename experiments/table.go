@@ -7,7 +7,7 @@ import (
 )
 
 func tableCommand() *cobra.Command {
-	format, order := "terminal", ""
+	o := report.TableOptions{Format: "terminal"}
 	c := &cobra.Command{
 		Use:   "table RESULTS...",
 		Short: "print the tables of finished runs",
@@ -17,7 +17,8 @@ alone: runs' folders, experiments' folders, or the folder of all results.
 An arrow at a metric says which way is better. Where the authors published values,
 the column "paper" beside ours holds them, — where they give none.
 
-terminal, markdown and latex show the decimals that the metric is good for; csv
+terminal, markdown and latex show the decimals that the metric is good for, and what
+does not fit the terminal, 100 columns or the page stands in several tables; csv
 has every digit, the whole path of each setting, and one table for all experiments.
 latex is a table environment that needs the package booktabs alone and fits a column,
 or the page (table*); the best value of each metric among the rows of one label is
@@ -35,10 +36,12 @@ the experiment.`,
   sagbench table results/table1 --sort fid`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return report.Tables(cmd.OutOrStdout(), args, format, order)
+			return report.Tables(cmd.OutOrStdout(), args, o)
 		},
 	}
-	c.Flags().StringVar(&format, "format", format, "terminal, markdown, csv, latex or jsonl")
-	c.Flags().StringVar(&order, "sort", order, "metric or setting to order the rows of a label by; with a minus the other way round")
+	c.Flags().StringVar(&o.Format, "format", o.Format, "terminal, markdown, csv, latex or jsonl")
+	registerVerbose(c.Flags(), &o.Verbose)
+	registerRows(c, &o.Rows)
+	c.Flags().StringVar(&o.Sort, "sort", "", "metric or setting to order the rows of a label by; with a minus the other way round")
 	return c
 }

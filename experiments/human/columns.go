@@ -21,27 +21,36 @@ func Columns(w io.Writer) int {
 	return 0
 }
 
-// Wrap breaks a text between words into lines of at most so many columns, those
-// after the first indented. Words that are longer stay whole; columns 0 breaks
-// nothing.
+// Wrap breaks the lines of a text between words, so that they have at most so many
+// columns; what follows a break is indented. Words that are longer stay whole; columns
+// 0 breaks nothing.
 func Wrap(text string, columns, indent int) string {
 	if columns <= 0 || Wide(text) <= columns {
 		return text
 	}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = wrapLine(line, columns, indent)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func wrapLine(line string, columns, indent int) string {
+	words := strings.Split(line, " ") // an empty one is a further space
 	var out strings.Builder
-	at := 0
-	for i, word := range strings.Fields(text) {
-		switch n := Wide(word); {
-		case i == 0:
-			at = n
-		case at+1+n <= columns:
-			out.WriteByte(' ')
+	out.WriteString(words[0])
+	at, begun := Wide(words[0]), words[0] != "" // columns of this line, and whether it has a word
+	for _, word := range words[1:] {
+		n := Wide(word)
+		switch {
+		case at+1+n <= columns || !begun:
+			out.WriteString(" " + word)
 			at += 1 + n
-		default:
-			out.WriteString("\n" + strings.Repeat(" ", indent))
+		case word != "":
+			out.WriteString("\n" + strings.Repeat(" ", indent) + word)
 			at = indent + n
 		}
-		out.WriteString(word)
+		begun = begun || word != ""
 	}
 	return out.String()
 }

@@ -122,7 +122,7 @@ func gridOf(positions, height, width int) (h, w int) {
 
 // readTraces gets the pictures of the traces of all runs.
 func (g *Grid) readTraces(_ context.Context, args []string) error {
-	found, err := store.FindMetrics(args...)
+	found, err := findRows(args, g.Rows)
 	if err != nil {
 		return err
 	}

@@ -259,8 +259,9 @@ func settingOf(m *store.Metrics, path string) string {
 // warning begins the remarks that a value may mislead.
 const warning = "warning: "
 
-// remarks are what a row's score says about itself.
-func (c tableColumn) remarks(m *store.Metrics) []string {
+// remarks are what a row's score says about itself; how it was computed only with
+// verbose set.
+func (c tableColumn) remarks(m *store.Metrics, verbose bool) []string {
 	s, ok := m.Score(c.key)
 	if c.kind != metricColumn || !ok {
 		return nil
@@ -268,6 +269,9 @@ func (c tableColumn) remarks(m *store.Metrics) []string {
 	var texts []string
 	if note := strings.TrimSpace(s.Note); note != "" {
 		texts = append(texts, note)
+	}
+	if verbose && s.Numerics != "" {
+		texts = append(texts, s.Numerics)
 	}
 	for _, w := range s.Warnings {
 		texts = append(texts, warning+w)

@@ -14,29 +14,38 @@ import (
 	"sagbench/experiments/store"
 )
 
+// DifferenceOptions say what is compared with what.
+type DifferenceOptions struct {
+	Format   string   // one of DifferenceFormats
+	Baseline string   // a row's title, or its number from 1; "": the first row of each label
+	Metrics  []string // names of those to compare; nil: all
+	Rows     []string // to compare with the baseline, as store.Choose takes them; nil: all
+}
+
+// DifferenceFormats are the values of DifferenceOptions.Format.
+var DifferenceFormats = []string{"terminal", "csv"}
+
 // Differences compares the rows of the runs below the folders and prints to w how
-// they differ from a baseline, with intervals of 95 %. format is terminal or csv.
-// baseline is a row's title or its number from 1; "" stands for the first row of
-// each label. metrics are the names of those to compare; nil for all. It is an
-// error where rows have no draws or were evaluated in different ways.
-func Differences(w io.Writer, folders []string, format, baseline string, metrics []string) error {
-	render, ok := map[string]func(io.Writer, []difference) error{"terminal": printDifferences, "csv": differencesCSV}[format]
+// they differ from a baseline, with intervals of 95 %. It is an error where rows have
+// no draws or were evaluated in different ways.
+func Differences(w io.Writer, folders []string, o DifferenceOptions) error {
+	render, ok := map[string]func(io.Writer, []difference) error{"terminal": printDifferences, "csv": differencesCSV}[o.Format]
 	if !ok {
-		return human.Misusef("compare: --format is %q, expected terminal or csv", format)
+		return human.Misusef("compare: --format is %q, expected %s", o.Format, strings.Join(DifferenceFormats, " or "))
 	}
 	rows, err := store.FindMetrics(folders...)
 	if err != nil {
 		return err
 	}
-	found, err := compareRows(rows, baseline, metrics)
+	found, err := compareRows(rows, o)
 	if err != nil {
 		return fmt.Errorf("compare: %w", err)
 	}
-	if err := render(w, found); err != nil || format == "csv" {
+	if err := render(w, found); err != nil || o.Format == "csv" {
 		return err
 	}
 	for _, line := range differencesOf(rows) {
-		fmt.Fprintln(w, oneLine(line))
+		fmt.Fprintln(w, human.Wrap(oneLine(line), human.Columns(w), 2))
 	}
 	return nil
 }
@@ -64,15 +73,19 @@ func (d difference) verdict() string {
 	return "worse"
 }
 
-// compareRows compares every row with the baseline of its experiment: the first
-// row of its label, or the one that is called baseline where that is not "".
-func compareRows(rows []*store.Metrics, baseline string, metrics []string) ([]difference, error) {
+// compareRows compares every chosen row with the baseline of its experiment: the first
+// row of its label, or the one that is called so.
+func compareRows(rows []*store.Metrics, o DifferenceOptions) ([]difference, error) {
+	chosen, err := chooseRows(rows, o.Rows)
+	if err != nil {
+		return nil, err
+	}
 	var out []difference
 	var faults []error
 	names := namesApart(rows, settled)
 	title := func(m *store.Metrics) string { return titleApart(m, names) }
 	for _, own := range byExperiment(rows) {
-		named, err := baselineOf(own, baseline, title)
+		named, err := baselineOf(own, o.Baseline, title)
 		if err != nil {
 			faults = append(faults, err)
 			break
@@ -82,8 +95,8 @@ func compareRows(rows []*store.Metrics, baseline string, metrics []string) ([]di
 			if firstOf[m.Label] == nil {
 				firstOf[m.Label] = m
 			}
-			if base := cmp.Or(named, firstOf[m.Label]); base != m {
-				found, err := differencesFrom(base, m, metrics)
+			if base := cmp.Or(named, firstOf[m.Label]); base != m && slices.Contains(chosen, m) {
+				found, err := differencesFrom(base, m, o.Metrics)
 				if err != nil {
 					err = fmt.Errorf("%s: rows %q and %q: %w", m.Experiment, title(m), title(base), err)
 				}
@@ -95,9 +108,9 @@ func compareRows(rows []*store.Metrics, baseline string, metrics []string) ([]di
 			}
 		}
 	}
-	err := errors.Join(faults...)
+	err = errors.Join(faults...)
 	if len(out) == 0 && err == nil {
-		err = errors.New("one row alone; there is nothing to compare it with")
+		err = errors.New("no row beside its baseline; there is nothing to compare")
 	}
 	return out, err
 }
@@ -109,10 +122,10 @@ func baselineOf(own []*store.Metrics, name string, title func(*store.Metrics) st
 	var found []*store.Metrics
 	for _, m := range own {
 		titles = append(titles, fmt.Sprintf("%d: %q", m.Row+1, title(m)))
-		if strings.EqualFold(title(m), name) {
+		if (store.Place{Names: []string{title(m)}}).IsCalled(name) {
 			return m, nil
 		}
-		if strings.EqualFold(m.Title(), name) || name == strconv.Itoa(m.Row+1) {
+		if (store.Place{Names: []string{m.Title()}}).IsCalled(name) || name == strconv.Itoa(m.Row+1) {
 			found = append(found, m)
 		}
 	}
@@ -182,7 +195,7 @@ func printDifferences(w io.Writer, all []difference) error {
 		lines = append(lines, []string{oneLine(d.row), oneLine(d.baseline), oneLine(d.score.Title) + " " + arrow(d.score.Direction),
 			number(d.score.Value), sign + number(d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict()})
 	}
-	return writeTable(w, 3, "lllrrrl", []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, lines)
+	return writeTable(w, human.Table{Fixed: 3, Align: "lllrrrl", Head: []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, Lines: lines})
 }
 
 // differencesCSV writes the table for programs, with every digit.

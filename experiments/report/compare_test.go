@@ -49,7 +49,7 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := compareRows(rows, "", nil)
+	found, err := compareRows(rows, DifferenceOptions{})
 	if err != nil || len(found) != 2 {
 		t.Fatalf("%+v, %v", found, err)
 	}
@@ -59,8 +59,15 @@ func TestCompare(t *testing.T) {
 	if d := found[1]; d.verdict() != "no difference seen" {
 		t.Errorf("%+v: %s", d, d.verdict())
 	}
+	found, err = compareRows(rows, DifferenceOptions{Baseline: "ADM, s = 0", Rows: []string{"3"}})
+	if err != nil || len(found) != 1 || found[0].row != "ADM s=0.8" || found[0].baseline != "ADM s=0" {
+		t.Errorf("row 3 alone: %+v, %v", found, err)
+	}
+	if _, err := compareRows(rows, DifferenceOptions{Rows: []string{"4"}}); err == nil || !strings.Contains(err.Error(), `--rows: there is no row "4"; there are 1: ADM s=0; 2: `) {
+		t.Error(err)
+	}
 	for _, name := range []string{"ADM s=0.5", "2"} {
-		found, err = compareRows(rows, name, []string{"fid"})
+		found, err = compareRows(rows, DifferenceOptions{Baseline: name, Metrics: []string{"fid"}})
 		if err != nil || len(found) != 2 || found[0].verdict() != "worse" || found[0].value != 1 {
 			t.Errorf("baseline %q: %+v, %v", name, found, err)
 		}
@@ -87,25 +94,25 @@ func TestCompareRefuses(t *testing.T) {
 		"expected the names": func(m *store.Metrics) { m.Bootstrap, a.Bootstrap = 41, 41 },
 	} {
 		change(&other)
-		if _, err := compareRows([]*store.Metrics{a, &other}, "", nil); err == nil || !strings.Contains(err.Error(), what) {
+		if _, err := compareRows([]*store.Metrics{a, &other}, DifferenceOptions{}); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
 		other, a.Bootstrap = *b, eval.MinReplicates
 	}
-	if _, err := compareRows([]*store.Metrics{a, b}, "s=7", nil); err == nil || !strings.Contains(err.Error(), `1: "ADM s=0"`) {
+	if _, err := compareRows([]*store.Metrics{a, b}, DifferenceOptions{Baseline: "s=7"}); err == nil || !strings.Contains(err.Error(), `1: "ADM s=0"`) {
 		t.Errorf("unknown baseline: %v", err)
 	}
-	if _, err := compareRows([]*store.Metrics{a, b}, "", []string{"kid"}); err == nil || !strings.Contains(err.Error(), "known: fid") {
+	if _, err := compareRows([]*store.Metrics{a, b}, DifferenceOptions{Metrics: []string{"kid"}}); err == nil || !strings.Contains(err.Error(), "known: fid") {
 		t.Errorf("unknown metric: %v", err)
 	}
-	if _, err := compareRows([]*store.Metrics{a}, "", nil); err == nil {
+	if _, err := compareRows([]*store.Metrics{a}, DifferenceOptions{}); err == nil {
 		t.Error("one row alone")
 	}
 	two := &store.Replicates{Names: []string{"fid", "fid"}, Values: map[string][]float64{"fid": draws}}
 	if err := two.Write(b.Folder); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := compareRows([]*store.Metrics{a, b}, "", nil); err == nil || !strings.Contains(err.Error(), "two columns") {
+	if _, err := compareRows([]*store.Metrics{a, b}, DifferenceOptions{}); err == nil || !strings.Contains(err.Error(), "two columns") {
 		t.Errorf("a column twice: %v", err)
 	}
 	b = drawnRow(t, folder, 1, "1", 25, draws)
@@ -117,7 +124,7 @@ func TestCompareRefuses(t *testing.T) {
 	if err := os.WriteFile(path, append([]byte("fid\nNaN\n"), data[6:]...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := compareRows([]*store.Metrics{a, b}, "", nil); err == nil || !strings.Contains(err.Error(), "is no number") {
+	if _, err := compareRows([]*store.Metrics{a, b}, DifferenceOptions{}); err == nil || !strings.Contains(err.Error(), "is no number") {
 		t.Errorf("a damaged file: %v", err)
 	}
 }
@@ -133,7 +140,7 @@ func TestTableOfIntervals(t *testing.T) {
 		"csv":      {"fid,fid_low,fid_high", "25,24,25.5"},
 	} {
 		var out strings.Builder
-		if err := tableFormats[format](&out, []*store.Metrics{m}, ""); err != nil {
+		if err := tableFormats[format](&out, []*store.Metrics{m}, TableOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		for _, w := range want {
@@ -163,7 +170,7 @@ func TestTellingDigits(t *testing.T) {
 	drawnRow(t, folder, 0, "0", 25, base)
 	drawnRow(t, folder, 1, "0.5", 25-0.0000312, own)
 	var out strings.Builder
-	if err := Differences(&out, []string{folder}, "terminal", "", nil); err != nil || !strings.Contains(out.String(), " -3.1e-05 │ -3.1e-05 … -3.1e-05 │ better") {
+	if err := Differences(&out, []string{folder}, DifferenceOptions{Format: "terminal"}); err != nil || !strings.Contains(out.String(), " -3.1e-05 │ -3.1e-05 … -3.1e-05 │ better") {
 		t.Errorf("%v\n%s", err, &out)
 	}
 }
@@ -181,7 +188,7 @@ func TestCompareRowsApart(t *testing.T) {
 		rows = append(rows, m)
 	}
 	var out strings.Builder
-	if err := Differences(&out, []string{folder}, "terminal", "", nil); err != nil {
+	if err := Differences(&out, []string{folder}, DifferenceOptions{Format: "terminal"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"ADM s=0 steps=8 │ ADM s=0 steps=4", "differ in more than the sweep: sampler.ddpm.steps (4, 8)\n"} {
@@ -190,11 +197,11 @@ func TestCompareRowsApart(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"ADM s=0", "1"} {
-		if _, err := compareRows(rows, name, nil); err == nil || !strings.Contains(err.Error(), `e has several rows "`+name+`"; it has 1: "ADM s=0 steps=4"; 1: "ADM s=0 steps=8"`) {
+		if _, err := compareRows(rows, DifferenceOptions{Baseline: name}); err == nil || !strings.Contains(err.Error(), `e has several rows "`+name+`"; it has 1: "ADM s=0 steps=4"; 1: "ADM s=0 steps=8"`) {
 			t.Errorf("baseline %q: %v", name, err)
 		}
 	}
-	if found, err := compareRows(rows, "ADM s=0 steps=8", nil); err != nil || len(found) != 1 || found[0].row != "ADM s=0 steps=4" {
+	if found, err := compareRows(rows, DifferenceOptions{Baseline: "ADM s=0 steps=8"}); err != nil || len(found) != 1 || found[0].row != "ADM s=0 steps=4" {
 		t.Errorf("%+v, %v", found, err)
 	}
 }

@@ -32,7 +32,7 @@ func TestDifferencesBeyondTheSweep(t *testing.T) {
 			t.Errorf("%q, want %q", found, want)
 		}
 		var table strings.Builder
-		if err := tableFormats["terminal"](&table, rows, ""); err != nil || !strings.Contains(strings.Join(strings.Fields(table.String()), " "), found) {
+		if err := tableFormats["terminal"](&table, rows, TableOptions{}); err != nil || !strings.Contains(strings.Join(strings.Fields(table.String()), " "), found) {
 			t.Errorf("%v: not in the table:\n%s", err, &table)
 		}
 	}
@@ -58,7 +58,7 @@ func stepped(row int, scale, steps string) *store.Metrics {
 // curves, in grids by lines of their labels; by run ids where it is by too much.
 func TestRowsApart(t *testing.T) {
 	rows := []*store.Metrics{stepped(0, "0", "4"), stepped(1, "0.5", "4"), stepped(2, "0", "8"), stepped(3, "0.5", "8")}
-	table := newTable(rows)
+	table := newTable(rows, false)
 	var titles []string
 	for _, c := range table.columns {
 		titles = append(titles, c.title)
@@ -67,7 +67,7 @@ func TestRowsApart(t *testing.T) {
 		t.Errorf("columns %s, steps of the third row %q", got, table.groups[0].rows[2][2].text)
 	}
 	var csv strings.Builder
-	if err := tableFormats["csv"](&csv, rows, ""); err != nil || !strings.HasPrefix(csv.String(), "experiment,label,guidance.sag.scale,sampler.ddpm.steps,fid,") {
+	if err := tableFormats["csv"](&csv, rows, TableOptions{}); err != nil || !strings.HasPrefix(csv.String(), "experiment,label,guidance.sag.scale,sampler.ddpm.steps,fid,") {
 		t.Errorf("%v\n%s", err, &csv)
 	}
 	figures, err := figuresOf(rows)
@@ -129,7 +129,7 @@ func TestStalePlots(t *testing.T) {
 		}
 		return names
 	}
-	if err := Experiment(t.Context(), io.Discard, folder, rows); err != nil {
+	if err := Experiment(t.Context(), io.Discard, folder, rows, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(folder, "mine.png"), nil, 0o600); err != nil {
@@ -141,13 +141,13 @@ func TestStalePlots(t *testing.T) {
 	for _, m := range rows {
 		m.Scores = m.Scores[:1]
 	}
-	if err := Experiment(t.Context(), io.Discard, folder, rows); err != nil {
+	if err := Experiment(t.Context(), io.Discard, folder, rows, false); err != nil {
 		t.Fatal(err)
 	}
 	if got := there(); got != "fid.png fid.svg mine.png report.html " {
 		t.Errorf("plots of one metric: %s", got)
 	}
-	if err := Experiment(t.Context(), io.Discard, folder, rows[:1]); err != nil {
+	if err := Experiment(t.Context(), io.Discard, folder, rows[:1], false); err != nil {
 		t.Fatal(err)
 	}
 	if got := there(); got != "mine.png report.html " {

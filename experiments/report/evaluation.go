@@ -6,18 +6,24 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
 
 // PrintEvaluation draws the scores of an evaluation to w as a table for people.
-// Columns that no score has anything for are left out.
-func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
-	fmt.Fprintf(w, "protocol: %s\n", e.Protocol)
+// Columns that no score has anything for are left out; how the arithmetic went is told
+// with verbose set.
+func PrintEvaluation(w io.Writer, e *store.Evaluation, verbose bool) error {
+	fmt.Fprintln(w, human.Wrap("protocol: "+e.Protocol, human.Columns(w), 2))
 	var lines [][]string
 	for _, s := range e.Scores {
 		number := func(v float64) string { return telling(v, s.Decimals+2) }
 		line := []string{oneLine(s.Title) + " " + arrow(s.Direction), number(s.Value), "", "", oneLine(s.Note)}
+		if verbose && s.Numerics != "" {
+			line[4] = strings.TrimPrefix(line[4]+"; "+oneLine(s.Numerics), "; ")
+		}
 		if s.Std > 0 {
 			line[2] = "± " + number(s.Std)
 		}
@@ -27,7 +33,7 @@ func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
 		lines = append(lines, line)
 	}
 	head, align := []string{"metric", "value", "std", "95 %", "how"}, "lrrrl"
-	for _, j := range []int{3, 2} {
+	for _, j := range []int{4, 3, 2} {
 		if slices.ContainsFunc(lines, func(line []string) bool { return line[j] != "" }) {
 			continue
 		}
@@ -36,7 +42,7 @@ func PrintEvaluation(w io.Writer, e *store.Evaluation) error {
 			lines[i] = slices.Delete(lines[i], j, j+1)
 		}
 	}
-	return writeTable(w, 1, align, head, lines)
+	return writeTable(w, human.Table{Fixed: 1, Align: align, Head: head, Lines: lines})
 }
 
 // EvaluationCSV are the scores of an evaluation as CSV, a line each, with every

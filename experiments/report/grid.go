@@ -25,10 +25,11 @@ import (
 // A Grid is a picture of samples: a row for each run or file, its label at the
 // left, the same image numbers under each other.
 type Grid struct {
-	Images  int // of each row; 0: 8, or as many as all rows have
-	First   int // number of the first image, from 0
-	Columns int // images on a line; 0: all, up to 16
-	Scale   int // pixels that a pixel is enlarged to, up to 64; 0: so many that images are at least 64 wide
+	Images  int      // of each row; 0: 8, or as many as all rows have
+	First   int      // number of the first image, from 0
+	Columns int      // images on a line; 0: all, up to 16
+	Scale   int      // pixels that a pixel is enlarged to, up to 64; 0: so many that images are at least 64 wide
+	Rows    []string // of the runs that are shown, as store.Choose takes them; nil: all
 	// Trace shows in place of the samples what self-attention guidance does: a row for
 	// each run, image and step of its trace, with the pictures of the anatomy.
 	Trace bool
@@ -104,32 +105,26 @@ const usualImages = 8
 
 // read gets the images of all arguments.
 func (g *Grid) read(ctx context.Context, args []string) error {
-	var all []*store.Images
-	var runs []*store.Metrics // nil for a file
+	files, runs, err := g.find(args)
+	if err != nil {
+		return err
+	}
 	wanted := g.First + cmp.Or(g.Images, usualImages)
-	for _, arg := range args {
-		if strings.EqualFold(filepath.Ext(arg), ".npz") {
-			s, err := store.OpenImages(arg)
-			if err != nil {
+	all := make([]*store.Images, len(runs))
+	for i, m := range runs {
+		if m == nil {
+			if all[i], err = store.OpenImages(files[i]); err != nil {
 				return err
 			}
-			all, runs = append(all, s), append(runs, nil)
 			continue
 		}
-		found, err := store.FindRuns(arg)
-		if err != nil {
+		all[i] = &store.Images{Folder: filepath.Join(m.Folder, "samples"), Classes: -1}
+		var damaged []string
+		if err := all[i].Scan(wanted, false, func(note string) { damaged = append(damaged, note) }); err != nil {
 			return err
 		}
-		for _, m := range found {
-			s := &store.Images{Folder: filepath.Join(m.Folder, "samples"), Classes: -1}
-			var damaged []string
-			if err := s.Scan(wanted, false, func(note string) { damaged = append(damaged, note) }); err != nil {
-				return err
-			}
-			if len(damaged) > 0 {
-				return fmt.Errorf("grid: %s cannot be shown; `sagbench run` or `sample` draws them anew", strings.Join(damaged, "; "))
-			}
-			all, runs = append(all, s), append(runs, m)
+		if len(damaged) > 0 {
+			return fmt.Errorf("grid: %s cannot be shown; `sagbench run` or `sample` draws them anew", strings.Join(damaged, "; "))
 		}
 	}
 	g.label(all, runs)
@@ -148,6 +143,54 @@ func (g *Grid) read(ctx context.Context, args []string) error {
 		r.height, r.width = s.Height, s.Width
 	}
 	return nil
+}
+
+// find lists what the arguments name, in their order: the path of a file, or one of the
+// chosen runs. The lists are parallel; a run is nil where there is a file.
+func (g *Grid) find(args []string) (files []string, runs []*store.Metrics, err error) {
+	var all []*store.Metrics
+	for _, arg := range args {
+		found := []*store.Metrics{nil}
+		if !strings.EqualFold(filepath.Ext(arg), ".npz") {
+			if found, err = store.FindRuns(arg); err != nil {
+				return nil, nil, err
+			}
+		}
+		for _, m := range found {
+			files, runs = append(files, arg), append(runs, m)
+			if m != nil {
+				all = append(all, m)
+			}
+		}
+	}
+	if len(g.Rows) == 0 {
+		return files, runs, nil
+	}
+	chosen, err := store.Choose(all, placeOfRun, g.Rows)
+	if err != nil {
+		return nil, nil, human.Misusef("--rows: %w", err)
+	}
+	for i := len(runs) - 1; i >= 0; i-- {
+		if runs[i] != nil && !slices.Contains(chosen, runs[i]) {
+			files, runs = slices.Delete(files, i, i+1), slices.Delete(runs, i, i+1)
+		}
+	}
+	return files, runs, nil
+}
+
+// placeOfRun is the place of a run. One that is not scored has no number, and is called
+// as its folder is.
+func placeOfRun(m *store.Metrics) store.Place {
+	if m.Scores != nil {
+		return m.Place()
+	}
+	return store.Place{Names: slices.Compact([]string{folderTitle(m), cmp.Or(m.Label, folderTitle(m))})}
+}
+
+// folderTitle is the name of a run's folder without the run id.
+func folderTitle(m *store.Metrics) string {
+	name := filepath.Base(m.Folder)
+	return name[:max(0, strings.LastIndexByte(name, '-'))]
 }
 
 // choose checks that all rows have the images below wanted, or settles for as many
@@ -202,9 +245,9 @@ const labelWidth = 24
 // called by. A run that is not scored has the name of its folder.
 func gridLabel(m *store.Metrics, others []store.Setting) []string {
 	var lines []string
-	switch name := filepath.Base(m.Folder); {
+	switch {
 	case m.Scores == nil:
-		lines = []string{name[:max(0, strings.LastIndexByte(name, '-'))]}
+		lines = []string{folderTitle(m)}
 	case m.Label != "":
 		lines = wrap(m.Label, labelWidth)
 	}

@@ -8,6 +8,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -262,5 +263,30 @@ func TestGridTellsRowsApart(t *testing.T) {
 	tiny.Write(t, filepath.Join(results, "y", "cat-s=0-0000000000", store.RunFile), "a: [")
 	if err := (&Grid{}).read(t.Context(), []string{results}); err == nil || !strings.Contains(err.Error(), "run.yaml") {
 		t.Errorf("a run.yaml that is none: %v", err)
+	}
+}
+
+// Of folders the chosen rows are shown, of files all; a run that is not scored has no
+// number, and is called as its folder is.
+func TestGridRows(t *testing.T) {
+	results := gridFolder(t)
+	writeImages(t, filepath.Join(results, "x", "s=0.9-cccccccccc", "samples", "000000-000004.npz"), 0, 5, 4, 50)
+	for rows, want := range map[string][]string{"2": {"bbbbbbbbbb", ""}, "s=0,s=0.9": {"aaaaaaaaaa", "cccccccccc", ""}} {
+		g := Grid{Rows: []string{rows}}
+		files, runs, err := g.find([]string{results, "ref.npz"})
+		var got []string
+		for _, m := range runs {
+			if m == nil {
+				m = &store.Metrics{}
+			}
+			got = append(got, m.Run)
+		}
+		if err != nil || !slices.Equal(got, want) || files[len(files)-1] != "ref.npz" {
+			t.Errorf("%s: %q of %q, %v; want %q", rows, got, files, err, want)
+		}
+	}
+	g := Grid{Rows: []string{"3"}}
+	if _, _, err := g.find([]string{results}); err == nil || !strings.HasSuffix(err.Error(), "; s=0.9") {
+		t.Error(err)
 	}
 }

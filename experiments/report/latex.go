@@ -140,11 +140,15 @@ func newLatexLayout(t *resultTable) *latexLayout {
 	}
 	l := &latexLayout{t: t, environment: "table*", font: texFonts[len(texFonts)-1], width: texPageWidth}
 	part := slices.Clone(fixed)
-	for _, j := range free {
-		if len(part) > len(fixed) && l.widthOf(append(slices.Clone(part), j)) > l.width {
+	for i := 0; i < len(free); {
+		own := free[i : i+1] // with the authors' values, which stay beside it
+		for i++; i < len(free) && t.columns[free[i]].kind == publishedColumn; i++ {
+			own = append(own, free[i])
+		}
+		if len(part) > len(fixed) && l.widthOf(slices.Concat(part, own)) > l.width {
 			l.parts, part = append(l.parts, part), slices.Clone(fixed)
 		}
-		part = append(part, j)
+		part = append(part, own...)
 	}
 	l.parts = append(l.parts, part)
 	return l

@@ -24,7 +24,7 @@ func TestLaTeXCompiles(t *testing.T) {
 	tables := map[string]string{}
 	render := func(name string, rows []*store.Metrics) {
 		var out bytes.Buffer
-		if err := tableFormats["latex"](&out, rows, ""); err != nil {
+		if err := tableFormats["latex"](&out, rows, TableOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		tables[name] = out.String()

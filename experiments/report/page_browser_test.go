@@ -52,7 +52,7 @@ func browser(t *testing.T) (ctx context.Context, faults, requests *[]string) {
 // and both colour schemes can be read.
 func TestPageInBrowser(t *testing.T) {
 	results := pageResults(t, true)
-	paths, err := Page(t.Context(), []string{results}, "")
+	paths, err := Page(t.Context(), []string{results}, PageOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,29 +17,38 @@ import (
 // PageFile is what the page of an experiment is called in its folder.
 const PageFile = "report.html"
 
-// Page writes the results below the folders as one HTML file: to output, or where
-// that is "" into each experiment's folder. It returns the paths. With an output,
-// the folders have to hold one experiment.
-func Page(ctx context.Context, folders []string, output string) ([]string, error) {
-	rows, err := store.FindMetrics(folders...)
+// PageOptions say which page of results is wanted.
+type PageOptions struct {
+	Output  string   // its file; "": one in the folder of each experiment
+	Rows    []string // as store.Choose takes them, which needs an Output; nil: all
+	Verbose bool     // tell of the arithmetic as well
+}
+
+// Page writes the results below the folders as one HTML file, and returns its path, or
+// those of each experiment. With an output, the folders have to hold one experiment.
+func Page(ctx context.Context, folders []string, o PageOptions) ([]string, error) {
+	if len(o.Rows) > 0 && o.Output == "" {
+		return nil, human.Misusef("report: --rows needs --output: a page of some rows does not take the place of the experiment's")
+	}
+	rows, err := findRows(folders, o.Rows)
 	if err != nil {
 		return nil, err
 	}
 	parts := byExperiment(rows)
-	if output != "" && len(parts) > 1 {
+	if o.Output != "" && len(parts) > 1 {
 		return nil, human.Misusef("report: %s hold %d experiments, and a page is of one: name its folder, or leave --output away, which writes a page into each experiment's folder", strings.Join(folders, ", "), len(parts))
 	}
 	var paths []string
 	for _, own := range parts {
-		if output != "" {
-			data, err := pageOf(ctx, own)
+		if o.Output != "" {
+			data, err := pageOf(ctx, own, o.Verbose)
 			if err == nil {
-				err = store.WriteOutput(output, data)
+				err = store.WriteOutput(o.Output, data)
 			}
-			return []string{output}, err
+			return []string{o.Output}, err
 		}
 		folder := filepath.Dir(own[0].Folder)
-		if err := writePage(ctx, folder, own); err != nil {
+		if err := writePage(ctx, folder, own, o.Verbose); err != nil {
 			return paths, err
 		}
 		paths = append(paths, filepath.Join(folder, PageFile))
@@ -48,8 +57,8 @@ func Page(ctx context.Context, folders []string, output string) ([]string, error
 }
 
 // writePage writes the page into an experiment's folder.
-func writePage(ctx context.Context, folder string, rows []*store.Metrics) error {
-	data, err := pageOf(ctx, rows)
+func writePage(ctx context.Context, folder string, rows []*store.Metrics, verbose bool) error {
+	data, err := pageOf(ctx, rows, verbose)
 	if err != nil {
 		return fmt.Errorf("report: %s: %w", rows[0].Experiment, err)
 	}
@@ -57,7 +66,7 @@ func writePage(ctx context.Context, folder string, rows []*store.Metrics) error 
 }
 
 // pageOf is the page of one experiment's rows.
-func pageOf(ctx context.Context, rows []*store.Metrics) ([]byte, error) {
+func pageOf(ctx context.Context, rows []*store.Metrics, verbose bool) ([]byte, error) {
 	p := &page.Page{Title: oneLine(rows[0].Experiment), Lead: leadOf(rows)}
 	var of map[*store.Metrics][]difference
 	p.Verdicts, of, p.Caution = verdicts(rows)
@@ -70,7 +79,7 @@ func pageOf(ctx context.Context, rows []*store.Metrics) ([]byte, error) {
 	}
 	p.Table = pageTable(rows, of)
 	p.Figures = pageFigures(rows)
-	p.Method, p.BibTeX, p.Warnings, p.Command = methodOf(rows), paperBibTeX, warningsOf(rows), commandOf(rows)
+	p.Method, p.BibTeX, p.Warnings, p.Command = methodOf(rows, verbose), paperBibTeX, warningsOf(rows), commandOf(rows)
 	var err error
 	if p.Strips, p.NoImages, err = strips(ctx, rows); err != nil {
 		return nil, err
@@ -78,7 +87,7 @@ func pageOf(ctx context.Context, rows []*store.Metrics) ([]byte, error) {
 	if p.Anatomy, p.Unshown, err = anatomies(rows); err != nil {
 		return nil, err
 	}
-	if p.Files, err = filesOf(rows); err != nil {
+	if p.Files, err = filesOf(rows, verbose); err != nil {
 		return nil, err
 	}
 	return p.HTML()
@@ -102,7 +111,7 @@ func leadOf(rows []*store.Metrics) string {
 
 // pageTable is the table with the difference to the baseline in each cell.
 func pageTable(rows []*store.Metrics, of map[*store.Metrics][]difference) page.Table {
-	t := newTable(rows)
+	t := newTable(rows, false)
 	var out page.Table
 	for _, c := range t.columns {
 		out.Columns = append(out.Columns, page.Column{Title: oneLine(strings.TrimSpace(c.title + " " + c.arrow())), Number: c.isNumber()})

@@ -17,14 +17,17 @@ import (
 
 // methodOf is what a paper has to say of how the rows came about, a paragraph each:
 // networks, sampling, guidance, evaluation, versions. What differs between rows is
-// named for each of their labels.
-func methodOf(rows []*store.Metrics) []string {
+// named for each of their labels. With verbose set, it tells of the arithmetic as well.
+func methodOf(rows []*store.Metrics, verbose bool) []string {
 	paragraphs := []string{
 		perLabel(rows, "Network", networkOf),
 		perLabel(rows, "Sampling", samplingOf),
 		perLabel(rows, "Guidance", guidanceOf),
 		perLabel(rows, "Evaluation", evaluationOf),
 		perLabel(rows, "Versions", versionsOf),
+	}
+	if verbose {
+		paragraphs = append(paragraphs, perLabel(rows, "Numerics", numericsOf))
 	}
 	return slices.DeleteFunc(paragraphs, func(s string) bool { return s == "" })
 }
@@ -111,6 +114,17 @@ func versionsOf(m *store.Metrics) string {
 		parts = append(parts, name+" "+m.Versions[name])
 	}
 	return oneLine(strings.Join(parts, ", "))
+}
+
+// numericsOf tells by which arithmetic the row's scores were computed.
+func numericsOf(m *store.Metrics) string {
+	var parts []string
+	for _, s := range m.Scores {
+		if s.Numerics != "" {
+			parts = append(parts, oneLine(s.Title+": "+s.Numerics))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // sweptOf are the keys below a path that the row's sweep chose.
@@ -200,13 +214,13 @@ func warningsOf(rows []*store.Metrics) []string {
 }
 
 // filesOf are the tables and every row's metrics.json, to be saved from the page.
-func filesOf(rows []*store.Metrics) ([]page.File, error) {
+func filesOf(rows []*store.Metrics, verbose bool) ([]page.File, error) {
 	var files []page.File
 	for _, f := range []struct{ name, format, mime string }{
 		{"table.csv", "csv", "text/csv"}, {"table.tex", "latex", "application/x-tex"}, {"table.md", "markdown", "text/markdown"},
 	} {
 		var out bytes.Buffer
-		if err := tableFormats[f.format](&out, rows, ""); err != nil {
+		if err := tableFormats[f.format](&out, rows, TableOptions{Verbose: verbose}); err != nil {
 			return nil, err
 		}
 		files = append(files, page.File{Name: f.name, MIME: f.mime, Data: out.Bytes()})

@@ -58,7 +58,7 @@ func pageResults(t *testing.T, drawn bool) string {
 // hostile labels as text.
 func TestPage(t *testing.T) {
 	results := pageResults(t, true)
-	paths, err := Page(t.Context(), []string{results}, "")
+	paths, err := Page(t.Context(), []string{results}, PageOptions{})
 	if err != nil || len(paths) != 1 || paths[0] != filepath.Join(results, "e", PageFile) {
 		t.Fatal(paths, err)
 	}
@@ -67,7 +67,7 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := filepath.Join(t.TempDir(), "again.html")
-	if _, err := Page(t.Context(), []string{filepath.Join(results, "e")}, again); err != nil {
+	if _, err := Page(t.Context(), []string{filepath.Join(results, "e")}, PageOptions{Output: again}); err != nil {
 		t.Fatal(err)
 	}
 	if second, _ := os.ReadFile(again); !bytes.Equal(data, second) {
@@ -103,7 +103,7 @@ func TestPageWithoutDraws(t *testing.T) {
 		}
 	}
 	output := filepath.Join(t.TempDir(), "page.html")
-	if _, err := Page(t.Context(), []string{results}, output); err != nil {
+	if _, err := Page(t.Context(), []string{results}, PageOptions{Output: output}); err != nil {
 		t.Fatal(err)
 	}
 	data, _ := os.ReadFile(output)
@@ -127,7 +127,7 @@ func TestPageBands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := pageOf(t.Context(), rows)
+	data, err := pageOf(t.Context(), rows, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,10 +177,10 @@ func TestPageOfSeveral(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Page(t.Context(), []string{results}, filepath.Join(t.TempDir(), "x.html")); err == nil || !strings.Contains(err.Error(), "2 experiments") {
+	if _, err := Page(t.Context(), []string{results}, PageOptions{Output: filepath.Join(t.TempDir(), "x.html")}); err == nil || !strings.Contains(err.Error(), "2 experiments") {
 		t.Error(err)
 	}
-	if paths, err := Page(t.Context(), []string{results}, ""); err != nil || len(paths) != 2 {
+	if paths, err := Page(t.Context(), []string{results}, PageOptions{}); err != nil || len(paths) != 2 {
 		t.Error(paths, err)
 	}
 }

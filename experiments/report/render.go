@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
-	"github.com/mattn/go-runewidth"
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/tw"
 
@@ -81,14 +80,25 @@ func (t *resultTable) lines(g tableGroup, once bool, write func(tableColumn, tab
 	return lines
 }
 
-// alignment is a letter for each column: l for left, r for right.
-func (t *resultTable) alignment() string {
-	return strings.Join(t.heads(func(c tableColumn) string {
-		if c.isNumber() {
-			return "r"
+// forPeople is the table as texts. Where once is set, a label stands in the first of
+// its rows alone.
+func (t *resultTable) forPeople(once bool) human.Table {
+	out := human.Table{Head: t.heads(tableColumn.head)}
+	for _, c := range t.columns {
+		if c.kind == labelColumn || c.kind == settingColumn {
+			out.Fixed++ // which come first
 		}
-		return "l"
-	}), "")
+		if c.isNumber() {
+			out.Align += "r"
+		} else {
+			out.Align += "l"
+		}
+		out.Tied = append(out.Tied, c.kind == publishedColumn)
+	}
+	for _, g := range t.groups {
+		out.Lines = append(out.Lines, t.lines(g, once, tableColumn.written)...)
+	}
+	return out
 }
 
 // footer are the lines below a table.
@@ -105,18 +115,8 @@ func renderTerminal(w io.Writer, t *resultTable) error {
 	if len(t.groups) == 0 {
 		return nil
 	}
-	var lines [][]string
-	for _, g := range t.groups {
-		lines = append(lines, t.lines(g, true, tableColumn.written)...)
-	}
 	fmt.Fprintln(w, oneLine(t.groups[0].experiment))
-	fixed := 0 // label and settings
-	for _, c := range t.columns {
-		if c.kind == labelColumn || c.kind == settingColumn {
-			fixed++
-		}
-	}
-	if err := writeTable(w, fixed, t.alignment(), t.heads(tableColumn.head), lines); err != nil {
+	if err := writeTable(w, t.forPeople(true)); err != nil {
 		return err
 	}
 	for _, line := range t.footer() {
@@ -125,163 +125,117 @@ func renderTerminal(w io.Writer, t *resultTable) error {
 	return nil
 }
 
-// writeTable draws a table for people at a terminal. align holds a letter for
-// each column: l for left, r for right. Where it is wider than the terminal, it
-// becomes several below each other, each with the fixed first columns, or where
-// these are too wide, a list of the rows.
-func writeTable(w io.Writer, fixed int, align string, head []string, lines [][]string) error {
-	widths := make([]int, len(head))
-	for _, line := range append([][]string{head}, lines...) {
-		for j, text := range line {
-			widths[j] = max(widths[j], runewidth.StringWidth(text))
-		}
-	}
-	parts, fits := splitColumns(widths, fixed, human.Columns(w))
+// writeTable draws a table for people at a terminal. Where it is wider than the
+// terminal, it becomes several below each other, or a list of the rows.
+func writeTable(w io.Writer, t human.Table) error {
+	room := human.Columns(w)
+	parts, fits := t.Split(ruleWidth, cellGap, room)
 	if !fits {
-		return writeList(w, fixed, head, lines)
+		_, err := io.WriteString(w, t.List("", "  ", room))
+		return err
 	}
-	for _, columns := range parts {
-		pick := func(line []string) []string {
-			var out []string
-			for _, j := range columns {
-				out = append(out, line[j])
-			}
-			return out
-		}
-		part := make([][]string, len(lines))
-		for i, line := range lines {
-			part[i] = pick(line)
-		}
-		if err := drawTable(w, strings.Join(pick(strings.Split(align, "")), ""), pick(head), part); err != nil {
+	for _, part := range parts {
+		if err := drawTable(w, part); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// splitColumns divides columns into tables that fit room, 0 for any, each with the
-// fixed first ones; false where one does not fit.
-func splitColumns(widths []int, fixed, room int) (parts [][]int, fits bool) {
-	const rule, gap = 1, 3 // of a table, of each column
-	taken := func(columns []int) int {
-		n := rule
-		for _, j := range columns {
-			n += widths[j] + gap
-		}
-		return n
-	}
-	var first, part []int
-	for j := range fixed {
-		first = append(first, j)
-	}
-	part = slices.Clone(first)
-	for j := fixed; j < len(widths); j++ {
-		if room > 0 && len(part) > fixed && taken(append(slices.Clone(part), j)) > room {
-			parts, part = append(parts, part), slices.Clone(first)
-		}
-		part = append(part, j)
-		if room > 0 && taken(part) > room {
-			return nil, false
-		}
-	}
-	return append(parts, part), true
-}
-
-// writeList writes each row as lines: its first columns, then a line a value.
-func writeList(w io.Writer, fixed int, head []string, lines [][]string) error {
-	room := human.Columns(w)
-	longest := 0
-	for _, title := range head[fixed:] {
-		longest = max(longest, runewidth.StringWidth(title))
-	}
-	above := make([]string, fixed) // a label stands in the first of its rows alone
-	for _, line := range lines {
-		var title []string
-		for j, text := range line[:fixed] {
-			if text == "" {
-				text = above[j]
-			}
-			above[j] = text
-			title = append(title, strings.TrimSpace(head[j]+" "+text))
-		}
-		fmt.Fprintln(w, human.Wrap(strings.Join(title, "  "), room, 2))
-		for j, text := range line[fixed:] {
-			pad := strings.Repeat(" ", longest-runewidth.StringWidth(head[fixed+j]))
-			fmt.Fprintln(w, human.Wrap("  "+head[fixed+j]+pad+"  "+text, room, longest+4))
-		}
-	}
-	return nil
-}
+// What a table of ours takes beside its texts: a rule at its edge, and for each column
+// a rule and two spaces.
+const ruleWidth, cellGap = 1, 3
 
 // drawTable draws a table.
-func drawTable(w io.Writer, align string, head []string, lines [][]string) error {
-	columns := make(tw.Alignment, len(align))
-	for j, letter := range align {
+func drawTable(w io.Writer, t human.Table) error {
+	columns := make(tw.Alignment, len(t.Align))
+	for j, letter := range t.Align {
 		columns[j] = map[rune]tw.Align{'l': tw.AlignLeft, 'r': tw.AlignRight}[letter]
 	}
-	t := tablewriter.NewTable(w,
+	drawn := tablewriter.NewTable(w,
 		tablewriter.WithHeaderAutoFormat(tw.Off),
 		tablewriter.WithHeaderAutoWrap(tw.WrapNone), tablewriter.WithRowAutoWrap(tw.WrapNone),
 		tablewriter.WithEastAsian(tw.Off), tablewriter.WithAlignment(columns))
-	t.Header(head)
-	if err := t.Bulk(lines); err != nil {
+	drawn.Header(t.Head)
+	if err := drawn.Bulk(t.Lines); err != nil {
 		return err
 	}
-	return t.Render()
+	return drawn.Render()
 }
+
+// markdownWidth is how many columns a line of Markdown has at most, where words allow.
+const markdownWidth = 100
 
 var markdownEscapes = strings.NewReplacer(`\`, `\\`, `|`, `\|`, `*`, `\*`, `_`, `\_`, "`", "\\`", `<`, `\<`)
 
-// renderMarkdown draws a pipe table whose columns are aligned in the source too.
+// markdownText is a text for Markdown.
+func markdownText(text string) string { return markdownEscapes.Replace(oneLine(text)) }
+
+// renderMarkdown draws a pipe table whose columns are aligned in the source too. One
+// that is too wide becomes several, or a list of the rows.
 func renderMarkdown(w io.Writer, t *resultTable) error {
-	lines := [][]string{t.heads(tableColumn.head)}
-	for _, g := range t.groups {
-		lines = append(lines, t.lines(g, false, tableColumn.written)...)
-	}
-	widths := make([]int, len(t.columns))
-	for _, line := range lines {
+	whole := t.forPeople(false)
+	for _, line := range append([][]string{whole.Head}, whole.Lines...) {
 		for j := range line {
-			line[j] = markdownEscapes.Replace(line[j])
-			widths[j] = max(widths[j], utf8.RuneCountInString(line[j]))
+			line[j] = markdownText(line[j])
 		}
 	}
-	var out strings.Builder
-	for i, line := range lines {
-		for j, c := range t.columns {
-			gap := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(line[j]))
-			if c.isNumber() {
-				out.WriteString("| " + gap + line[j] + " ")
-			} else {
-				out.WriteString("| " + line[j] + gap + " ")
-			}
+	var blocks []string // with an empty line between them
+	if parts, fits := whole.Split(ruleWidth, cellGap, markdownWidth); fits {
+		for _, part := range parts {
+			blocks = append(blocks, markdownTable(part))
 		}
-		out.WriteString("|\n")
-		if i > 0 {
-			continue
-		}
-		for j, c := range t.columns {
-			rule := strings.Repeat("-", widths[j]+2)
-			if c.isNumber() {
-				rule = rule[1:] + ":"
-			}
-			out.WriteString("|" + rule)
-		}
-		out.WriteString("|\n")
+	} else {
+		blocks = append(blocks, whole.List("- ", "  - ", markdownWidth))
 	}
 	for _, line := range t.footer() {
-		out.WriteString("\n" + markdownEscapes.Replace(oneLine(line)) + "\n")
+		blocks = append(blocks, markdownParagraph(line))
 	}
-	_, err := io.WriteString(w, out.String())
+	_, err := io.WriteString(w, strings.Join(blocks, "\n"))
 	return err
+}
+
+// markdownTable is a pipe table.
+func markdownTable(t human.Table) string {
+	widths := t.Widths()
+	var out strings.Builder
+	write := func(line []string) {
+		for j, text := range line {
+			out.WriteString("| " + human.Pad(text, widths[j], t.Align[j]) + " ")
+		}
+		out.WriteString("|\n")
+	}
+	write(t.Head)
+	for j, width := range widths {
+		rule := strings.Repeat("-", width+2)
+		if t.Align[j] == 'r' {
+			rule = rule[1:] + ":"
+		}
+		out.WriteString("|" + rule)
+	}
+	out.WriteString("|\n")
+	for _, line := range t.Lines {
+		write(line)
+	}
+	return out.String()
+}
+
+// opensBlock matches the begin of a line that Markdown would take for a list, a
+// heading or the like.
+var opensBlock = regexp.MustCompile(`(?m)^(\d*)([-+#>=~.)])`)
+
+// markdownParagraph is a text as a paragraph in lines that are not too wide.
+func markdownParagraph(text string) string {
+	return opensBlock.ReplaceAllString(human.Wrap(markdownText(text), markdownWidth-1, 0), `$1\$2`) + "\n"
 }
 
 // renderCSV writes one table for all experiments, for programs: full precision,
 // the whole path of each setting, run id, protocol and feature network of each row,
 // which way each metric is better, and the ends of intervals. What a row lacks is
 // empty.
-func renderCSV(w io.Writer, rows []*store.Metrics, order string) error {
-	t := newTable(rows)
-	if err := t.sort(order); err != nil {
+func renderCSV(w io.Writer, rows []*store.Metrics, o TableOptions) error {
+	t := newTable(rows, false)
+	if err := t.sort(o.Sort); err != nil {
 		return err
 	}
 	head := []string{"experiment"}
@@ -357,9 +311,9 @@ type jsonLine struct {
 
 // renderJSONLines writes a line of JSON for each score of each row, in the order of
 // the experiment.
-func renderJSONLines(w io.Writer, rows []*store.Metrics, order string) error {
-	if order != "" {
-		return human.Misusef("table: --sort is %q, but lines of JSON come in the order of the experiment", order)
+func renderJSONLines(w io.Writer, rows []*store.Metrics, o TableOptions) error {
+	if o.Sort != "" {
+		return human.Misusef("table: --sort is %q, but lines of JSON come in the order of the experiment", o.Sort)
 	}
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)

@@ -21,8 +21,16 @@ import (
 	"sagbench/experiments/store"
 )
 
+// TableOptions say which table of results is wanted.
+type TableOptions struct {
+	Format  string   // terminal, markdown, latex, csv or jsonl
+	Sort    string   // title or key of the column that sorts the rows of a label, with a minus before it the other way round; "": the order of the experiment
+	Rows    []string // as store.Choose takes them; nil: all
+	Verbose bool     // footnotes tell of the arithmetic as well
+}
+
 // tableFormats are the forms that a table can be printed in.
-var tableFormats = map[string]func(io.Writer, []*store.Metrics, string) error{
+var tableFormats = map[string]func(io.Writer, []*store.Metrics, TableOptions) error{
 	"terminal": perExperiment(renderTerminal),
 	"markdown": perExperiment(renderMarkdown),
 	"latex":    perExperiment(renderLaTeX),
@@ -30,26 +38,50 @@ var tableFormats = map[string]func(io.Writer, []*store.Metrics, string) error{
 	"jsonl":    renderJSONLines,
 }
 
+// TableFormats are the values of TableOptions.Format.
+func TableFormats() []string { return slices.Sorted(maps.Keys(tableFormats)) }
+
 // Tables prints to w a table for each experiment whose metrics.json files lie
-// below the folders. format is terminal, markdown, latex, csv or jsonl; order is the
-// title or key of the column that sorts the rows of a label, with a minus before
-// it the other way round, or "" for the order of the experiment. Unknown formats
-// and columns are errors, and so are folders without results.
-func Tables(w io.Writer, folders []string, format, order string) error {
-	render, ok := tableFormats[format]
+// below the folders. Unknown formats, columns and rows are errors, and so are
+// folders without results.
+func Tables(w io.Writer, folders []string, o TableOptions) error {
+	render, ok := tableFormats[o.Format]
 	if !ok {
-		return human.Misusef("table: --format is %q, expected one of %s", format, strings.Join(slices.Sorted(maps.Keys(tableFormats)), ", "))
+		return human.Misusef("table: --format is %q, expected one of %s", o.Format, strings.Join(TableFormats(), ", "))
 	}
-	rows, err := store.FindMetrics(folders...)
+	rows, err := findRows(folders, o.Rows)
 	if err != nil {
 		return err
 	}
-	return render(w, rows, order)
+	return render(w, rows, o)
+}
+
+// findRows reads the metrics.json files below the folders, all or those of the rows
+// that are chosen.
+func findRows(folders, chosen []string) ([]*store.Metrics, error) {
+	rows, err := store.FindMetrics(folders...)
+	if err != nil {
+		return nil, err
+	}
+	return chooseRows(rows, chosen)
+}
+
+// chooseRows are those of the rows that are chosen; all where nothing is.
+func chooseRows(rows []*store.Metrics, chosen []string) ([]*store.Metrics, error) {
+	if len(chosen) == 0 {
+		return rows, nil
+	}
+	rows, err := store.Choose(rows, (*store.Metrics).Place, chosen)
+	if err != nil {
+		return nil, human.Misusef("--rows: %w", err)
+	}
+	return rows, nil
 }
 
 // Experiment writes the tables, plots and the page of an experiment's scored rows
-// into its folder, and prints the table to w. Without rows it does nothing.
-func Experiment(ctx context.Context, w io.Writer, folder string, rows []*store.Metrics) error {
+// into its folder, and prints the table to w, verbose or not. Without rows it does
+// nothing.
+func Experiment(ctx context.Context, w io.Writer, folder string, rows []*store.Metrics, verbose bool) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -59,10 +91,10 @@ func Experiment(ctx context.Context, w io.Writer, folder string, rows []*store.M
 	if err := writePlots(folder, rows); err != nil {
 		return err
 	}
-	if err := writePage(ctx, folder, rows); err != nil {
+	if err := writePage(ctx, folder, rows, false); err != nil {
 		return err
 	}
-	return tableFormats["terminal"](w, rows, "")
+	return tableFormats["terminal"](w, rows, TableOptions{Verbose: verbose})
 }
 
 // writeTables writes table.md, table.csv and table.tex into an experiment's
@@ -70,7 +102,7 @@ func Experiment(ctx context.Context, w io.Writer, folder string, rows []*store.M
 func writeTables(folder string, rows []*store.Metrics) error {
 	for _, file := range []struct{ name, format string }{{"table.md", "markdown"}, {store.TableFile, "csv"}, {"table.tex", "latex"}} {
 		var out strings.Builder
-		if err := tableFormats[file.format](&out, rows, ""); err != nil {
+		if err := tableFormats[file.format](&out, rows, TableOptions{}); err != nil {
 			return err
 		}
 		if err := store.WriteFile(filepath.Join(folder, file.name), []byte(out.String())); err != nil {
@@ -81,11 +113,11 @@ func writeTables(folder string, rows []*store.Metrics) error {
 }
 
 // perExperiment renders a table for each experiment, with a line between them.
-func perExperiment(render func(io.Writer, *resultTable) error) func(io.Writer, []*store.Metrics, string) error {
-	return func(w io.Writer, rows []*store.Metrics, order string) error {
+func perExperiment(render func(io.Writer, *resultTable) error) func(io.Writer, []*store.Metrics, TableOptions) error {
+	return func(w io.Writer, rows []*store.Metrics, o TableOptions) error {
 		for i, own := range byExperiment(rows) {
-			t := newTable(own)
-			if err := t.sort(order); err != nil {
+			t := newTable(own, o.Verbose)
+			if err := t.sort(o.Sort); err != nil {
 				return err
 			}
 			if i > 0 {
@@ -127,8 +159,8 @@ type tableGroup struct {
 }
 
 // newTable lays out the rows of one experiment, or of several for a form that
-// names the experiment in each row.
-func newTable(rows []*store.Metrics) *resultTable {
+// names the experiment in each row. With verbose set, footnotes tell of the arithmetic.
+func newTable(rows []*store.Metrics, verbose bool) *resultTable {
 	t := &resultTable{columns: columnsOf(rows), of: map[*tableCell]*store.Metrics{}}
 	for _, m := range rows {
 		i := slices.IndexFunc(t.groups, func(g tableGroup) bool { return g.experiment == m.Experiment && g.label == m.Label })
@@ -139,7 +171,7 @@ func newTable(rows []*store.Metrics) *resultTable {
 		cells := make([]tableCell, len(t.columns))
 		for j, c := range t.columns {
 			cells[j] = c.cell(m)
-			for _, text := range c.remarks(m) {
+			for _, text := range c.remarks(m, verbose) {
 				cells[j].notes = append(cells[j].notes, t.noteNumber(text))
 			}
 		}

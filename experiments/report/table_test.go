@@ -66,7 +66,7 @@ func TestTableGolden(t *testing.T) {
 	for name, rows := range tableCases() {
 		for _, format := range slices.Sorted(maps.Keys(tableFormats)) {
 			var got bytes.Buffer
-			err := tableFormats[format](&got, rows, "")
+			err := tableFormats[format](&got, rows, TableOptions{})
 			if name == "odd" && format == "jsonl" { // JSON has no NaN
 				if err == nil || !strings.Contains(err.Error(), "NaN") {
 					t.Errorf("%s as %s: %v", name, format, err)
@@ -105,7 +105,7 @@ func TestTableSort(t *testing.T) {
 		{"images", "abcde"},
 		{"is", "cbade"}, // the cats have none
 	} {
-		table := newTable(tableCases()["table1"])
+		table := newTable(tableCases()["table1"], false)
 		if err := table.sort(c.by); err != nil {
 			t.Errorf("%q: %v", c.by, err)
 			continue
@@ -119,11 +119,11 @@ func TestTableSort(t *testing.T) {
 			t.Errorf("%q: %s, want %s", c.by, got, want)
 		}
 	}
-	err := newTable(tableCases()["table1"]).sort("fdi")
+	err := newTable(tableCases()["table1"], false).sort("fdi")
 	if err == nil || err.Error() != `table: --sort is "fdi", which is no column; known: s, FID, IS, Precision, images` {
 		t.Error(err)
 	}
-	odd := newTable(tableCases()["odd"])
+	odd := newTable(tableCases()["odd"], false)
 	if err := odd.sort("-fid"); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestTableSort(t *testing.T) {
 func TestTableSortNaN(t *testing.T) {
 	nan := math.NaN()
 	for _, by := range []string{"fid", "-fid"} {
-		table := newTable([]*store.Metrics{scored("x", 0, "", "1", nan, 1, 1), scored("x", 1, "", "2", 5, 1, 1), scored("x", 2, "", "3", 4, 1, 1)})
+		table := newTable([]*store.Metrics{scored("x", 0, "", "1", nan, 1, 1), scored("x", 1, "", "2", 5, 1, 1), scored("x", 2, "", "3", 4, 1, 1)}, false)
 		if err := table.sort(by); err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +147,7 @@ func TestTableSortNaN(t *testing.T) {
 }
 
 func TestTableBest(t *testing.T) {
-	table := newTable(tableCases()["table1"])
+	table := newTable(tableCases()["table1"], false)
 	var got []string
 	for row := range table.rows() {
 		for j, cell := range row {
@@ -171,7 +171,7 @@ func TestShowTables(t *testing.T) {
 	}
 	run := func(folders []string, format, order string) (string, error) {
 		var out bytes.Buffer
-		err := Tables(&out, folders, format, order)
+		err := Tables(&out, folders, TableOptions{Format: format, Sort: order})
 		return out.String(), err
 	}
 	golden := func(name string) string {
@@ -192,6 +192,18 @@ func TestShowTables(t *testing.T) {
 	} {
 		if got, err := run(c.folders, c.format, c.order); err != nil || got != c.want {
 			t.Errorf("%+v: %v\n%s", c, err, got)
+		}
+	}
+	var some bytes.Buffer
+	if err := Tables(&some, []string{results}, TableOptions{Format: "csv", Rows: []string{"table1, 1", "lsun cat"}}); err == nil || some.Len() > 0 || !strings.Contains(err.Error(), `--rows: there is no row "table1"; there are 1: run; 1: ImageNet (uncond.) s=0; 2: `) {
+		t.Errorf("%v\n%s", err, &some)
+	}
+	if err := Tables(&some, []string{filepath.Join(results, "table1")}, TableOptions{Format: "csv", Rows: []string{"2", "lsun cat"}}); err != nil {
+		t.Fatal(err)
+	}
+	for row, want := range map[string]int{"ImageNet": 1, "LSUN Cat": 2, ",0.5,": 1} {
+		if n := strings.Count(some.String(), row); n != want {
+			t.Errorf("%d rows with %q, want %d:\n%s", n, row, want, &some)
 		}
 	}
 	for _, c := range []struct{ folder, format, order, want string }{
@@ -238,7 +250,7 @@ func TestFootnotesByKind(t *testing.T) {
 		}
 		rows[i].Scores[1].Note = "k = " + about
 	}
-	table := newTable(rows)
+	table := newTable(rows, false)
 	want := []string{
 		"¹ warning: 16 images in 256 dimensions: FID is biased upwards, by roughly 2.1e-05 to 12",
 		"² warning: ref0.npz: 48 images", "³ k = 0.54", "⁴ warning: ref1.npz: 48 images", "⁵ k = 12", "⁶ warning: ref2.npz: 48 images", "⁷ k = 2.1e-05",
@@ -249,7 +261,7 @@ func TestFootnotesByKind(t *testing.T) {
 	for _, m := range rows {
 		m.Scores[0].Warnings, m.Scores[1].Note = m.Scores[0].Warnings[:1], ""
 	}
-	if table = newTable(rows); len(table.notes) != 1 || !slices.Equal(table.columns[1].notes, []int{1}) {
+	if table = newTable(rows, false); len(table.notes) != 1 || !slices.Equal(table.columns[1].notes, []int{1}) {
 		t.Errorf("one kind: %q at %v", table.footer(), table.columns[1].notes)
 	}
 }

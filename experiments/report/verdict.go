@@ -105,7 +105,7 @@ func list(words []string, last string) string {
 // verdicts are the page's sentences, a row each; reason says why there are none.
 func verdicts(rows []*store.Metrics) (all []page.Verdict, of map[*store.Metrics][]difference, caution string) {
 	of = map[*store.Metrics][]difference{}
-	found, err := compareRows(rows, "", nil)
+	found, err := compareRows(rows, DifferenceOptions{})
 	if err != nil {
 		return nil, of, "Nothing can be said about differences between the rows: " + oneLine(err.Error()) + "."
 	}

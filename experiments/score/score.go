@@ -292,7 +292,7 @@ func (e *Engine) score(ctx context.Context, ref, gen *eval.Features, metrics []e
 		if s.Direction == eval.Higher {
 			direction = store.HigherIsBetter
 		}
-		own := store.Score{Name: s.Name, Title: s.Title, Value: s.Value, Direction: direction, Decimals: s.Decimals, Std: s.Std, Note: s.Note}
+		own := store.Score{Name: s.Name, Title: s.Title, Value: s.Value, Direction: direction, Decimals: s.Decimals, Std: s.Std, Note: s.Note, Numerics: s.Numerics}
 		for _, w := range s.Warnings {
 			own.Warnings = append(own.Warnings, relative(w, ref, gen))
 		}

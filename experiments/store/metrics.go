@@ -74,13 +74,14 @@ type Metrics struct {
 
 // A Score is one metric's value.
 type Score struct {
-	Name      string  `json:"name"`           // fid, as an experiment calls it
-	Title     string  `json:"title"`          // FID, as a table calls it
-	Value     float64 `json:"value"`          // finite
-	Direction string  `json:"direction"`      // LowerIsBetter or HigherIsBetter
-	Decimals  int     `json:"decimals"`       // that a table shows
-	Std       float64 `json:"std,omitempty"`  // over splits or subsets; 0 where there is none
-	Note      string  `json:"note,omitempty"` // how it was computed
+	Name      string  `json:"name"`               // fid, as an experiment calls it
+	Title     string  `json:"title"`              // FID, as a table calls it
+	Value     float64 `json:"value"`              // finite
+	Direction string  `json:"direction"`          // LowerIsBetter or HigherIsBetter
+	Decimals  int     `json:"decimals"`           // that a table shows
+	Std       float64 `json:"std,omitempty"`      // over splits or subsets; 0 where there is none
+	Note      string  `json:"note,omitempty"`     // what it is of: options of the metric, numbers of images
+	Numerics  string  `json:"numerics,omitempty"` // by which arithmetic it was computed
 
 	Interval *eval.Interval `json:"interval,omitempty"` // of 95 %, from a bootstrap; nil where there was none
 
