@@ -29,7 +29,7 @@ import (
 // command runs a command line in this process.
 func command(args ...string) (string, error) {
 	var out bytes.Buffer
-	root := rootCommand()
+	root := rootCommand(&globals{})
 	root.SetArgs(append(args, "--threads", "1"))
 	root.SetOut(&out)
 	err := root.Execute()

@@ -133,7 +133,7 @@ func TestAttachedNetwork(t *testing.T) {
 	results := filepath.Join(dir, "results")
 	run := func(args ...string) (string, error) {
 		var out bytes.Buffer
-		root := rootCommand()
+		root := rootCommand(&globals{})
 		root.SetArgs(append(args, "--results", results))
 		root.SetOut(&out)
 		err := root.Execute()

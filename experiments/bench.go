@@ -30,7 +30,7 @@ Sections: ` + strings.Join(names, ", ") + `.`,
 			}
 			opt := g.runtime()
 			opt.Precision = g.precision
-			return bench.Run(cmd.Context(), cmd.OutOrStdout(), opt, results, args)
+			return bench.Run(cmd.Context(), cmd.OutOrStdout(), g.progress(), opt, results, args)
 		},
 	})
 }

@@ -120,7 +120,7 @@ func TestFifthFamily(t *testing.T) {
 	run := func(args ...string) string {
 		t.Helper()
 		var out bytes.Buffer
-		root := rootCommand()
+		root := rootCommand(&globals{})
 		root.SetArgs(append(args, "--results", filepath.Join(dir, "results")))
 		root.SetOut(&out)
 		if err := root.Execute(); err != nil {

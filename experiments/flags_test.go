@@ -23,5 +23,5 @@ func TestFlagsAreBounded(t *testing.T) {
 			visit(below)
 		}
 	}
-	visit(rootCommand())
+	visit(rootCommand(&globals{}))
 }

@@ -212,7 +212,7 @@ func TestGuidancesOfFamilies(t *testing.T) {
 		return path
 	}
 	run := func(args ...string) error {
-		root := rootCommand()
+		root := rootCommand(&globals{})
 		root.SetArgs(append(args, "--results", filepath.Join(dir, "results")))
 		root.SetOut(io.Discard)
 		return root.Execute()

@@ -23,8 +23,7 @@ import (
 	"sagbench/experiments/store"
 )
 
-func rootCommand() *cobra.Command {
-	g := &globals{}
+func rootCommand(g *globals) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sagbench",
 		Short: "what does self-attention guidance do to your diffusion model?",
@@ -44,6 +43,8 @@ scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`
 		Version:       store.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		PersistentPreRunE: g.openLog,
 	}
 	g.register(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -57,8 +58,7 @@ scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`
 		statusCommand(g),
 		evalCommand(g),
 		referenceCommand(g),
-		tableCommand(),
-		compareCommand(),
+		tableCommand(), compareCommand(),
 		plotCommand(g),
 		verifyCommand(g),
 		checkCommand(g),
@@ -98,9 +98,11 @@ const grace = 5 * time.Second
 
 // execute runs a command line and returns the exit status.
 func execute(args []string) (status int) {
+	g := &globals{}
+	told := io.MultiWriter(os.Stderr, &g.log)
 	defer func() {
 		if fault := recover(); fault != nil {
-			fmt.Fprintf(os.Stderr, "sagbench: internal error: %v\nThis is a bug. What is on the disk is whole; please report it with the command line and these lines:\n%s", fault, debug.Stack())
+			fmt.Fprintf(told, "sagbench: internal error: %v\nThis is a bug. What is on the disk is whole; please report it with the command line and these lines:\n%s", fault, debug.Stack())
 			status = statusFailed
 		}
 	}()
@@ -118,13 +120,16 @@ func execute(args []string) (status int) {
 		signal.Stop(signals) // the second one ends the process at once
 		cancel(by)
 		time.Sleep(grace)
-		fmt.Fprintf(os.Stderr, "\nsagbench: %v, within something that takes longer; files that are there are whole\n", by)
+		fmt.Fprintf(told, "\nsagbench: %v, within something that takes longer; files that are there are whole\n", by)
 		os.Exit(by.status())
 	}()
 	out := &output{file: os.Stdout}
-	err := perform(ctx, args, out, &goesOn)
+	err := perform(ctx, g, args, out, &goesOn)
 	if failed := out.close(); !errors.Is(err, failed) {
 		err = errors.Join(err, failed)
+	}
+	if failed := g.log.Err(); failed != nil {
+		err = errors.Join(err, fmt.Errorf("--log: %w", failed))
 	}
 	if err == nil {
 		return 0
@@ -135,16 +140,16 @@ func execute(args []string) (status int) {
 		if errors.As(err, new(*interruption)) {
 			advice = "; nothing is lost; to go on: " + human.CommandLine(os.Args[1:])
 		}
-		fmt.Fprintf(os.Stderr, "sagbench: %v%s\n", by, advice)
+		fmt.Fprintf(told, "sagbench: %v%s\n", by, advice)
 		return by.status()
 	}
-	fmt.Fprintf(os.Stderr, "sagbench: %s\n", human.Message(err))
+	fmt.Fprintf(told, "sagbench: %s\n", human.Message(err))
 	return statusOf(err)
 }
 
 // perform runs a command line. What is wrong with the line itself is a misuse.
-func perform(ctx context.Context, args []string, out io.Writer, goesOn *atomic.Bool) error {
-	root := rootCommand()
+func perform(ctx context.Context, g *globals, args []string, out io.Writer, goesOn *atomic.Bool) error {
+	root := rootCommand(g)
 	root.SetArgs(args)
 	root.SetOut(out)
 	began := false

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"sagbench/experiments/human"
 	"sagbench/models/ort"
 )
 
@@ -24,11 +25,12 @@ type section struct {
 
 // A bench is one call of the command.
 type bench struct {
-	ctx     context.Context
-	out     io.Writer
-	options ort.Options
-	scratch string // folder for checkpoints of official size
-	results string // folder of images that a later call may go on with
+	ctx      context.Context
+	out      io.Writer
+	progress *human.Progress
+	options  ort.Options
+	scratch  string // folder for checkpoints of official size
+	results  string // folder of images that a later call may go on with
 
 	precision string // of networks that draw; "" = that of their settings
 }
@@ -75,13 +77,13 @@ func Sections() []string {
 // names, and prints their figures to w as Markdown tables. Networks of official size
 // take up to 2.7 GB of a temporary folder, which is removed afterwards. Images that are
 // drawn lie there as well, unless results names a folder, where the next call finds them.
-func Run(ctx context.Context, w io.Writer, opt ort.Options, results string, names []string) error {
+func Run(ctx context.Context, w io.Writer, progress *human.Progress, opt ort.Options, results string, names []string) error {
 	scratch, err := os.MkdirTemp("", "sagbench-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	b := &bench{ctx, w, opt, scratch, cmp.Or(results, scratch), opt.Precision}
+	b := &bench{ctx, w, progress, opt, scratch, cmp.Or(results, scratch), opt.Precision}
 	b.options.Precision = "" // features are float32's
 	if err := b.machine(); err != nil {
 		return err

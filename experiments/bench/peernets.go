@@ -81,7 +81,7 @@ func (b *bench) peerNets() error {
 					} else if b.ctx.Err() != nil {
 						return err
 					} else {
-						fmt.Fprintf(os.Stderr, "%s, %s: %v\n", c.title, task, err)
+						b.progress.Note(fmt.Sprintf("%s, %s: %v", c.title, task, err))
 					}
 				}
 			}

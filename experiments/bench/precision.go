@@ -5,12 +5,10 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"sagbench/eval"
-	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
 	"sagbench/experiments/run"
 	"sagbench/experiments/store"
@@ -144,7 +142,7 @@ func (b *bench) experiment(c computation, settings []string) (runs []*plan.Run, 
 		} else {
 			opt.Device = "cpu"
 		}
-		err = run.Experiment(b.ctx, e, run.Options{Results: results, Runtime: opt, Progress: human.NewProgress(os.Stderr), Work: work.Defaults(),
+		err = run.Experiment(b.ctx, e, run.Options{Results: results, Runtime: opt, Progress: b.progress, Work: work.Defaults(),
 			Done: func(in string, of []*store.Metrics) error {
 				folder, scored = in, of
 				return nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,21 +16,13 @@ import (
 	"golang.org/x/term"
 )
 
-// Where there is no terminal a line is written this long after the start, then
-// after ever longer times.
-const plainFirst, plainMost = 30 * time.Second, 10 * time.Minute
-
-// barEvery is how often the line on a terminal changes.
-const barEvery = 100 * time.Millisecond
-
 // A Progress tells people how far the work is: by one line on a terminal that
 // changes, else by a line now and then. It is used by one goroutine at a time.
 type Progress struct {
 	Quiet  bool // write notes and warnings alone
 	Hidden bool // no stages: another process shows how far the work is
 
-	w     io.Writer
-	width func() int // columns of the terminal; nil where there is none
+	sinks []sink
 	now   func() time.Time
 
 	title   string
@@ -40,9 +33,6 @@ type Progress struct {
 	resumed int       // done at the start
 	start   time.Time // of this stage
 	running bool      // a stage is
-	shown   bool      // a line stands on the terminal
-	said    time.Time // when the last line was written
-	wait    time.Duration
 	warned  map[string]bool
 
 	work, worked float64   // of the whole, in any unit, and what is done of it; work is 0 where it is not known
@@ -52,17 +42,20 @@ type Progress struct {
 
 // NewProgress is a progress that is written to f.
 func NewProgress(f *os.File) *Progress {
-	p := &Progress{w: f, now: time.Now, warned: map[string]bool{}}
+	p := &Progress{now: time.Now, warned: map[string]bool{}, sinks: []sink{&lines{w: f}}}
 	if term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
-		p.width = func() int {
+		p.sinks[0] = &screen{w: f, columns: func() int {
 			if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
 				return width
 			}
 			return 80
-		}
+		}}
 	}
 	return p
 }
+
+// Keep writes the progress to a log as well, as to a pipe.
+func (p *Progress) Keep(l *Log) { p.sinks = append(p.sinks, &lines{w: l}) }
 
 // Whole begins work of several stages: so much of it, in any unit, is to be done.
 func (p *Progress) Whole(work float64) {
@@ -75,13 +68,10 @@ func (p *Progress) Stage(title, noun string, done, total int) {
 	p.End()
 	p.title, p.noun, p.total, p.done, p.resumed, p.part, p.each = title, noun, total, done, done, 0, 0
 	p.start, p.running = p.now(), true
-	if p.wait == 0 {
-		p.said, p.wait = p.start, plainFirst
+	for _, s := range p.sinks {
+		s.begin(p.start)
 	}
-	if p.width != nil {
-		p.said = time.Time{}
-		p.show()
-	}
+	p.show()
 }
 
 // Reached is Stage, or where that stage runs, how far it is by now.
@@ -123,8 +113,9 @@ func (p *Progress) Tell(text string) {
 
 // Note writes a line about something out of the ordinary.
 func (p *Progress) Note(text string) {
-	p.clear()
-	fmt.Fprintln(p.w, short(Printable(text), longest))
+	for _, s := range p.sinks {
+		s.note(short(Printable(text), longest))
+	}
 }
 
 // Warn writes a warning, once however many rows it holds for.
@@ -137,61 +128,56 @@ func (p *Progress) Warn(text string) {
 
 // End ends the stage: its line is removed.
 func (p *Progress) End() {
-	p.clear()
+	for _, s := range p.sinks {
+		s.clear()
+	}
 	p.running = false
 }
 
-func (p *Progress) clear() {
-	if p.shown {
-		fmt.Fprint(p.w, "\r\x1b[K")
-		p.shown = false
-	}
-}
-
 func (p *Progress) show() {
-	every := p.wait
-	if p.width != nil {
-		every = barEvery
+	if p.Quiet || p.Hidden || !p.running {
+		return
 	}
 	now := p.now()
-	if p.Quiet || p.Hidden || !p.running || now.Sub(p.said) < every {
-		return
+	for _, s := range p.sinks {
+		s.show(p, now)
 	}
-	p.said = now
-	if p.width == nil {
-		p.wait = min(2*p.wait, plainMost)
-		fmt.Fprintln(p.w, Printable(p.line()))
-		return
-	}
-	// A cursor in the last column may already be on the next line.
-	fmt.Fprint(p.w, "\r"+p.barOf(p.width()-1)+"\x1b[K")
-	p.shown = true
 }
 
 // barOf is the line on a terminal, of so many columns at most: a bar where there is
-// room for it, the numbers, and as much of the title as then fits.
+// room for it, then as much of the title and of the state as fits.
 func (p *Progress) barOf(columns int) string {
-	title := []rune(strings.ReplaceAll(Printable(p.title), "\n", " "))
-	numbers := p.numbers()
-	room := columns - Wide(numbers)
+	title := strings.ReplaceAll(Printable(p.title), "\n", " ")
+	forms := p.forms()
+	whole := title + ": " + forms[0]
 	if p.total > 0 {
-		if bar := barAt((float64(p.done) + p.part) / float64(p.total)); room-Wide(string(title)) >= len([]rune(bar)) {
-			return bar + string(title) + numbers
+		if bar := barAt((float64(p.done) + p.part) / float64(p.total)); Wide(whole)+len([]rune(bar)) <= columns {
+			return bar + whole
 		}
 	}
-	const shortest = len("row 1/5")
-	cut := len(title)
-	for cut > shortest && Wide(string(title[:cut])) > room {
-		cut--
+	words := strings.SplitN(title, " ", 3)
+	shortest := strings.Join(words[:min(2, len(words))], " ") // row 1/5
+	for _, state := range forms {
+		if Wide(shortest+": "+state) <= columns {
+			return strings.TrimRight(cut(title, columns-Wide(": "+state)), " ") + ": " + state
+		}
 	}
-	var out strings.Builder
-	for _, r := range string(title[:cut]) + numbers {
+	for _, state := range forms {
+		if Wide(state) <= columns {
+			return state
+		}
+	}
+	return cut(forms[len(forms)-1], columns)
+}
+
+// cut is as much of a text as has so many columns.
+func cut(text string, columns int) string {
+	for i, r := range text {
 		if columns -= Wide(string(r)); columns < 0 {
-			break
+			return text[:i]
 		}
-		out.WriteRune(r)
 	}
-	return out.String()
+	return text
 }
 
 // barAt is a bar of 20 columns with its percentage.
@@ -217,23 +203,50 @@ func Wide(text string) int {
 
 // line is the state in words: row 2/5 s=0.5: 48/512 images, 12.3 images/s, 38s left;
 // all: 23 %, 5m00s left.
-func (p *Progress) line() string { return p.title + p.numbers() }
+func (p *Progress) line() string { return p.title + ": " + p.forms()[0] }
 
-func (p *Progress) numbers() string {
-	text := fmt.Sprintf(": %d/%d %s", p.done, p.total, p.noun)
+// forms are the state in words, from the longest to the shortest: how many things are
+// done, how fast, and the time left of this stage and of the whole. The last one has the
+// speed and the time left of the whole where it is known, or else of the stage.
+func (p *Progress) forms() []string {
+	count := fmt.Sprintf("%d/%d", p.done, p.total)
+	var speed, brief, left, leftOfAll string
 	made := float64(p.done-p.resumed) + p.part
 	if seconds := p.now().Sub(p.start).Seconds(); made > 0 && seconds >= 0.5 {
 		rate := made / seconds
-		speed := fmt.Sprintf("%.1f %s/s", rate, p.noun)
+		speed, brief = fmt.Sprintf("%.1f %s/s", rate, p.noun), fmt.Sprintf("%.1f/s", rate)
 		if rate < 0.1 {
-			speed = Duration(time.Duration(float64(time.Second)/rate)) + " for one"
+			each := Duration(time.Duration(float64(time.Second) / rate))
+			speed, brief = each+" for one", each+" each"
 		}
-		text += fmt.Sprintf(", %s, %s left", speed, Duration(time.Duration((float64(p.total-p.done)-p.part)/rate*float64(time.Second))))
+		left = Duration(time.Duration((float64(p.total-p.done) - p.part) / rate * float64(time.Second)))
 	}
 	worked := p.worked + p.part*p.each
 	if seconds := p.now().Sub(p.began).Seconds(); p.work > 0 && worked > 0 && seconds >= 0.5 {
-		left := max(0, p.work-worked) / worked * seconds
-		text += fmt.Sprintf("; all: %.0f %%, %s left", 100*min(1, worked/p.work), Duration(time.Duration(left*float64(time.Second))))
+		leftOfAll = Duration(time.Duration(max(0, p.work-worked) / worked * seconds * float64(time.Second)))
 	}
-	return text
+	full := joined(count+" "+p.noun, speed, suffixed(left, " left"))
+	end := suffixed(left, " left")
+	if leftOfAll != "" {
+		full += fmt.Sprintf("; all: %.0f %%, %s left", 100*min(1, worked/p.work), leftOfAll)
+		left, end = leftOfAll, "all: "+leftOfAll+" left"
+	}
+	forms := []string{full, joined(count, speed, end)}
+	if speed != "" || end != "" {
+		forms = append(forms, joined(speed, end), joined(brief, left))
+	}
+	return forms
+}
+
+// joined are the texts that are there with commas between them.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(s string) bool { return s == "" }), ", ")
+}
+
+// suffixed is a text with an ending, if there is a text.
+func suffixed(text, ending string) string {
+	if text == "" {
+		return ""
+	}
+	return text + ending
 }
