@@ -37,5 +37,5 @@ is written.`,
 		},
 	}
 	c.Flags().BoolVar(&trial, "trial", false, "send two batches through each network to estimate the time")
-	return g.computes(c)
+	return g.computes(g.choosesRows(c))
 }

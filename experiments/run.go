@@ -103,6 +103,7 @@ func (s *shareFlags) run(cmd *cobra.Command, g *globals, e *plan.Experiment, don
 
 func runCommand(g *globals) *cobra.Command {
 	var share shareFlags
+	verbose := false
 	cmd := &cobra.Command{
 		Annotations: map[string]string{resumes: ""},
 		Use:         "run EXPERIMENT.yaml [path=value...]",
@@ -139,12 +140,13 @@ by SIGTERM, as schedulers do, it exits with 75: run again, it goes on.`,
 				return err
 			}
 			return share.run(cmd, g, e, func(folder string, scored []*store.Metrics) error {
-				return report.Experiment(cmd.Context(), cmd.OutOrStdout(), folder, scored)
+				return report.Experiment(cmd.Context(), cmd.OutOrStdout(), folder, scored, verbose)
 			})
 		},
 	}
 	share.register(cmd.Flags())
-	return g.computes(cmd)
+	registerVerbose(cmd.Flags(), &verbose)
+	return g.computes(g.choosesRows(cmd))
 }
 
 func sampleCommand(g *globals) *cobra.Command {
@@ -168,15 +170,18 @@ needs neither a reference batch nor Inception. A later run evaluates them.`,
 		},
 	}
 	share.register(cmd.Flags())
-	return g.computes(cmd)
+	return g.computes(g.choosesRows(cmd))
 }
 
-// loadExperiment reads an experiment's file with the settings that override it. What
-// is wrong in them is a misuse.
+// loadExperiment reads an experiment's file with the settings that override it, and
+// takes the chosen rows of it. What is wrong in them is a misuse.
 func (g *globals) loadExperiment(args []string) (*plan.Experiment, error) {
 	e, err := plan.Load(args[0], args[1:])
 	if err == nil {
 		err = e.Compute(g.precision)
+	}
+	if err == nil && len(g.rows) > 0 {
+		err = e.Choose(g.rows)
 	}
 	if err != nil {
 		return nil, human.Misuse{Err: err}
@@ -196,6 +201,12 @@ func experimentArgs(cmd *cobra.Command, args []string) error {
 		}
 	}
 	return nil
+}
+
+// choosesRows adds --rows to a command that takes an experiment.
+func (g *globals) choosesRows(c *cobra.Command) *cobra.Command {
+	registerRows(c, &g.rows)
+	return c
 }
 
 // computes adds --precision to a command that runs networks which draw.

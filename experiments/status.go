@@ -44,5 +44,5 @@ given.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON, for programs")
 	cmd.Flags().Var(&boundedTime{&stale, time.Millisecond, 24 * time.Hour}, "stale", "silence after which a worker counts as gone; what run was given")
-	return cmd
+	return g.choosesRows(cmd)
 }

@@ -53,7 +53,7 @@ experiment or the options, or the engine refuses the job; 75 the engine does not
 				return human.Misusef("--part is for run: each task of the job gets its own")
 			}
 			o.Options = g.runOptions()
-			o.Work = share.Options
+			o.Work, o.Rows = share.Options, g.rows
 			o.Devices = []string{"cuda:0"}
 			switch one := cmd.Flags().Changed("device"); {
 			case one && share.devices != "":
@@ -89,5 +89,5 @@ experiment or the options, or the engine refuses the job; 75 the engine does not
 	c.MarkFlagsMutuallyExclusive("slurm", "kubernetes")
 	c.MarkFlagsRequiredTogether("slurm", "array")
 	c.MarkFlagsRequiredTogether("kubernetes", "image", "completions")
-	return c
+	return g.choosesRows(c)
 }

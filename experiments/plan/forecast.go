@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -147,23 +146,22 @@ func (f *Forecast) unsized() bool {
 
 // Print writes a table with a line for each row, and the sums.
 func (f *Forecast) Print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprint(w, "row\timages\tto do\tpasses per image\tper step\t")
+	t := human.Table{Fixed: 2, Align: "rlrrrll", Head: []string{"", "row", "images", "to do", "passes per image", "per step", "folder"}}
 	if f.Timed {
-		fmt.Fprint(w, "time\t")
+		t.Head, t.Align = slices.Insert(t.Head, 6, "time"), t.Align+"l"
 	}
-	fmt.Fprintln(w, "folder")
 	for _, r := range f.Rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s%d\t%s\t", r.Row.Title(), human.Count(r.Row.Samples), human.Count(r.Images), atLeast(r.AtLeast), r.Passes, r.perStep)
+		line := []string{fmt.Sprint(r.Row.Index + 1), r.Row.Title(), human.Count(r.Row.Samples), human.Count(r.Images), fmt.Sprintf("%s%d", atLeast(r.AtLeast), r.Passes),
+			r.perStep, cmp.Or(r.Folder, "(known when the checkpoint is there)")}
 		if f.Timed {
-			fmt.Fprintf(w, "%s\t", human.Duration(r.Time))
+			line = slices.Insert(line, 6, human.Duration(r.Time))
 		}
-		fmt.Fprintln(w, cmp.Or(r.Folder, "(known when the checkpoint is there)"))
+		t.Lines = append(t.Lines, line)
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.Print(out); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\n%s", f)
+	_, err := fmt.Fprintf(out, "\n%s\n", human.Wrap(strings.TrimRight(f.String(), "\n"), human.Columns(out), 2))
 	return err
 }
 

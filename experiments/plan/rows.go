@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -31,6 +32,7 @@ type Experiment struct {
 	sources []string // absolute paths of it and of the files that it includes
 	Name    string
 	Rows    []*Row
+	Left    []*Row // that Choose left out
 	// Replaced says which settings of the command line took the place of what the
 	// file's rows differ in, a line for each.
 	Replaced []string
@@ -67,6 +69,22 @@ type Row struct {
 
 // Title names the row among the others: its label and what the sweep chose.
 func (r *Row) Title() string { return store.Title(r.Label, r.Swept) }
+
+// Choose leaves the rows out that are not chosen, as store.Choose takes them. The others
+// keep their numbers.
+func (e *Experiment) Choose(chosen []string) error {
+	rows, err := store.Choose(e.Rows, func(r *Row) store.Place { return store.PlaceOf(r.Index, r.Label, r.Swept) }, chosen)
+	if err != nil {
+		return fmt.Errorf("--rows: %s: %w", e.path, err)
+	}
+	for _, r := range e.Rows {
+		if !slices.Contains(rows, r) {
+			e.Left = append(e.Left, r)
+		}
+	}
+	e.Rows = rows
+	return nil
+}
 
 // Load reads the experiment file at path; overrides, "dotted.path=value", win over
 // what it says. The error lists everything that is wrong, with file and line.

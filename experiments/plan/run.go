@@ -32,10 +32,26 @@ type Run struct {
 // Identify gives every row its run id and its place in the experiment's folder.
 // The checkpoints are read, for their hashes. Two rows of one id are an error.
 func (e *Experiment) Identify(folder string, h store.Hashes) ([]*Run, error) {
+	return e.identify(e.Rows, folder, h)
+}
+
+// IdentifyLeft is Identify for the rows that Choose left out, without those whose files
+// cannot be read.
+func (e *Experiment) IdentifyLeft(folder string, h store.Hashes) []*Run {
+	var runs []*Run
+	for _, r := range e.Left {
+		if one, err := e.identify([]*Row{r}, folder, h); err == nil {
+			runs = append(runs, one...)
+		}
+	}
+	return runs
+}
+
+func (e *Experiment) identify(rows []*Row, folder string, h store.Hashes) ([]*Run, error) {
 	var runs []*Run
 	byID := map[string]*Run{}
 	var faults []error
-	for _, r := range e.Rows {
+	for _, r := range rows {
 		contents, err := r.contents(h)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("checkpoint: %w", err))

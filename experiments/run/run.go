@@ -98,6 +98,7 @@ func newSession(e *plan.Experiment, o Options) *session {
 }
 
 func (s *session) run(ctx context.Context) error {
+	began := time.Now()
 	s.tellReplaced()
 	if missing := s.CheckInputs(ctx); missing != nil {
 		if todo, err := s.Forecast(ctx, s.Results, nil); err == nil {
@@ -139,8 +140,11 @@ func (s *session) run(ctx context.Context) error {
 	if s.taken > 0 {
 		s.Progress.Tell(fmt.Sprintf("%d of %d rows were scored before: their scores are those of metrics.json, by its checksum; images and features were not read again, `sagbench verify %s` does that", s.taken, len(s.runs), s.folder))
 	}
+	if s.worker != nil && !(s.Child && s.Work.Part.I > 0) {
+		s.Progress.Tell(fmt.Sprintf("all rows: %s", human.Duration(time.Since(began))))
+	}
 	if s.Done != nil {
-		if err := s.Done(s.folder, scored); err != nil {
+		if err := s.Done(s.folder, s.withOthers(scored)); err != nil {
 			return err
 		}
 	}
@@ -151,6 +155,21 @@ func (s *session) run(ctx context.Context) error {
 		err = s.tidy(left)
 	}
 	return errors.Join(err, s.worker.Close())
+}
+
+// withOthers adds to the metrics of the chosen rows those of the rows that were left out
+// and are scored as this experiment would score them now, in the order of the table.
+func (s *session) withOthers(scored []*store.Metrics) []*store.Metrics {
+	if len(scored) == 0 {
+		return nil
+	}
+	for _, r := range s.IdentifyLeft(s.folder, s.hashes) {
+		if m := s.engine.Scored(r); m != nil {
+			scored = append(scored, m)
+		}
+	}
+	slices.SortStableFunc(scored, func(a, b *store.Metrics) int { return cmp.Compare(a.Row, b.Row) })
+	return scored
 }
 
 // identify finds the rows' runs, without reading what another worker has read.

@@ -233,7 +233,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("workers: %+v", found.Workers)
 	}
 	var table strings.Builder
-	if err := found.Print(&table); err != nil || !strings.Contains(table.String(), "s=0.5  2/8") || !strings.Contains(table.String(), "workers: 1 alive") {
+	if err := found.Print(&table); err != nil || !strings.Contains(table.String(), "2  s=0.5     2/8") || !strings.Contains(table.String(), "workers: 1 alive") {
 		t.Errorf("%v\n%s", err, &table)
 	}
 	s.worker.Leave()

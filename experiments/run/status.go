@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"sagbench/experiments/human"
@@ -44,6 +43,7 @@ type RowStatus struct {
 	Left    float64      `json:"seconds_left,omitempty"`
 	Score   *store.Score `json:"score,omitempty"` // the first metric, where the row is evaluated
 
+	number              int // in the experiment, from 1
 	evaluated, unscored bool
 }
 
@@ -75,16 +75,14 @@ func StatusOf(e *plan.Experiment, results string, stale time.Duration) (*Status,
 			}
 		}
 	}
-	var ids []string
-	if a := agreed(on, s.Folder); a != nil && len(a.Rows) == len(e.Rows) {
-		for _, r := range a.Rows {
-			ids = append(ids, r.Run)
-		}
+	var there []agreedRow
+	if a := agreed(on, s.Folder); a != nil {
+		there = a.Rows
 	}
 	for i, r := range e.Rows {
 		id := ""
-		if ids != nil {
-			id = ids[i]
+		if len(there) == len(e.Rows) && there[i].Title == r.Title() { // else it is of other rows
+			id = there[i].Run
 		}
 		row, err := s.row(r, id, claims)
 		if err != nil {
@@ -111,7 +109,7 @@ func left(images int, rate float64) float64 {
 
 // row is how far a row is, whose run id may not be known.
 func (s *Status) row(r *plan.Row, id string, claims map[string]int) (row RowStatus, err error) {
-	row = RowStatus{Title: r.Title(), Run: id, Samples: r.Samples}
+	row = RowStatus{Title: r.Title(), Run: id, Samples: r.Samples, number: r.Index + 1}
 	folder, err := r.FolderIn(s.Folder, id)
 	if err != nil || folder == "" {
 		return row, err
@@ -177,8 +175,7 @@ func (s *Status) Encode() ([]byte, error) {
 
 // Print writes the status as a table for people.
 func (s *Status) Print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "row\timages\tin work\trate\tleft")
+	t := human.Table{Fixed: 2, Align: "rlrrrl", Head: []string{"", "row", "images", "in work", "rate", "left"}}
 	for _, r := range s.Rows {
 		inWork, rate, last := "—", "—", "—"
 		if r.InWork > 0 {
@@ -195,15 +192,13 @@ func (s *Status) Print(out io.Writer) error {
 		case r.Images == r.Samples && !r.unscored:
 			last = "not evaluated"
 		}
-		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%s\n", r.Title, human.Count(r.Images), human.Count(r.Samples), inWork, rate, last)
+		t.Lines = append(t.Lines, []string{fmt.Sprint(r.number), r.Title, human.Count(r.Images) + "/" + human.Count(r.Samples), inWork, rate, last})
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.Print(out); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\n%s\n%s", s.line(), s.workers())
-	if s.Advice != "" && err == nil {
-		_, err = fmt.Fprintln(out, s.Advice)
-	}
+	text := fmt.Sprintf("%s\n%s%s", s.line(), s.workers(), s.Advice)
+	_, err := fmt.Fprintf(out, "\n%s\n", human.Wrap(strings.TrimRight(text, "\n"), human.Columns(out), 2))
 	return err
 }
 

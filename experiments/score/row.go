@@ -33,7 +33,7 @@ func (e *Engine) PrepareRow(r *plan.Run) (m *store.Metrics, scored bool, err err
 		}
 		return m, false, nil
 	}
-	if old.Run != m.Run || old.Samples != m.Samples || old.Evaluation != m.Evaluation {
+	if !sameEvaluation(old, m) {
 		if r.Bootstrap == 0 && old.Bootstrap > 0 && old.Run == m.Run {
 			e.sayOnce(fmt.Sprintf("%s: its scores had intervals from %d draws; this run asks for none, so ± goes from the table (bootstrap=%d brings it back)", r.NumberedTitle(), old.Bootstrap, old.Bootstrap))
 		}
@@ -47,6 +47,29 @@ func (e *Engine) PrepareRow(r *plan.Run) (m *store.Metrics, scored bool, err err
 	}
 	m.Scores, m.Inputs.Samples, m.Notes, m.Draws = old.Scores, old.Inputs.Samples, old.Notes, old.Draws
 	return m, true, nil
+}
+
+// sameEvaluation reports whether the scores are of the same images under the same
+// settings.
+func sameEvaluation(a, b *store.Metrics) bool {
+	return a.Run == b.Run && a.Samples == b.Samples && a.Evaluation == b.Evaluation
+}
+
+// Scored is the metrics.json of a run, nil where there is none that holds the scores that
+// an evaluation would give now.
+func (e *Engine) Scored(r *plan.Run) *store.Metrics {
+	if len(r.Metrics) == 0 {
+		return nil
+	}
+	m, err := e.unscored(r)
+	if err != nil {
+		return nil
+	}
+	old, err := store.ReadMetrics(filepath.Join(r.Folder, store.MetricsFile))
+	if err != nil || !sameEvaluation(old, m) {
+		return nil
+	}
+	return old
 }
 
 // CheckReference is an error where the statistics of a run's reference are not of the

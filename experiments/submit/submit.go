@@ -28,6 +28,7 @@ type Options struct {
 	run.Options          // of each task; Results and the paths of Args may be relative
 	Devices     []string // of a task, a process on each: cpu, cuda:0, …
 	Args        []string // an experiment's file and the settings that override it
+	Rows        []string // of the experiment, as store.Choose takes them; nil: all
 	Engine      []string // options of sbatch or kubectl
 	DryRun      bool     // write the files and submit nothing
 }
@@ -89,6 +90,9 @@ func (j *job) locate() (err error) {
 		flag = "--devices"
 	}
 	j.Run = append(j.Run, "--results", j.Results, flag, strings.Join(j.Devices, ","))
+	for _, r := range j.Options.Rows {
+		j.Run = append(j.Run, "--rows", r)
+	}
 	if j.Runtime.Threads > 0 {
 		j.Run = append(j.Run, "--threads", fmt.Sprint(j.Runtime.Threads))
 	}
