@@ -69,7 +69,9 @@ scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`
 		cacheCommand(),
 		versionCommand(),
 		docsCommand(),
+		completionCommand(),
 	)
+	complete(root)
 	return root
 }
 

@@ -153,6 +153,9 @@ func metricColumns(rows []*store.Metrics) []tableColumn {
 	return columns
 }
 
+// sorts reports whether rows can be sorted by the column.
+func (c tableColumn) sorts() bool { return c.kind != labelColumn && c.kind != publishedColumn }
+
 // arrow says which way is better; "" where that has no meaning.
 func (c tableColumn) arrow() string {
 	if c.kind != metricColumn {

@@ -56,6 +56,24 @@ func Tables(w io.Writer, folders []string, o TableOptions) error {
 	return render(w, rows, o)
 }
 
+// Columns are the names that TableOptions.Sort takes for the results below the folders;
+// none where there are no results.
+func Columns(folders []string) []string {
+	rows, err := store.FindMetrics(folders...)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, own := range byExperiment(rows) {
+		for _, c := range columnsOf(own) {
+			if name := c.title; c.sorts() && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // findRows reads the metrics.json files below the folders, all or those of the rows
 // that are chosen.
 func findRows(folders, chosen []string) ([]*store.Metrics, error) {
@@ -346,7 +364,7 @@ func (t *resultTable) sort(by string) error {
 	var known []string
 	j := -1
 	for i, c := range t.columns {
-		if c.kind == labelColumn || c.kind == publishedColumn {
+		if !c.sorts() {
 			continue
 		}
 		known = append(known, c.title)
