@@ -123,6 +123,10 @@ kill -9, and run it again: what is there is kept, and the files in the end are t
 More samples later continue the same run. Settings after the file override it; name=NAME
 among them gives a try a folder of its own, beside the tables of the experiment.
 
+--rows takes some rows: 2,5-7 as plan numbers them, "Fashion-MNIST (cond.)" by label, s=0.5
+by a setting. The tables and the page then hold these and the others that are scored
+already as the experiment says now. Processes that run at once have to have the same rows.
+
 Any number of processes, on any machines that share the folder of the results, may run
 the same experiment at once: each draws what no other does, and the files in the end are
 those of one. --part i/n spreads them; a wrong or missing one costs nothing. --devices

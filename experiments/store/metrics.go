@@ -69,7 +69,7 @@ type Metrics struct {
 	Draws    string `json:"bootstrap_sha256,omitempty"` // sha256 of bootstrap.csv; "" where there is none, and in older files
 	Checksum string `json:"checksum,omitempty"`         // sha256 of this file with zeros in place of these digits; "" in older files
 
-	Folder string `json:"-"` // that the file was read from, "" if it was not
+	Folder string `json:"-"` // that the file was read from or written to, "" if it was not
 }
 
 // A Score is one metric's value.
@@ -205,7 +205,7 @@ func (m *Metrics) Write(folder string) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	m.Checksum = fmt.Sprintf("%x", sha256.Sum256(data))
+	m.Checksum, m.Folder = fmt.Sprintf("%x", sha256.Sum256(data)), folder
 	return WriteFile(filepath.Join(folder, MetricsFile), replaceChecksum(data, noChecksum, m.Checksum))
 }
 
