@@ -58,7 +58,8 @@ scheduler); 130 stopped by SIGINT; 143 stopped by SIGTERM in any other command.`
 		statusCommand(g),
 		evalCommand(g),
 		referenceCommand(g),
-		tableCommand(), compareCommand(),
+		tableCommand(),
+		compareCommand(),
 		plotCommand(g),
 		verifyCommand(g),
 		checkCommand(g),
@@ -101,7 +102,7 @@ const grace = 5 * time.Second
 // execute runs a command line and returns the exit status.
 func execute(args []string) (status int) {
 	g := &globals{}
-	told := io.MultiWriter(os.Stderr, &g.log)
+	told := io.MultiWriter(&g.log, os.Stderr)
 	defer func() {
 		if fault := recover(); fault != nil {
 			fmt.Fprintf(told, "sagbench: internal error: %v\nThis is a bug. What is on the disk is whole; please report it with the command line and these lines:\n%s", fault, debug.Stack())

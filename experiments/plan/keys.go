@@ -31,20 +31,17 @@ func Keys(path string, overrides []string) (keys []Key, rows []store.Place) {
 		return nil, nil
 	}
 	values := map[string][]string{}
-	add := func(path string, more ...string) {
-		for _, v := range more {
-			if !slices.Contains(values[path], v) {
-				values[path] = append(values[path], v)
-			}
-		}
-	}
 	var walk func(b configs.Block)
 	walk = func(b configs.Block) {
 		for _, key := range b.Keys() {
-			if below, ok := b.At(key); ok && below.IsMapping() {
+			below, _ := b.At(key)
+			path, value := below.Path(), below.String()
+			switch {
+			case key == "": // which is no setting's
+			case below.IsMapping():
 				walk(below)
-			} else {
-				add(below.Path(), below.String())
+			case !slices.Contains(values[path], value):
+				values[path] = append(values[path], value)
 			}
 		}
 	}
@@ -61,7 +58,7 @@ func Keys(path string, overrides []string) (keys []Key, rows []store.Place) {
 		return nil, nil
 	}
 	for key := range top {
-		if !all[0].Block.Has(key) {
+		if !slices.ContainsFunc(all, func(r configs.Row) bool { return r.Block.Has(key) }) {
 			values[key] = nil
 		}
 	}
