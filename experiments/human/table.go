@@ -57,14 +57,18 @@ func (t Table) Split(edge, gap, room int) (parts []Table, fits bool) {
 	}
 	fixed, part := width, slices.Clone(first)
 	for j := t.Fixed; j < len(widths); {
-		own, one := []int{j}, widths[j]+gap // the column and those that stay beside it
-		for j++; j < len(widths) && t.Tied != nil && t.Tied[j]; j++ {
-			own, one = append(own, j), one+widths[j]+gap
+		more := 0 // what the column takes, and those that stay beside it
+		next := j
+		for next == j || next < len(widths) && t.Tied != nil && t.Tied[next] {
+			more += widths[next] + gap
+			next++
 		}
-		if room > 0 && width+one > room && len(part) > t.Fixed {
+		if room > 0 && width+more > room && len(part) > t.Fixed {
 			parts, part, width = append(parts, t.only(part)), slices.Clone(first), fixed
 		}
-		part, width = append(part, own...), width+one
+		for width += more; j < next; j++ {
+			part = append(part, j)
+		}
 		if room > 0 && width > room {
 			return nil, false
 		}

@@ -140,11 +140,13 @@ func newLatexLayout(t *resultTable) *latexLayout {
 	}
 	l := &latexLayout{t: t, environment: "table*", font: texFonts[len(texFonts)-1], width: texPageWidth}
 	part := slices.Clone(fixed)
-	for i := 0; i < len(free); {
-		own := free[i : i+1] // with the authors' values, which stay beside it
-		for i++; i < len(free) && t.columns[free[i]].kind == publishedColumn; i++ {
-			own = append(own, free[i])
+	for len(free) > 0 {
+		n := 1 // with the authors' values, which stay beside it
+		for n < len(free) && t.columns[free[n]].kind == publishedColumn {
+			n++
 		}
+		own := free[:n]
+		free = free[n:]
 		if len(part) > len(fixed) && l.widthOf(slices.Concat(part, own)) > l.width {
 			l.parts, part = append(l.parts, part), slices.Clone(fixed)
 		}
