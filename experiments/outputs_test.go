@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -411,7 +410,8 @@ func TestExitStatus(t *testing.T) {
 }
 
 // The progress of a run stays in its line on terminals of all widths: there are as
-// many lines beside the table as without a terminal. --quiet writes nothing on its way.
+// many lines beside the table as without a terminal, and the indented ones that they are
+// broken into. --quiet writes nothing on its way.
 func TestProgressOnTerminal(t *testing.T) {
 	if _, err := exec.LookPath("script"); err != nil {
 		t.Skip("there is no script to make a terminal")
@@ -433,14 +433,17 @@ func TestProgressOnTerminal(t *testing.T) {
 			t.Fatalf("%s columns: exit status %d\n%s", columns, status, &p.stdout)
 		}
 		text := p.stdout.String()
-		if got := strings.Count(text, "\n"); got != want {
+		if strings.Contains(text, "\x1b") {
+			t.Errorf("%s columns: an escape in %q", columns, text)
+		}
+		if got := strings.Count(text, "\n") - strings.Count(text, "\n  "); got != want {
 			t.Errorf("%s columns: %d lines, want %d\n%q", columns, got, want, text)
 		}
 		width, replaced := 0, 0
 		fmt.Sscan(columns, &width)
 		pieces := strings.Split(text, "\r") // a terminal writes \n as \r\n
 		for i, piece := range pieces[:len(pieces)-1] {
-			shown := utf8.RuneCountInString(escapes.ReplaceAllString(piece, ""))
+			shown := utf8.RuneCountInString(piece)
 			if strings.HasPrefix(piece, "\n") || strings.HasPrefix(pieces[i+1], "\n") || shown == 0 {
 				continue // a line that stays
 			}
@@ -462,8 +465,6 @@ func TestProgressOnTerminal(t *testing.T) {
 		t.Errorf("--quiet: another table\n%s", &quiet.stdout)
 	}
 }
-
-var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
 
 // grid shows what sample drew, evaluated or not, as many images as there are. A shard
 // that is damaged is told of, and not said to be computed again.
