@@ -58,6 +58,10 @@ func TestRunOfRows(t *testing.T) {
 	if said := succeed(t, "status", file, "--results", drawn, "--rows", "s=1").stdout.String(); !strings.Contains(said, "\n3  s=1     2/2 ") || strings.Contains(said, "s=0") {
 		t.Error(said)
 	}
+	succeed(t, "submit", file, "--slurm", "--array", "2", "--dry-run", "--device", "cpu", "--results", drawn, "--rows", "s=0", "--rows", "3")
+	if script, err := os.ReadFile(filepath.Join(drawn, "tiny", ".work", "job.sbatch")); err != nil || !strings.Contains(string(script), "--rows s=0 --rows 3 ") {
+		t.Errorf("%v\n%s", err, script)
+	}
 	if message := fail(t, "run", file, "--rows", "4"); !strings.Contains(message, `--rows: `+file+`: there is no row "4"; there are 1: s=0; 2: s=0.5; 3: s=1`) {
 		t.Error(message)
 	}
