@@ -154,7 +154,7 @@ func OpenSet(path, set string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
 	}
-	f, err := parse(m, set)
+	f, err := parse(m, set, newBudget(int64(len(m.data))))
 	if err != nil {
 		m.close()
 		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
@@ -162,10 +162,9 @@ func OpenSet(path, set string) (*File, error) {
 	return f, nil
 }
 
-// parse tells the format of a mapping and reads its headers.
-func parse(m *mapping, set string) (f *File, err error) {
+// parse tells the format of a mapping and reads its headers within the budget.
+func parse(m *mapping, set string, b *budget) (f *File, err error) {
 	defer guard(&err)()
-	b := newBudget(int64(len(m.data)))
 	switch format, ferr := detect(m.data); {
 	case ferr != nil:
 		return nil, ferr

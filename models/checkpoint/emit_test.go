@@ -176,8 +176,11 @@ func legacyHead(littleEndian bool) []byte {
 }
 
 // parseBytes opens a checkpoint that lies in memory.
-func parseBytes(data []byte) (*File, error) {
-	return parse(&mapping{path: "memory.pt", data: data}, "")
+func parseBytes(data []byte) (*File, error) { return parseSet(data, "") }
+
+// parseSet is parseBytes for a set of weights.
+func parseSet(data []byte, set string) (*File, error) {
+	return parse(&mapping{path: "memory.pt", data: data}, set, newBudget(int64(len(data))))
 }
 
 // write puts data into a file of a fresh folder.

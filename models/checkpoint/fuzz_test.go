@@ -28,9 +28,25 @@ func examine(t *testing.T, f *File) {
 	}
 }
 
-// memoryFactor bounds the bytes that reading allocates for each of the input:
-// a pickle makes an object of 64 bytes out of one opcode.
-const memoryFactor = 256
+// garbageFactor bounds the bytes that reading allocates for each that it reserved in
+// its budget: slices and maps grow by copies, which TotalAlloc counts
+// (TestBudgetCoversObjects, TestBudgetCoversTensors).
+const garbageFactor = 3
+
+// headerFactor bounds those of each byte of a file that are in no budget: a header of
+// safetensors, the directory of an archive.
+const headerFactor = 256
+
+// within calls read, which reads size bytes, and holds what it allocates against what
+// it reserved in the budget of such a file, which is all that it may have.
+func within(t *testing.T, size int, read func(b *budget)) {
+	t.Helper()
+	fuzzing.Within(t, size, func() int64 {
+		b := newBudget(int64(size))
+		read(b)
+		return garbageFactor * (b.most - b.left)
+	})
+}
 
 // fuzzBytes opens data. No input may panic: parse would turn that into an
 // error, which only a fault of the disk should need.
@@ -40,7 +56,11 @@ func fuzzBytes(t *testing.T, data []byte) {
 	}
 	var f *File
 	var err error
-	fuzzing.Bounded(t, len(data), memoryFactor, func() { f, err = parseBytes(data) })
+	fuzzing.Within(t, len(data), func() int64 {
+		b := newBudget(int64(len(data)))
+		f, err = parse(&mapping{path: "memory.pt", data: data}, "", b)
+		return garbageFactor*(b.most-b.left) + headerFactor*int64(len(data))
+	})
 	if err != nil {
 		if strings.Contains(err.Error(), "the content is broken") {
 			t.Fatal(err)
@@ -84,20 +104,20 @@ func FuzzPickle(f *testing.F) {
 			return
 		}
 		m := &mapping{path: "memory.pt", data: rampBytes(24)}
-		b := newBudget(int64(len(data)))
-		u := &unpickler{b: b, persistent: func(id pyTuple) (any, error) { return parseStorage(id) }}
-		var root any
-		var n int
-		var err error
-		fuzzing.Bounded(t, len(data), memoryFactor, func() { root, n, err = u.load(data) })
-		if err != nil {
-			return
-		}
-		if n < 1 || n > len(data) || data[n-1] != '.' {
-			t.Fatalf("the pickle is said to have %d of %d bytes", n, len(data))
-		}
 		file := &File{}
-		if err := file.unwrap(root, "", &resolver{everyStorage{}.locate, m, b}); err != nil {
+		var err error
+		within(t, len(data), func(b *budget) {
+			u := &unpickler{b: b, persistent: func(id pyTuple) (any, error) { return parseStorage(id) }}
+			root, n, errLoad := u.load(data)
+			if err = errLoad; err != nil {
+				return
+			}
+			if n < 1 || n > len(data) || data[n-1] != '.' {
+				t.Fatalf("the pickle is said to have %d of %d bytes", n, len(data))
+			}
+			err = file.unwrap(root, "", &resolver{everyStorage{}.locate, m, b})
+		})
+		if err != nil {
 			return
 		}
 		for name, tensor := range file.Tensors {

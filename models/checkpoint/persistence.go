@@ -358,7 +358,7 @@ func (d *pyDict) all() []dictEntry {
 
 // plain is a value that needs no class; ok is false for others.
 func (p *persistent) plain(v any, depth int) (plain any, ok bool, err error) {
-	if err := p.b.take(64, "the objects of the pickle"); err != nil {
+	if err := p.b.take(128, "the objects of the pickle"); err != nil {
 		return nil, false, err
 	}
 	switch v := v.(type) {

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"sagbench/internal/fuzzing"
 )
 
 // bytesOf is a bytes object.
@@ -208,7 +206,7 @@ func FuzzPersistent(f *testing.F) {
 		m := &mapping{path: "memory.pkl", data: data}
 		var file *File
 		var err error
-		fuzzing.Bounded(t, len(data), memoryFactor, func() { file, err = parsePersistent(m, "", newBudget(int64(len(data)))) })
+		within(t, len(data), func(b *budget) { file, err = parsePersistent(m, "", b) })
 		if err != nil {
 			return
 		}

@@ -29,12 +29,12 @@ const atTop = "."
 // unwrap finds the state dict in the unpickled object, the set of weights of that
 // name if there is one, and locates its tensors.
 func (f *File) unwrap(root any, set string, v *resolver) error {
-	c := chooser{set: set, holds: map[*pyDict]bool{}}
+	c := chooser{b: v.b, set: set, holds: map[*pyDict]bool{}}
 	es, err := c.find(root)
 	if err != nil {
 		return err
 	}
-	old := chooser{shallow: true, holds: c.holds}
+	old := chooser{b: v.b, shallow: true, holds: c.holds}
 	_, errOld := old.find(root)
 	f.Wrapper, f.Others = strings.Join(c.path, "."), c.others
 	f.Unnamed = c.unnamed
@@ -44,6 +44,7 @@ func (f *File) unwrap(root any, set string, v *resolver) error {
 
 // A chooser decides what in an object is the state dict.
 type chooser struct {
+	b       *budget
 	set     string // asked for, dotted; what is left of it
 	shallow bool   // an average does not count that lies deeper than other weights
 
@@ -69,12 +70,14 @@ func (c *chooser) find(root any) ([]dictEntry, error) {
 		if len(c.path) > maxNesting {
 			return nil, fmt.Errorf("holds dicts within dicts, more than %d deep: %s …", maxNesting, shorten(strings.Join(c.path, ".")))
 		}
-		err := c.classify(es)
+		err := errors.Join(c.classify(es), c.listed(es))
 		if err != nil {
 			return nil, err
 		}
-		c.listed(es)
-		sets := c.sets(es)
+		sets, err := c.sets(es)
+		if err != nil {
+			return nil, err
+		}
 		var key string
 		var inner any
 		switch {
@@ -89,9 +92,14 @@ func (c *chooser) find(root any) ([]dictEntry, error) {
 			return nil, err
 		}
 		for _, s := range sets {
-			if taken := s == key || strings.HasPrefix(s, key+".") || key == "" && s == atTop; !taken {
-				c.others = append(c.others, strings.Join(append(slices.Clone(c.path), s), "."))
+			if taken := s == key || strings.HasPrefix(s, key+".") || key == "" && s == atTop; taken {
+				continue
 			}
+			name, err := c.dotted(s)
+			if err != nil {
+				return nil, err
+			}
+			c.others = append(c.others, name)
 		}
 		if key == "" {
 			return es, nil
@@ -100,22 +108,41 @@ func (c *chooser) find(root any) ([]dictEntry, error) {
 	}
 }
 
+// dotted is the name of what lies under keys of the dict at hand. A pickle can name
+// a long key, and a dict of many, again and again.
+func (c *chooser) dotted(keys ...string) (string, error) {
+	keys = append(slices.Clone(c.path), keys...)
+	size := 0
+	for _, k := range keys {
+		size += len(k) + 1
+	}
+	if err := c.b.take(64+int64(size), "the list of sets of weights"); err != nil {
+		return "", err
+	}
+	return strings.Join(keys, "."), nil
+}
+
 // sets names the sets of weights in the dict at hand, dotted, sorted.
-func (c *chooser) sets(es []dictEntry) []string {
+func (c *chooser) sets(es []dictEntry) ([]string, error) {
 	all := slices.Sorted(maps.Keys(c.holders))
 	for key, v := range c.nested {
 		es, _ := entries(v)
 		for _, e := range es {
-			if name, ok := e.key.(string); ok && c.holdsTensors(e.value) {
-				all = append(all, key+"."+name)
+			name, ok := e.key.(string)
+			if !ok || !c.holdsTensors(e.value) {
+				continue
 			}
+			if err := c.b.take(64+int64(len(key)+len(name)), "the list of sets of weights"); err != nil {
+				return nil, err
+			}
+			all = append(all, key+"."+name)
 		}
 	}
 	slices.Sort(all)
 	if c.flat && len(all) > 0 && c.manyAtTop(es) {
 		all = append(all, atTop)
 	}
-	return all
+	return all, nil
 }
 
 // manyAtTop reports whether the tensors of a dict are as many as weights are: more
@@ -217,7 +244,7 @@ func (c *chooser) classify(es []dictEntry) error {
 
 // listed notes averages whose tensors, or sets of tensors, lie in lists, as
 // torch_ema and EDM2's training state have them.
-func (c *chooser) listed(es []dictEntry) {
+func (c *chooser) listed(es []dictEntry) error {
 	for _, e := range es {
 		inner, _ := entries(e.value)
 		for _, i := range inner {
@@ -225,11 +252,16 @@ func (c *chooser) listed(es []dictEntry) {
 			name, isAverage := e.key.(string)
 			if field, named := i.key.(string); ok && named && isAverage && slices.Contains(averages, name) && len(l.items) > 0 {
 				if _, ok := l.items[0].(*rebuilt); ok || c.holdsTensors(l.items[0]) {
-					c.unnamed = append(c.unnamed, strings.Join(append(slices.Clone(c.path), name, field), "."))
+					dotted, err := c.dotted(name, field)
+					if err != nil {
+						return err
+					}
+					c.unnamed = append(c.unnamed, dotted)
 				}
 			}
 		}
 	}
+	return nil
 }
 
 // holdsTensors reports whether v is a dict with a tensor in it.
@@ -348,11 +380,11 @@ var prefixes = []string{"module.", "_orig_mod.", "_fsdp_wrapped_module.", "model
 // put before the keys of a part: none is a name that a network could have.
 var innerPrefixes = []string{"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}
 
-// stripPrefixes removes prefixes that every key has, however they are nested, and
+// stripPrefixes removes prefixes that every key has, nested up to maxNesting deep, and
 // those of parts. model. stays where it is the name of a part, in the layout of
 // CompVis and in EDM's.
 func (f *File) stripPrefixes() {
-	for again := true; again; {
+	for again, depth := true, 0; again && depth < maxNesting; depth++ {
 		again = false
 		for _, p := range prefixes {
 			if f.rename(func(key string) string {
@@ -376,17 +408,22 @@ func (f *File) stripPrefixes() {
 // rename gives every key its new name, and reports whether it did: not where none
 // changes, two would become one or, with all, one keeps its name.
 func (f *File) rename(name func(string) string, all bool) bool {
-	renamed, changed := make(StateDict, len(f.Tensors)), 0
-	for key, t := range f.Tensors {
-		to := name(key)
-		if to != key {
+	changed := 0
+	for key := range f.Tensors {
+		if name(key) != key {
 			changed++
 		} else if all {
 			return false
 		}
-		renamed[to] = t
 	}
-	if changed == 0 || len(renamed) != len(f.Tensors) || renamed.Has("") {
+	if changed == 0 {
+		return false
+	}
+	renamed := make(StateDict, len(f.Tensors))
+	for key, t := range f.Tensors {
+		renamed[name(key)] = t
+	}
+	if len(renamed) != len(f.Tensors) || renamed.Has("") {
 		return false
 	}
 	f.Tensors = renamed

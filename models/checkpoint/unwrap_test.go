@@ -126,17 +126,17 @@ func TestSets(t *testing.T) {
 		{pairs{{"left", sd}, {"right", more}}, "right", "right", true, 2},
 		{pairs{{"a.b", sd}, {"ema", more}}, "a.b", "a.b", true, 1},
 	} {
-		f, err := parse(&mapping{path: "memory.pt", data: torchZipOf(c.object)}, c.set)
+		f, err := parseSet(torchZipOf(c.object), c.set)
 		if err != nil || f.Wrapper != c.wrapper || f.Chosen != c.chosen || len(f.Tensors) != c.tensors {
 			t.Errorf("%v of %v: %+v, %v", c.set, c.object, f, err)
 		}
 	}
-	f, err := parse(&mapping{path: "memory.pt", data: torchZipOf(pairs{{"model", sd}, {"ema", pairs{{"decay", .99}, {"shadow_params", list{ramp4("0"), ramp4("0")}}}}})}, "")
+	f, err := parseSet(torchZipOf(pairs{{"model", sd}, {"ema", pairs{{"decay", .99}, {"shadow_params", list{ramp4("0"), ramp4("0")}}}}}), "")
 	if err != nil || f.Wrapper != "model" || !slices.Equal(f.Unnamed, []string{"ema.shadow_params"}) {
 		t.Errorf("an average without names: %+v, %v", f, err)
 	}
 	for set, want := range map[string]string{"raw": `holds no weights "raw"; it holds ema.shadow, model`, "model.w": `no weights "model.w"`} {
-		if _, err := parse(&mapping{path: "memory.pt", data: torchZipOf(nested)}, set); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := parseSet(torchZipOf(nested), set); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", set, err)
 		}
 	}
