@@ -149,12 +149,12 @@ type (
 	WithPrecision interface{ Precision() string }
 
 	// A SelfDescribing has checkpoints that say some of its flags. ReadFlags sets those
-	// that are not set to what the set of weights in the checkpoint at path says; one
-	// that is set to something else is an error. The plan asks it as soon as there is
-	// a file, so that an experiment need not repeat what the file says.
+	// that are not set to what the open checkpoint says; one that is set to something
+	// else is an error. The plan asks it as soon as there is a file, so that an
+	// experiment need not repeat what the file says.
 	SelfDescribing interface {
 		Family
-		ReadFlags(path, weights string) error
+		ReadFlags(f *checkpoint.File) error
 	}
 
 	// A WithIdleFlags names the flags that change no pixel, such as those of

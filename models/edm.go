@@ -77,14 +77,9 @@ func fp16Notes(flag string, set bool) []string {
 var edmPreconds = map[string]string{"EDMPrecond": "DhariwalUNet", "VPPrecond": "SongUNet", "VEPrecond": "SongUNet", "iDDPMPrecond": "DhariwalUNet"}
 
 // ReadFlags implements SelfDescribing.
-func (c *EDM) ReadFlags(path, weights string) error {
-	f, err := checkpoint.OpenSet(path, weights)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func (c *EDM) ReadFlags(f *checkpoint.File) error {
 	if err := c.read(f); err != nil {
-		return fmt.Errorf("models: %s: %w", path, err)
+		return fmt.Errorf("models: %s: %w", f.Path, err)
 	}
 	*c = *c.complete()
 	return nil
@@ -230,14 +225,16 @@ func (c *EDM) network() (*edmUNet, error) {
 // Open implements Family.
 func (c *EDM) Open(path string, opt Options) (Model, error) {
 	own := *c
-	if err := own.ReadFlags(path, opt.Weights); err != nil {
+	f, err := openTold(&own, path, opt)
+	if err != nil {
 		return nil, err
 	}
 	u, err := own.network()
 	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("models: edm: %w", err)
 	}
-	n, err := openNetwork(path, opt, u.labelRows(), func(m *onnx.Module, t *Taps) error {
+	n, err := networkOf(f, opt, u.labelRows(), func(m *onnx.Module, t *Taps) error {
 		m.Ignore("u")
 		return u.build(m, t)
 	}, func(sd checkpoint.StateDict) string {

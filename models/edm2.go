@@ -65,14 +65,9 @@ func (c *EDM2) Notes(string, []string, Options) ([]string, error) {
 }
 
 // ReadFlags implements SelfDescribing.
-func (c *EDM2) ReadFlags(path, weights string) error {
-	f, err := checkpoint.OpenSet(path, weights)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func (c *EDM2) ReadFlags(f *checkpoint.File) error {
 	if err := c.read(f); err != nil {
-		return fmt.Errorf("models: %s: %w", path, err)
+		return fmt.Errorf("models: %s: %w", f.Path, err)
 	}
 	*c = *c.complete()
 	return nil
@@ -171,18 +166,21 @@ func (c *EDM2) network() (*edm2UNet, error) {
 // Open implements Family.
 func (c *EDM2) Open(path string, opt Options) (Model, error) {
 	own := *c
-	if err := own.ReadFlags(path, opt.Weights); err != nil {
+	f, err := openTold(&own, path, opt)
+	if err != nil {
 		return nil, err
 	}
 	u, err := own.network()
 	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("models: edm2: %w", err)
 	}
 	vae, err := openVAE(&own.VAE, own.ImgChannels, "img_channels", opt)
 	if err != nil {
+		f.Close()
 		return nil, err
 	}
-	n, err := openNetwork(path, opt, u.labels, u.build, func(sd checkpoint.StateDict) string {
+	n, err := networkOf(f, opt, u.labels, u.build, func(sd checkpoint.StateDict) string {
 		return cmp.Or(ownKind(sd), "its keys are not those of EDM2's U-Net (no unet.emb_fourier.freqs)")
 	})
 	if err != nil {

@@ -21,10 +21,10 @@ func TestEDM2Flags(t *testing.T) {
 	for name, encoder := range map[string]string{"edm2-cond-tiny": rgbEncoder, "edm2-uncond-tiny": vaeEncoder} {
 		path := filepath.Join(cases, name, "model.pkl")
 		c := NewEDM2()
-		if err := c.ReadFlags(path, ""); err != nil || c.Encoder != encoder || (c.scale != nil) != (encoder == vaeEncoder) {
+		if err := readFlags(t, c, path); err != nil || c.Encoder != encoder || (c.scale != nil) != (encoder == vaeEncoder) {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
-		if err := c.ReadFlags(path, ""); err != nil {
+		if err := readFlags(t, c, path); err != nil {
 			t.Errorf("%s, again: %v", name, err)
 		}
 		m, err := NewEDM2().Open(path, Options{})
@@ -52,7 +52,7 @@ func TestEDM2Flags(t *testing.T) {
 		}
 	}
 	c := &EDM2{Encoder: vaeEncoder, ChannelsPerHead: 32, ClipAct: new(3.0), NumBlocks: 2}
-	err := c.ReadFlags(filepath.Join(cases, "edm2-cond-tiny/model.pkl"), "")
+	err := readFlags(t, c, filepath.Join(cases, "edm2-cond-tiny/model.pkl"))
 	for _, want := range []string{"encoder is StabilityVAEEncoder, but the checkpoint was made with StandardRGBEncoder", "num_blocks is 2, but the checkpoint was made with 1"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %q", err, want)

@@ -17,18 +17,29 @@ import (
 
 const cases = "../experiments/refcase/testdata/cases/"
 
+// readFlags is ReadFlags of the checkpoint at path.
+func readFlags(t *testing.T, c SelfDescribing, path string) error {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return c.ReadFlags(f)
+}
+
 // What a .pkl says of its network is enough to open it; what a block says besides has
 // to agree.
 func TestEDMFlags(t *testing.T) {
 	for _, name := range []string{"edm-adm-tiny", "edm-ddpmpp-tiny", "edm-iddpm-tiny", "edm-ncsnpp-tiny", "edm-skip-tiny", "edm-ve-tiny", "edm-vp-tiny"} {
 		path := filepath.Join(cases, name, "model.pkl")
 		c := NewEDM()
-		if err := c.ReadFlags(path, ""); err != nil {
+		if err := readFlags(t, c, path); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
 		once := *c
-		if err := c.ReadFlags(path, ""); err != nil || once.ModelChannels != c.ModelChannels {
+		if err := readFlags(t, c, path); err != nil || once.ModelChannels != c.ModelChannels {
 			t.Errorf("%s, again: %v", name, err)
 		}
 		m, err := NewEDM().Open(path, Options{})
@@ -59,7 +70,7 @@ func TestEDMFlags(t *testing.T) {
 	}
 	c := NewEDM()
 	c.Precond, c.SigmaData, c.ChannelMult, c.LabelDim = "VPPrecond", 0.4, []int{1, 3}, new(7)
-	err := c.ReadFlags(filepath.Join(cases, "edm-adm-tiny/model.pkl"), "")
+	err := readFlags(t, c, filepath.Join(cases, "edm-adm-tiny/model.pkl"))
 	for _, want := range []string{"channel_mult is [1 3], but the checkpoint was made with [1 2]", "label_dim is 7, but the checkpoint was made with 5", `precond is VPPrecond, but the checkpoint was made with EDMPrecond`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %q", err, want)
@@ -183,7 +194,7 @@ func TestEDMStateDict(t *testing.T) {
 func TestEDMLevels(t *testing.T) {
 	for _, name := range []string{"edm-vp-tiny", "edm-ve-tiny", "edm-iddpm-tiny", "edm-adm-tiny"} {
 		c := NewEDM()
-		if err := c.ReadFlags(filepath.Join(cases, name, "model.pkl"), ""); err != nil {
+		if err := readFlags(t, c, filepath.Join(cases, name, "model.pkl")); err != nil {
 			t.Fatal(err)
 		}
 		told := c.Diffusion().Path.(sampling.NoiseLevels)

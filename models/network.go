@@ -43,12 +43,31 @@ func openGraph(path string, opt Options, build func(*onnx.Module) error, hint fu
 	if err != nil {
 		return nil, err
 	}
+	return graphOf(f, opt, build, hint)
+}
+
+// graphOf is openGraph of a checkpoint that is open. The graph closes it, and so does
+// an error.
+func graphOf(f *checkpoint.File, opt Options, build func(*onnx.Module) error, hint func(checkpoint.StateDict) string) (*graph, error) {
 	s, err := openSession(f, opt, build, hint)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("models: %s: %w", path, err)
+		return nil, fmt.Errorf("models: %s: %w", f.Path, err)
 	}
 	return &graph{s, f}, nil
+}
+
+// openTold opens a checkpoint and sets the flags that it says.
+func openTold(c SelfDescribing, path string, opt Options) (*checkpoint.File, error) {
+	f, err := checkpoint.OpenSet(path, opt.Weights)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ReadFlags(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func openSession(f *checkpoint.File, opt Options, build func(*onnx.Module) error, hint func(checkpoint.StateDict) string) (*ort.Session, error) {
@@ -86,10 +105,21 @@ type network struct {
 // openNetwork prepares the denoiser that build describes, with the taps and
 // perturbations of opt. labels are the rows of its label table.
 func openNetwork(path string, opt Options, labels int, build func(*onnx.Module, *Taps) error, hint func(checkpoint.StateDict) string) (network, error) {
+	f, err := checkpoint.OpenSet(path, opt.Weights)
+	if err != nil {
+		return network{}, err
+	}
+	return networkOf(f, opt, labels, build, hint)
+}
+
+// networkOf is openNetwork of a checkpoint that is open. The network closes it, and so
+// does an error.
+func networkOf(f *checkpoint.File, opt Options, labels int, build func(*onnx.Module, *Taps) error, hint func(checkpoint.StateDict) string) (network, error) {
 	if err := CheckTaps(opt.Taps); err != nil {
+		f.Close()
 		return network{}, fmt.Errorf("models: %w", err)
 	}
-	g, err := openGraph(path, opt, func(m *onnx.Module) error { return build(m, NewTaps(opt)) }, hint)
+	g, err := graphOf(f, opt, func(m *onnx.Module) error { return build(m, NewTaps(opt)) }, hint)
 	return network{g, labels, len(opt.Taps) > 0, opt.Perturbations}, err
 }
 

@@ -149,11 +149,13 @@ func readFlags(b configs.Block, r *sampling.Ref) error {
 	if !ok || !store.Exists(r.Checkpoint.Path) {
 		return nil
 	}
-	if file, err := checkpoint.OpenSet(r.Checkpoint.Path, r.Weights); err == nil {
-		file.Close()
-		if err := f.ReadFlags(r.Checkpoint.Path, r.Weights); err != nil {
-			return b.Errorf("%w", err)
-		}
+	file, err := checkpoint.OpenSet(r.Checkpoint.Path, r.Weights)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	if err := f.ReadFlags(file); err != nil {
+		return b.Errorf("%w", err)
 	}
 	return nil
 }
