@@ -10,12 +10,17 @@ import (
 	"sagbench/models"
 )
 
-// pasted is the block of an experiment that inspect prints of a checkpoint, as JSON
-// in the settings that draw from it.
+// pasted is an experiment with the first block that inspect prints of a checkpoint.
 func pasted(t *testing.T, path, extra string) string {
 	t.Helper()
+	return pastedOf(t, path, "", extra)
+}
+
+// pastedOf is pasted with the block of a family, where there are several.
+func pastedOf(t *testing.T, path, family, extra string) string {
+	t.Helper()
 	out := succeed(t, "inspect", path).stdout.String()
-	i := strings.Index(out, "\nmodel:\n")
+	i := strings.Index(out, "\nmodel:\n  family: "+family)
 	if i < 0 || strings.Contains(out, "?") {
 		t.Fatalf("%s: no block, or one with unknown values:\n%s", path, out)
 	}

@@ -11,6 +11,8 @@ import (
 	"sagbench/configs"
 	"sagbench/experiments/human"
 	"sagbench/models"
+	"sagbench/models/checkpoint"
+	"sagbench/models/families"
 )
 
 // checkSizes is an error for each network that the machine's memory cannot hold, as
@@ -84,12 +86,34 @@ func (e *Experiment) checkFiles() error {
 			}
 			bytes, err := n.bytes()
 			if err == nil && size.Parameters > 5*float64(bytes)+16<<20 {
-				faults = append(faults, n.Errorf("the flags, or the configuration of the checkpoint, describe a network of %s parameters, which %s with its %s cannot hold; sagbench inspect tells the flags that it was trained with",
-					human.Count(whole(size.Parameters)), n.Checkpoint.Path, human.Bytes(bytes)))
+				faults = append(faults, n.Errorf("the flags, or the configuration of the checkpoint, describe a network of %s parameters, which %s with its %s cannot hold; %s",
+					human.Count(whole(size.Parameters)), n.Checkpoint.Path, human.Bytes(bytes), n.trained()))
 			}
 		}
 	}
 	return configs.Join(faults...)
+}
+
+// trained tells how to find out what the network's checkpoint is of: its family, where
+// its keys speak for others than the block's alone.
+func (n *NetworkRef) trained() string {
+	const inspect = "sagbench inspect tells the flags that it was trained with"
+	f, err := checkpoint.OpenSet(n.Checkpoint.Path, n.Weights)
+	if err != nil {
+		return inspect
+	}
+	defer f.Close()
+	var others []string
+	for _, g := range families.Guess(f) {
+		if g.Family == n.Family {
+			return inspect
+		}
+		others = append(others, "family: "+g.Family)
+	}
+	if others == nil {
+		return inspect
+	}
+	return "its keys speak for " + strings.Join(others, " or ") + "; " + inspect
 }
 
 // bytes are those of the files that a network is made of.
