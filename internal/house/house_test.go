@@ -3,6 +3,7 @@ package house
 
 import (
 	"bytes"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -49,6 +50,19 @@ func picture(t *testing.T) (packages []string, uses map[string][]string) {
 func imports(t *testing.T) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}
+	for file, parsed := range sources(t, parser.ImportsOnly) {
+		for _, i := range parsed.Imports {
+			imported, _ := strconv.Unquote(i.Path.Value)
+			all[path.Dir(file)] = append(all[path.Dir(file)], imported)
+		}
+	}
+	return all
+}
+
+// sources are the program's files but for tests, parsed, by path from the root.
+func sources(t *testing.T, mode parser.Mode) map[string]*ast.File {
+	t.Helper()
+	all := map[string]*ast.File{}
 	err := filepath.WalkDir(tiny.Root(), func(file string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -58,14 +72,9 @@ func imports(t *testing.T) map[string][]string {
 		case filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go"):
 			return nil
 		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		folder, err := filepath.Rel(tiny.Root(), filepath.Dir(file))
-		for _, i := range parsed.Imports {
-			imported, _ := strconv.Unquote(i.Path.Value)
-			all[folder] = append(all[folder], imported)
+		name, err := filepath.Rel(tiny.Root(), file)
+		if err == nil {
+			all[name], err = parser.ParseFile(token.NewFileSet(), file, nil, mode)
 		}
 		return err
 	})
@@ -73,6 +82,56 @@ func imports(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	return all
+}
+
+// SiT shows what a family costs: what its file declares is named in the table of
+// families, and nowhere else.
+func TestFamilyIsOneFile(t *testing.T) {
+	const own = "models/sit.go"
+	files := sources(t, parser.SkipObjectResolution)
+	declared := map[string]bool{}
+	for _, d := range files[own].Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Recv == nil {
+				declared[d.Name.Name] = true
+			}
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				switch s := s.(type) {
+				case *ast.TypeSpec:
+					declared[s.Name.Name] = true
+				case *ast.ValueSpec:
+					for _, n := range s.Names {
+						declared[n.Name] = n.Name != "_"
+					}
+				}
+			}
+		}
+	}
+	if !declared["SiT"] || !declared["NewSiT"] {
+		t.Fatalf("%s declares %v", own, declared)
+	}
+	users := map[string][]string{} // by file, the names of the family's that it has
+	for file, f := range files {
+		if file == own || path.Dir(file) != "models" && !importsModels(f) {
+			continue
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if name, ok := n.(*ast.Ident); ok && declared[name.Name] {
+				users[file] = append(users[file], name.Name)
+			}
+			return true
+		})
+	}
+	if len(users) != 1 || !slices.Equal(users["models/families/families.go"], []string{"NewSiT"}) {
+		t.Errorf("the names of %s are used in %v, expected NewSiT in the table of families alone", own, users)
+	}
+}
+
+// importsModels reports whether a file can name what the package models declares.
+func importsModels(f *ast.File) bool {
+	return slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"sagbench/models"` })
 }
 
 // The arrows of the picture run down the page, and a package imports none but
