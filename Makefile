@@ -25,6 +25,7 @@ help:
 	@echo '                                      a setting of SAG swept over every family'
 	@echo 'make gpu-check DEVICE=cuda            what a device has to pass, and its speed'
 	@echo 'make build | test | test-slow | test-slurm | lint | bench | bench-peers | fuzz | docs | clean'
+	@echo 'make bench-peers OFFICIAL=DIR          ... with checkouts of willisma/SiT, NVlabs/edm and NVlabs/edm2 in DIR'
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
 
 build: onnxruntime
@@ -80,7 +81,7 @@ bench: build
 
 bench-peers: build
 	@sh models/ort/install.sh openvino
-	@peers=$$(sh eval/peers/install.sh) && SAGBENCH_PEERS="$$peers" bin/sagbench bench peer-networks peers
+	@peers=$$(sh eval/peers/install.sh) && SAGBENCH_PEERS="$$peers" SAGBENCH_OFFICIAL="$(abspath $(OFFICIAL))" bin/sagbench bench peer-networks peer-families peers
 
 fuzz: onnxruntime
 	@for p in $$(go list ./...); do \

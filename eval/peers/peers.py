@@ -5,8 +5,10 @@ process of its own.
 
 FOLDER holds what sagbench measures itself on: inception.pt (the FID Inception
 under pytorch-fid's names) and data.npz with images (uint8 NHWC), ref and gen
-(float32 features); networks.json with a checkpoint and the flags of the official
-code for each network. A network's TASK is its name and a batch size, adm-64/8.
+(float32 features); networks.json with the family, a checkpoint and the flags of the
+official code for each network. A network's TASK is its name and a batch size, adm-64/8.
+SAGBENCH_OFFICIAL names a folder with checkouts of the official code that no package
+registry has: SiT (willisma/SiT), edm (NVlabs/edm), edm2 (NVlabs/edm2).
 Prints one line: seconds, of the fastest repetition where there are several, and
 the largest resident size of the process in bytes.
 """
@@ -110,22 +112,74 @@ class CleanFID:
         return timed(lambda: frechet_distance(*gen, *ref))
 
 
+def adm(flags, batch):
+    """OpenAI's ADM as guided_diffusion builds it, and its inputs."""
+    from guided_diffusion.script_util import create_model
+
+    net = create_model(**{k: flags[k] for k in inspect.signature(create_model).parameters if k in flags})
+    inputs = [torch.randn(batch, 3, flags["image_size"], flags["image_size"]), torch.full((batch,), 500)]
+    if flags["class_cond"]:
+        inputs.append(torch.zeros(batch, dtype=torch.long))
+    return net, inputs
+
+
+def official(name, repository):
+    """Makes the modules of a checkout importable."""
+    checkouts = os.environ.get("SAGBENCH_OFFICIAL")
+    folder = Path(checkouts or "") / name
+    if not checkouts or not folder.is_dir():
+        raise SystemExit(f"no official code: run `git clone https://github.com/{repository} DIR/{name}` and then `make bench-peers OFFICIAL=DIR`")
+    sys.path.insert(0, str(folder))
+
+
+def sit(flags, batch):
+    """SiT of willisma/SiT models.py, told a time in [0,1]."""
+    official("SiT", "willisma/SiT")
+    from models import SiT
+
+    net = SiT(**{k: flags[k] for k in inspect.signature(SiT).parameters if k in flags})
+    side = flags["input_size"]
+    return net, [torch.randn(batch, flags["in_channels"], side, side), torch.full((batch,), 0.5), torch.zeros(batch, dtype=torch.long)]
+
+
+def preconditioned(make, flags, batch):
+    """A network of NVlabs, told a noise level, with one-hot labels. Flags that are not set have the official defaults."""
+    net = make(**{k: v for k, v in flags.items() if k not in ("precond", "encoder", "vae") and v})
+    side, labels = flags["img_resolution"], flags["label_dim"]
+    return net, [torch.randn(batch, flags["img_channels"], side, side), torch.full((batch,), 0.5), torch.eye(labels)[torch.zeros(batch, dtype=torch.long)]]
+
+
+def edm(flags, batch):
+    official("edm", "NVlabs/edm")
+    from training import networks
+
+    return preconditioned(getattr(networks, flags["precond"]), flags, batch)
+
+
+def edm2(flags, batch):
+    official("edm2", "NVlabs/edm2")
+    from training.networks_edm2 import Precond
+
+    return preconditioned(Precond, flags, batch)
+
+
+FAMILIES = {"adm": adm, "sit": sit, "edm": edm, "edm2": edm2}
+
+
 class Network:
-    """OpenAI's ADM as guided_diffusion builds it; the fastest of calls of some seconds."""
+    """A network of the official code; the fastest of calls of some seconds."""
 
     def prepare(self, net, inputs):
         return lambda: net(*inputs)
 
     def run(self, folder, name, batch):
-        from guided_diffusion.script_util import create_model
-
         network = json.loads((folder / "networks.json").read_text())[name]
-        flags = network["flags"]
-        net = create_model(**{k: flags[k] for k in inspect.signature(create_model).parameters if k in flags}).eval()
-        net.load_state_dict(torch.load(network["checkpoint"], map_location="cpu"))
-        inputs = [torch.randn(batch, 3, flags["image_size"], flags["image_size"]), torch.full((batch,), 500)]
-        if flags["class_cond"]:
-            inputs.append(torch.zeros(batch, dtype=torch.long))
+        net, inputs = FAMILIES[network["family"]](network["flags"], batch)
+        net.eval()
+        missing, unexpected = net.load_state_dict(torch.load(network["checkpoint"], map_location="cpu"), strict=False)
+        parameters = dict(net.named_parameters())
+        if unexpected or any(key in parameters for key in missing):
+            raise SystemExit(f"{name}: the checkpoint lacks {missing} and has {unexpected}")
         with torch.inference_mode():
             call = self.prepare(net, tuple(inputs))
             call()

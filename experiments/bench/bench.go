@@ -37,12 +37,13 @@ type bench struct {
 
 // These sections take long and run only where they are named.
 const (
-	precisionSection = "precision"
-	peerNetsSection  = "peer-networks"
-	peersSection     = "peers"
+	precisionSection    = "precision"
+	peerNetsSection     = "peer-networks"
+	peerFamiliesSection = "peer-families"
+	peersSection        = "peers"
 )
 
-var onlyNamed = []string{precisionSection, peerNetsSection, peersSection}
+var onlyNamed = []string{precisionSection, peerNetsSection, peerFamiliesSection, peersSection}
 
 var sections = []section{
 	{"adm-fashion", "ADM, embedded (32×32, 4 M parameters)", (*bench).admFashion},
@@ -55,12 +56,16 @@ var sections = []section{
 	{"adm-256", "ADM 256×256 unconditional (553 M parameters)", func(b *bench) error { return b.official("256x256_diffusion_uncond", 1) }},
 	{"iddpm-64", "IDDPM 64×64 (121 M parameters)", func(b *bench) error { return b.official("imagenet64_uncond_100M_1500K", 1, 8) }},
 	{"dit-xl", "DiT-XL/2 at 256×256 (675 M parameters)", func(b *bench) error { return b.official("DiT-XL-2-256x256", 1, 8) }},
+	{"sit-xl", "SiT-XL/2 at 256×256 (675 M parameters)", func(b *bench) error { return b.official("SiT-XL-2-256x256", 1, 8) }},
+	{"edm-64", "EDM ImageNet 64×64, ADM architecture (296 M parameters)", func(b *bench) error { return b.official("edm-imagenet-64x64-cond-adm", 1, 8) }},
+	{"edm2-s", "EDM2-S at 512×512 (280 M parameters)", func(b *bench) error { return b.official("edm2-img512-s", 1, 8) }},
 	{"inception", "FID Inception (299×299)", (*bench).inception},
 	{"pipeline", "features of images that are decoded and resized ahead of the network", (*bench).pipeline},
 	{"metrics", "metrics at 2048 dimensions", (*bench).metrics},
 	{"memory", "evaluation of 50,000 images", (*bench).memory},
 	{precisionSection, "distances of precisions from float32, embedded models", (*bench).precisions},
-	{peerNetsSection, "Networks against public libraries, in turns (make bench-peers)", (*bench).peerNets},
+	{peerNetsSection, "Networks against public libraries, in turns (make bench-peers)", func(b *bench) error { return b.peerNets(peerNetsSection) }},
+	{peerFamiliesSection, "SiT, EDM and EDM2 against PyTorch, in turns (make bench-peers OFFICIAL=DIR)", func(b *bench) error { return b.peerNets(peerFamiliesSection) }},
 	{peersSection, "Against public evaluators, in turns (make bench-peers)", (*bench).peers},
 }
 

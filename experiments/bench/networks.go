@@ -27,6 +27,10 @@ var officialModels = map[string]string{
 
 	"imagenet64_uncond_100M_1500K": `{family: iddpm, image_size: 64, num_channels: 128, num_res_blocks: 3, learn_sigma: true, diffusion_steps: 4000, noise_schedule: cosine}`,
 	"DiT-XL-2-256x256":             `{family: dit, model: DiT-XL/2, input_size: 32}`,
+
+	"SiT-XL-2-256x256":            `{family: sit, model: SiT-XL/2, input_size: 32}`,
+	"edm-imagenet-64x64-cond-adm": `{family: edm, precond: EDMPrecond, img_resolution: 64, img_channels: 3, label_dim: 1000, model_type: DhariwalUNet, model_channels: 192, channel_mult: [1, 2, 3, 4]}`,
+	"edm2-img512-s":               `{family: edm2, img_resolution: 64, img_channels: 4, label_dim: 1000, model_channels: 192, encoder: StabilityVAEEncoder}`,
 }
 
 // openOfficial opens a published configuration on random weights, and tells how
@@ -80,7 +84,7 @@ func (b *bench) official(name string, batches ...int) error {
 		return err
 	}
 	start := time.Now()
-	if _, err := g.Denoise(b.ctx, x, sampling.Timestep{Value: 500}, c); err != nil {
+	if _, err := g.Denoise(b.ctx, x, midway(g), c); err != nil {
 		return err
 	}
 	fmt.Fprintf(b.out, "opened in %.2f s, the first call in %.1f s\n\n", opened.Seconds(), time.Since(start).Seconds())
@@ -114,7 +118,7 @@ func (b *bench) calls(g models.Generator, batches ...int) error {
 			return err
 		}
 		best, median, err := measure(func() error {
-			_, err := g.Denoise(b.ctx, x, sampling.Timestep{Value: 500}, c)
+			_, err := g.Denoise(b.ctx, x, midway(g), c)
 			return err
 		})
 		if err != nil {
@@ -123,6 +127,15 @@ func (b *bench) calls(g models.Generator, batches ...int) error {
 		b.row(n, ms(best), ms(median), ms(best/time.Duration(n)))
 	}
 	return nil
+}
+
+// midway is what a network is told amid its process: a timestep, or a time or noise
+// level.
+func midway(g models.Generator) sampling.Timestep {
+	if g.Process().Schedule.Path != nil {
+		return sampling.Timestep{Value: 0.5}
+	}
+	return sampling.Timestep{Value: 500}
 }
 
 // loadRow is the first row of an experiment with a label, under further settings.

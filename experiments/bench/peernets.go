@@ -18,7 +18,6 @@ import (
 	"sagbench/experiments/run"
 	"sagbench/models"
 	"sagbench/models/ort"
-	"sagbench/sampling"
 )
 
 // networkColumns are what networks are timed in: peers of peers.py and sagbench, whose
@@ -31,28 +30,36 @@ var networkColumns = []struct {
 	{"sagbench", computation{"cpu", ort.Float32}}, {"sagbench, bf16", computation{"openvino", ort.BFloat16}},
 }
 
-// peerNetworks are the networks, by their names in officialModels but for the embedded
-// one, and how often each is timed; the best time counts.
-var peerNetworks = []struct {
+// A peerNetwork is a network by its name in officialModels, or the embedded one, with
+// the batches, and how often each is timed; the best time counts.
+type peerNetwork struct {
 	name, title string
+	batches     []int
 	rounds      int
-}{
-	{embeddedADM, "ADM, embedded", peerRounds}, {"64x64_diffusion", "ADM 64×64", 1},
+}
+
+// peerNetworks are the networks by the section that times them.
+var peerNetworks = map[string][]peerNetwork{
+	peerNetsSection: {{embeddedADM, "ADM, embedded", []int{1, 8, 64}, peerRounds}, {"64x64_diffusion", "ADM 64×64", []int{1, 8, 64}, 1}},
+	peerFamiliesSection: {
+		{"SiT-XL-2-256x256", "SiT-XL/2, 256×256", []int{1}, peerRounds}, {"edm-imagenet-64x64-cond-adm", "EDM ImageNet 64×64", []int{1}, peerRounds},
+		{"edm2-img512-s", "EDM2-S, 512×512", []int{1}, peerRounds},
+	},
 }
 
 const embeddedADM = "adm-fashion"
 
-// peerNets times networks in public libraries and in sagbench, in turns, each time in a
+// peerNets times the networks of a section in public libraries and in sagbench, in turns, each time in a
 // process of its own. A library that fails has no time, and its error goes to standard
 // error.
-func (b *bench) peerNets() error {
+func (b *bench) peerNets(section string) error {
 	if task := os.Getenv(childEnv); task != "" {
 		b.scratch = os.Getenv(peersEnv)
 		return b.ownNetwork(task)
 	}
 	python, script, err := b.peerScript()
 	if err == nil {
-		err = b.writeNetworks()
+		err = b.writeNetworks(section)
 	}
 	if err != nil {
 		return err
@@ -62,8 +69,8 @@ func (b *bench) peerNets() error {
 		titles = append(titles, c.title)
 	}
 	b.header(append(titles, "float32: torch.compile over sagbench", "bf16: the best of others over sagbench")...)
-	for _, n := range peerNetworks {
-		for _, batch := range []int{1, 8, 64} {
+	for _, n := range peerNetworks[section] {
+		for _, batch := range n.batches {
 			times := slices.Repeat([]float64{math.Inf(1)}, len(networkColumns))
 			for range n.rounds {
 				for i, c := range networkColumns {
@@ -71,7 +78,7 @@ func (b *bench) peerNets() error {
 					cmd := exec.CommandContext(b.ctx, python, script, c.title, task, b.scratch)
 					cmd.Env = b.peerEnv()
 					if c.own.device != "" {
-						if cmd, err = b.child(peerNetsSection, task+"/"+c.own.precision, c.own.device); err != nil {
+						if cmd, err = b.child(section, task+"/"+c.own.precision, c.own.device); err != nil {
 							return err
 						}
 					}
@@ -87,6 +94,10 @@ func (b *bench) peerNets() error {
 			}
 			cells := []any{n.title, batch}
 			for _, s := range times {
+				if math.IsInf(s, 1) {
+					cells = append(cells, "—")
+					continue
+				}
 				cells = append(cells, ms(time.Duration(s*float64(time.Second))))
 			}
 			b.row(append(cells, ratio(times[1], times[4]), ratio(min(times[2], times[3]), times[5]))...)
@@ -103,8 +114,8 @@ func ratio(a, b float64) string {
 	return fmt.Sprintf("%.2f ×", a/b)
 }
 
-// peerNetwork is one of the networks, with its checkpoint.
-func (b *bench) peerNetwork(name string) (n plan.NetworkRef, err error) {
+// networkRef is one of the networks, with its checkpoint.
+func (b *bench) networkRef(name string) (n plan.NetworkRef, err error) {
 	if name == embeddedADM {
 		r, err := b.loadRow("configs/table1-fashion.yaml", "Fashion-MNIST (uncond.)")
 		if err != nil {
@@ -115,16 +126,17 @@ func (b *bench) peerNetwork(name string) (n plan.NetworkRef, err error) {
 	return b.officialModel(name)
 }
 
-// writeNetworks writes networks.json, which the script reads, and checkpoints of
+// writeNetworks writes networks.json for a section, which the script reads, and checkpoints of
 // random weights beside it.
-func (b *bench) writeNetworks() error {
+func (b *bench) writeNetworks(section string) error {
 	type network struct {
+		Family     string          `json:"family"`
 		Checkpoint string          `json:"checkpoint"`
 		Flags      json.RawMessage `json:"flags"`
 	}
 	all := map[string]network{}
-	for _, p := range peerNetworks {
-		n, err := b.peerNetwork(p.name)
+	for _, p := range peerNetworks[section] {
+		n, err := b.networkRef(p.name)
 		if err == nil && p.name != embeddedADM {
 			err = writeRandom(n)
 		}
@@ -139,7 +151,7 @@ func (b *bench) writeNetworks() error {
 		if err != nil {
 			return err
 		}
-		all[p.name] = network{path, flags}
+		all[p.name] = network{n.Family, path, flags}
 	}
 	data, err := json.Marshal(all)
 	return errors.Join(err, os.WriteFile(filepath.Join(b.scratch, "networks.json"), data, 0o600))
@@ -152,7 +164,7 @@ func (b *bench) ownNetwork(task string) error {
 	if err != nil {
 		return err
 	}
-	n, err := b.peerNetwork(parts[0])
+	n, err := b.networkRef(parts[0])
 	if err != nil {
 		return err
 	}
@@ -168,7 +180,7 @@ func (b *bench) ownNetwork(task string) error {
 		return err
 	}
 	best, _, err := measure(func() error {
-		_, err := g.Denoise(b.ctx, x, sampling.Timestep{Value: 500}, c)
+		_, err := g.Denoise(b.ctx, x, midway(g), c)
 		return err
 	})
 	if err == nil {
