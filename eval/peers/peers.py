@@ -180,7 +180,7 @@ class Network:
         parameters = dict(net.named_parameters())
         if unexpected or any(key in parameters for key in missing):
             raise SystemExit(f"{name}: the checkpoint lacks {missing} and has {unexpected}")
-        with torch.inference_mode():
+        with torch.no_grad():  # inference_mode trips torch.compile over arrays of NumPy in EDM2
             call = self.prepare(net, tuple(inputs))
             call()
             times, start = [], time.perf_counter()
