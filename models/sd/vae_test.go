@@ -226,8 +226,10 @@ func TestVAEInputs(t *testing.T) {
 // Autoencoders and text encoders have one precision, and say so.
 func TestPartsAreExact(t *testing.T) {
 	for name, open := range map[string]func(models.Options) (models.Model, error){
-		"autoencoder":  func(o models.Options) (models.Model, error) { return (&VAE{}).Open(fashionVAE, o) },
-		"text encoder": func(o models.Options) (models.Model, error) { return (&CLIPText{}).Open("../pretrained/sd/text_encoder", o) },
+		"autoencoder": func(o models.Options) (models.Model, error) { return (&VAE{}).Open(fashionVAE, o) },
+		"text encoder": func(o models.Options) (models.Model, error) {
+			return (&CLIPText{}).Open("../pretrained/sd/text_encoder", o)
+		},
 		"component": func(o models.Options) (models.Model, error) {
 			c := SD{}
 			c.Component = "vae"
