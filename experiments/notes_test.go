@@ -48,6 +48,17 @@ func TestNotesOfNetworks(t *testing.T) {
 		before := tiny.Tree(t, results)
 		succeed(t, args...)
 		tiny.Same(t, tiny.Tree(t, results), before)
+		if c.weights != "" {
+			continue
+		}
+		succeed(t, append(args, "model.dropout=0")...) // the same images
+		after, err := store.FindMetrics(results)
+		if err != nil || len(after) != 2 {
+			t.Fatalf("%d results, %v", len(after), err)
+		}
+		if all := strings.Join(after[0].Notes, "\n"); after[0].Run != found[0].Run || strings.Contains(all, idle) || !strings.Contains(all, note) {
+			t.Errorf("weights %q, without dropout: run %s, notes %q", c.weights, after[0].Run, after[0].Notes)
+		}
 	}
 	if len(ids) != 4 {
 		t.Errorf("%d runs of two rows with two sets of weights", len(ids))

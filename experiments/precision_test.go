@@ -46,6 +46,21 @@ func TestPrecision(t *testing.T) {
 	before := tiny.Tree(t, results)
 	draw(results, "model.use_fp16=true")
 	tiny.Same(t, tiny.Tree(t, results), before)
+
+	// Images of another device, which this process only scores, were not computed here.
+	results = t.TempDir()
+	succeed(t, "sample", file, "samples=2", "sampler.ddpm.steps=1", "metrics=[]", "sweep=null", "--precision", "float16", "--results", results)
+	folders, err := filepath.Glob(filepath.Join(results, "tiny", "*-*"))
+	if err != nil || len(folders) != 1 {
+		t.Fatal(folders, err)
+	}
+	if err := store.AddPlacements(folders[0], []store.Placement{{Graph: "0123456789", Device: "cuda:0", Precision: "float16", Nodes: map[string]int{"CUDAExecutionProvider": 300}}}); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, _ := draw(results, "sweep=null", "--precision", "float16")
+	if all := notes(elsewhere[0]); strings.Contains(all, "on cpu") || !strings.Contains(all, "drawn on cuda:0, float16: nodes 300 on CUDAExecutionProvider") {
+		t.Errorf("drawn on cuda:0: notes %q", elsewhere[0].Notes)
+	}
 	for want, args := range map[string][]string{
 		"device cpu computes in no tf32, but in float32, bfloat16, float16; --precision NAME": {"--precision", "tf32"},
 		`precision is "fp16", expected float32, tf32, bfloat16, float16`:                      {"model.precision=fp16"},

@@ -29,7 +29,7 @@ func edit(t *testing.T, path, old, new string) {
 func TestDamagedResults(t *testing.T) {
 	folder := t.TempDir()
 	results := filepath.Join(folder, "results")
-	run := []string{"run", tiny.Experiment(t, folder, "sweep: {guidance.sag.scale: [0, 0.5]}", "bootstrap: 40"), "--results", results}
+	run := []string{"run", tiny.Experiment(t, folder, "sweep: {guidance.sag.scale: [0, 0.5]}", "bootstrap: 40\ntrace: {images: 1, steps: 1}"), "--results", results}
 	first := succeed(t, run...)
 	if !strings.Contains(first.stderr.String(), "inception.pt is not the Inception network of published numbers: 256 features of images of 107×107 pixels") {
 		t.Errorf("the network's size is not told: %s", &first.stderr)
@@ -45,14 +45,22 @@ func TestDamagedResults(t *testing.T) {
 	}
 	row := func(name string) string { return filepath.Join(m.Folder, name) }
 	verified := succeed(t, "verify", results)
-	if text := verified.stdout.String(); !strings.HasPrefix(text, "ok") || !strings.Contains(text, ": metrics.json, samples, bootstrap.csv, scores\n") {
+	if text := verified.stdout.String(); !strings.HasPrefix(text, "ok") || !strings.Contains(text, ": metrics.json, samples, bootstrap.csv, trace.npz, scores\n") {
 		t.Errorf("verify: %s", text)
 	}
-	if text := succeed(t, "verify", results, "inception.checkpoint="+filepath.Join(folder, "none.pt")).stdout.String(); !strings.HasPrefix(text, "part") || !strings.Contains(text, "samples, bootstrap.csv; scores not computed again: ") || !strings.Contains(text, "none.pt is not there; inception.checkpoint=FILE says where it is now") {
+	if text := succeed(t, "verify", results, "inception.checkpoint="+filepath.Join(folder, "none.pt")).stdout.String(); !strings.HasPrefix(text, "part") || !strings.Contains(text, "samples, bootstrap.csv, trace.npz; scores not computed again: ") || !strings.Contains(text, "none.pt is not there; inception.checkpoint=FILE says where it is now") {
 		t.Errorf("verify without the network: %s", text)
 	}
 	if text := succeed(t, "verify", results, "reference="+row(filepath.Join("samples", m.Inputs.Samples.Name))).stdout.String(); !strings.Contains(text, "has another content than then") {
 		t.Errorf("verify with another reference: %s", text)
+	}
+	flip := func(path string) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)/2] ^= 4
+		tiny.Write(t, path, string(data))
 	}
 	for _, c := range []struct {
 		what  string
@@ -62,14 +70,8 @@ func TestDamagedResults(t *testing.T) {
 	}{
 		{"a score", func() { edit(t, row(store.MetricsFile), `"value": `, `"value": 1`) }, "metrics.json: is damaged or was edited", true},
 		{"a draw", func() { edit(t, row(store.BootstrapFile), "\n", "\n1") }, "bootstrap.csv: is damaged or was edited", false},
-		{"a feature", func() {
-			data, err := os.ReadFile(row("features.npz"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			data[len(data)/2] ^= 4
-			tiny.Write(t, row("features.npz"), string(data))
-		}, "features.npz: is damaged", false},
+		{"a trace", func() { flip(row(store.TraceFile)) }, "trace.npz: is damaged", false},
+		{"a feature", func() { flip(row("features.npz")) }, "features.npz: is damaged", false},
 	} {
 		c.spoil()
 		if message := fail(t, "verify", results); !strings.Contains(message, c.fault) {
@@ -98,13 +100,16 @@ func TestDamagedResults(t *testing.T) {
 		t.Errorf("another score: %s", message)
 	}
 	m.Scores[0].Value -= 1e-9
-	samples := row(filepath.Join("samples", m.Inputs.Samples.Name))
-	data, err := os.ReadFile(samples)
-	if err != nil {
+	if err := store.AddPlacements(m.Folder, []store.Placement{{Device: "cuda:0"}}); err != nil {
 		t.Fatal(err)
 	}
-	data[len(data)/2] ^= 1
-	tiny.Write(t, samples, string(data))
+	if message := fail(t, "verify", results); !strings.Contains(message, "devices.json tells of other devices than metrics.json") {
+		t.Errorf("other devices: %s", message)
+	}
+	if err := os.Remove(row(store.DevicesFile)); err != nil {
+		t.Fatal(err)
+	}
+	flip(row(filepath.Join("samples", m.Inputs.Samples.Name)))
 	if message := fail(t, "verify", results); !strings.Contains(message, m.Inputs.Samples.Name+": is damaged") {
 		t.Errorf("an image: %s", message)
 	}
@@ -112,7 +117,7 @@ func TestDamagedResults(t *testing.T) {
 	if text := gone.stderr.String(); !strings.Contains(text, "had intervals from 40 draws") || !strings.Contains(text, "its 8 images are computed again") {
 		t.Errorf("without bootstrap: %s", text)
 	}
-	if text := succeed(t, "verify", results).stdout.String(); !strings.Contains(text, ": metrics.json, samples, scores\n") {
+	if text := succeed(t, "verify", results).stdout.String(); !strings.Contains(text, ": metrics.json, samples, trace.npz, scores\n") {
 		t.Errorf("verify: %s", text)
 	}
 }

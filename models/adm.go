@@ -55,7 +55,19 @@ func idleNotes(c, usual TrainingFlags) []string {
 	if set == nil {
 		return nil
 	}
-	return []string{strings.Join(set, ", ") + ": of training, which published commands hold as well; nothing changes here"}
+	return []string{strings.Join(set, ", ") + idleEnd}
+}
+
+// The ends of notes on flags that change nothing.
+const (
+	idleEnd = ": of training, which published commands hold as well; nothing changes here"
+	fp16End = ": true changes nothing: this family's networks compute in float32 here, as the authors' code does on a CPU"
+)
+
+// IsFlagNote reports whether one of a network's notes is on flags that change nothing.
+// It is no longer true where they are not set any more, of the same images.
+func IsFlagNote(note string) bool {
+	return strings.HasSuffix(note, idleEnd) || strings.HasSuffix(note, fp16End)
 }
 
 // Precision implements WithPrecision.

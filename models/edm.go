@@ -69,7 +69,7 @@ func fp16Notes(flag string, set bool) []string {
 	if !set {
 		return nil
 	}
-	return []string{flag + ": true changes nothing: this family's networks compute in float32 here, as the authors' code does on a CPU"}
+	return []string{flag + fp16End}
 }
 
 // edmPreconds are the networks of training/networks.py by their preconditioning: the

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,15 +35,15 @@ func (n *NetworkRef) half() string {
 	return n.Precision
 }
 
+// Computes is the network's precision, by its name.
+func (n *NetworkRef) Computes() string { return cmp.Or(n.Precision, ort.Float32) }
+
 // Precision is that of the row's networks: "" where all compute in float32, else that
 // of the model, followed by those of guidances' networks that have another.
 func (r *Row) Precision() string {
 	var all []string
 	for i, n := range r.Networks() {
-		p := n.Precision
-		if p == "" {
-			p = ort.Float32
-		}
+		p := n.Computes()
 		switch {
 		case i == 0:
 			all = []string{p}

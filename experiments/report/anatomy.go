@@ -22,7 +22,7 @@ func anatomies(rows []*store.Metrics) (out []page.Anatomy, unshown string, err e
 	size := 0
 	for _, m := range rows {
 		t, err := store.ReadTrace(filepath.Join(m.Folder, store.TraceFile))
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && len(t.Steps) == 0 {
 			continue
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"sagbench/experiments/human"
@@ -154,6 +155,9 @@ func (s *session) begin(ctx context.Context, row int) error {
 	if _, err := s.notes(r); err != nil {
 		return err
 	}
+	if _, err := s.computed(r); err != nil {
+		return err
+	}
 	if err := s.prepare(ctx, r); err != nil {
 		return err
 	}
@@ -218,7 +222,10 @@ func (s *session) Finished(row int) (bool, error) {
 			return false, nil
 		}
 	}
-	return r.Images.Complete(r.Samples), nil
+	if !r.Images.Complete(r.Samples) {
+		return false, nil
+	}
+	return s.traced(r)
 }
 
 // maxRedrawn bounds how often damaged images of a row are drawn again.
@@ -328,7 +335,12 @@ func (s *session) result(ctx context.Context, row int) (m *store.Metrics, err er
 		if m.Placements, err = store.ReadPlacements(r.Folder); err != nil {
 			return nil, err
 		}
-		for _, n := range append(notes, store.DescribePlacements(m.Placements)...) {
+		m.Notes = slices.DeleteFunc(m.Notes, func(n string) bool { return isOfFlags(n) && !slices.Contains(notes, n) })
+		precisions, err := s.precisions(r, m)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range slices.Concat(notes, precisions, store.DescribePlacements(m.Placements)) {
 			if !slices.Contains(m.Notes, n) {
 				m.Notes = append(m.Notes, n)
 			}
@@ -346,6 +358,21 @@ func (s *session) result(ctx context.Context, row int) (m *store.Metrics, err er
 		s.Progress.Tell(text)
 	}
 	return m, nil
+}
+
+// precisions are notes on how the row's images were computed, where that is not in
+// float32 and the result does not tell. Which device has drawn them its placements
+// say, not the one of this process, which may only score them.
+func (s *session) precisions(r *plan.Run, m *store.Metrics) ([]string, error) {
+	told := func(n string) bool { return strings.Contains(n, computesIn) && !isOfFlags(n) }
+	if m.Precision == "" || slices.ContainsFunc(m.Notes, told) {
+		return nil, nil
+	}
+	drew := slices.ContainsFunc(m.Placements, func(p store.Placement) bool { return p.Device == s.device() })
+	if drew || len(m.Placements) == 0 && s.device() == "cpu" {
+		return s.computed(r)
+	}
+	return nil, nil
 }
 
 // Wait implements work.Job.

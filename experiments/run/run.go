@@ -276,11 +276,9 @@ func (s *session) notes(r *plan.Run) ([]string, error) {
 			}
 		}
 		all = append(all, s.known[key]...)
-		computed, err := s.computed(r, i)
-		if err != nil {
-			return nil, err
+		if p, of := n.Computes(), flagOf(n); of != "" && of != p {
+			all = append(all, filepath.Base(n.Checkpoint.Path)+computesIn+p+overruled+of)
 		}
-		all = append(all, computed...)
 	}
 	for _, n := range all {
 		s.noteOnce(n)
@@ -288,39 +286,64 @@ func (s *session) notes(r *plan.Run) ([]string, error) {
 	return all, nil
 }
 
-// computed tells how network i of a row computes where that is not in float32, or
-// not as its authors' flag says.
-func (s *session) computed(r *plan.Run, i int) ([]string, error) {
-	n := r.Networks()[i]
-	name, p := filepath.Base(n.Checkpoint.Path), cmp.Or(n.Precision, ort.Float32)
-	if f, ok := n.Flags.(models.WithPrecision); ok && f.Precision() != "" && f.Precision() != p {
-		return []string{fmt.Sprintf("%s: computes in %s, as was asked for, where a flag of its authors' says %s", name, p, f.Precision())}, nil
+// What notes on the precision of a network say.
+const (
+	computesIn = ": computes in "
+	overruled  = ", as was asked for, where a flag of its authors' says "
+)
+
+// flagOf is the precision that a flag of a network's authors names, "" if none does.
+func flagOf(n plan.NetworkRef) string {
+	if f, ok := n.Flags.(models.WithPrecision); ok {
+		return f.Precision()
 	}
-	if p == ort.Float32 {
-		return nil, nil
-	}
+	return ""
+}
+
+// isOfFlags reports whether a note of a result is on flags that may not be set any
+// more although the images are the same.
+func isOfFlags(note string) bool {
+	return models.IsFlagNote(note) || strings.Contains(note, computesIn) && strings.Contains(note, overruled)
+}
+
+// computed tells how the networks of a row compute here, where that is not in float32.
+// Each note is said once.
+func (s *session) computed(r *plan.Run) (all []string, err error) {
 	keys, err := networkKeys(r.Row, r.Contents)
 	if err != nil {
 		return nil, err
 	}
-	key := "computed " + keys[i]
-	if _, known := s.known[key]; !known {
-		m := s.open[keys[i]]
-		if m == nil {
-			if m, err = OpenNetwork(r.Row, i, s.runtime()); err != nil {
-				return nil, err
+	for i, n := range r.Networks() {
+		p := n.Computes()
+		if of := flagOf(n); p == ort.Float32 || of != "" && of != p {
+			continue
+		}
+		key := "computed " + keys[i]
+		if s.known[key] == nil {
+			m := s.open[keys[i]]
+			if m == nil {
+				if m, err = OpenNetwork(r.Row, i, s.runtime()); err != nil {
+					return nil, err
+				}
+				defer m.Close()
 			}
-			defer m.Close()
+			note := fmt.Sprintf("%s%s%s on %s", filepath.Base(n.Checkpoint.Path), computesIn, p, s.device())
+			if h, ok := m.(models.Halved); ok && h.Widened().Nodes > 0 {
+				w := h.Widened()
+				note += fmt.Sprintf(", where %d of its %d nodes in that precision have no kernels: they compute in float32, of values rounded to it, and what they give is rounded", w.Nodes, w.Of)
+			}
+			s.known[key] = []string{note}
 		}
-		note := fmt.Sprintf("%s: computes in %s on %s", name, p, cmp.Or(s.Runtime.Device, "cpu"))
-		if h, ok := m.(models.Halved); ok && h.Widened().Nodes > 0 {
-			w := h.Widened()
-			note += fmt.Sprintf(", where %d of its %d nodes in that precision have no kernels: they compute in float32, of values rounded to it, and what they give is rounded", w.Nodes, w.Of)
-		}
-		s.known[key] = []string{note}
+		all = append(all, s.known[key]...)
 	}
-	return s.known[key], nil
+	for _, n := range all {
+		s.noteOnce(n)
+	}
+	return all, nil
 }
+
+// device is the name of the device on which networks run.
+func (s *session) device() string { return cmp.Or(s.Runtime.Device, "cpu") }
 
 // checkNetworks opens every network that images are to be drawn with, before
 // hours are spent on the first: a checkpoint that does not fit its flags, or an

@@ -25,7 +25,8 @@ type agreement struct {
 	Experiment string                 `json:"experiment"`
 	Versions   map[string]string      `json:"versions"` // sagbench, sampling, onnxruntime
 	Rows       []agreedRow            `json:"rows"`
-	Files      map[string]store.Known `json:"files"` // that were read by the first worker
+	Files      map[string]store.Known `json:"files"`    // that were read by the first worker
+	Checksum   string                 `json:"checksum"` // sha256 of this file with zeros in place of these digits
 }
 
 type agreedRow struct {
@@ -51,15 +52,30 @@ func (s *session) plan() (work.Plan, error) {
 		}
 		ours.Rows = append(ours.Rows, row)
 	}
-	data, err := json.Marshal(ours)
+	data, err := ours.encode()
 	return work.Plan{Data: data, Differs: ours.differs}, err
+}
+
+// encode is the agreement as plan.json holds it.
+func (a agreement) encode() ([]byte, error) {
+	a.Checksum = store.NoChecksum
+	data, err := json.Marshal(a)
+	data, _ = store.Seal(data)
+	return data, err
+}
+
+// decodeAgreement reads a plan.json; false where it is damaged or of another version.
+func decodeAgreement(data []byte) (a agreement, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return a, d.Decode(&a) == nil && a.Format == planFormat && store.CheckSeal(data, a.Checksum) == nil
 }
 
 // agreed is the plan.json of the workers on an experiment; nil where there is none, or
 // none that this version knows.
 func agreed(on work.FS, folder string) *agreement {
-	var a agreement
-	if data := work.ReadPlan(on, folder); json.Unmarshal(data, &a) != nil || a.Format != planFormat {
+	a, ok := decodeAgreement(work.ReadPlan(on, folder))
+	if !ok {
 		return nil
 	}
 	return &a
@@ -77,10 +93,8 @@ func (s *session) believe(on work.FS) {
 
 // differs tells what of a plan.json is not of this experiment, settings and version.
 func (a *agreement) differs(data []byte) error {
-	var there agreement
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&there); err != nil || there.Format != planFormat {
+	there, ok := decodeAgreement(data)
+	if !ok {
 		return fmt.Errorf("  its plan.json is of another version of the program, or damaged")
 	}
 	lines := differences(there.Versions, a.Versions)

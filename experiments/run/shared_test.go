@@ -1,7 +1,9 @@
 package run
 
 import (
+	"bytes"
 	"encoding/json"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -173,7 +175,7 @@ func TestDiffers(t *testing.T) {
 		there := one
 		there.Rows = append([]agreedRow(nil), one.Rows...)
 		c.edit(&there)
-		data, err := json.Marshal(there)
+		data, err := there.encode()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,8 +187,22 @@ func TestDiffers(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, c.want)
 		}
 	}
-	if err := one.differs([]byte("{")); err == nil {
-		t.Error("a damaged plan.json is taken")
+	one.Files = map[string]store.Known{"/data/ref.npz": {SHA256: strings.Repeat("a", 64), Size: 7}}
+	whole, err := one.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, ok := decodeAgreement(whole); !ok || a.Files["/data/ref.npz"].Size != 7 {
+		t.Errorf("read back: %v, %+v", ok, a)
+	}
+	random := rand.New(rand.NewPCG(13, 6))
+	for range 200 {
+		data := bytes.Clone(whole)
+		at := random.IntN(len(data))
+		data[at] ^= byte(1 + random.IntN(255))
+		if _, ok := decodeAgreement(data); ok || one.differs(data) == nil {
+			t.Fatalf("byte %d of a plan.json was changed, and it is taken", at)
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -16,29 +18,47 @@ import (
 // the experiment asks for it and the row is under it. The images are drawn again:
 // what was drawn, and what is scored, is untouched.
 func (s *session) trace(ctx context.Context, r *plan.Run) error {
-	t := r.Trace
-	path := filepath.Join(r.Folder, store.TraceFile)
-	if t.Images == 0 || !detailed(r.Row) {
-		return nil
-	}
-	key, err := plan.ID(map[string]any{"run": r.ID, "images": t.Images, "steps": t.Steps})
-	if err != nil {
+	done, err := s.traced(r)
+	if done || err != nil {
 		return err
 	}
-	if kept, err := store.ReadTrace(path); err == nil && kept.Key == key {
-		return nil
+	key, err := traceKey(r)
+	if err != nil {
+		return err
 	}
 	if err := s.prepare(ctx, r); err != nil {
 		return err
 	}
-	s.Progress.Stage(r.NumberedTitle()+" trace", "steps", 0, t.Steps)
+	s.Progress.Stage(r.NumberedTitle()+" trace", "steps", 0, r.Trace.Steps)
 	defer s.Progress.End()
 	found, err := drawTrace(ctx, r.Row, s.network, func() { s.Progress.Add(1) })
-	if err != nil || found == nil {
+	if err != nil {
 		return err
 	}
 	found.Key = key
-	return found.Write(path)
+	return found.Write(filepath.Join(r.Folder, store.TraceFile))
+}
+
+// traced reports whether the row has the trace that the experiment asks for, or is to
+// have none. One that is damaged is none.
+func (s *session) traced(r *plan.Run) (bool, error) {
+	if r.Trace.Images == 0 || !detailed(r.Row) {
+		return true, nil
+	}
+	key, err := traceKey(r)
+	if err != nil {
+		return false, err
+	}
+	kept, err := store.ReadTrace(filepath.Join(r.Folder, store.TraceFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.noteOnce(err.Error())
+	}
+	return err == nil && kept.Key == key, nil
+}
+
+// traceKey is a hash of what the row's trace depends on.
+func traceKey(r *plan.Run) (string, error) {
+	return plan.ID(map[string]any{"run": r.ID, "images": min(r.Trace.Images, r.Samples), "steps": r.Trace.Steps})
 }
 
 // detailed reports whether a guidance of the row shows what it does.
@@ -58,7 +78,7 @@ type traced struct {
 }
 
 // drawTrace draws the first images and keeps what self-attention guidance shows at
-// the chosen steps; nil where it shows nothing. step is called after each of them.
+// the chosen steps: of those at which it is off, nothing. step is called after each of them.
 func drawTrace(ctx context.Context, r *plan.Row, n *Network, step func()) (*store.Trace, error) {
 	var steps []traced
 	var predictor *sampling.Predictor
@@ -94,9 +114,6 @@ func drawTrace(ctx context.Context, r *plan.Row, n *Network, step func()) (*stor
 		if err := addStep(ctx, out, n, predictor, one); err != nil {
 			return nil, fmt.Errorf("row %q: trace: %w", r.Title(), err)
 		}
-	}
-	if len(out.Steps) == 0 {
-		return nil, nil
 	}
 	return out, nil
 }

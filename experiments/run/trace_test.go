@@ -18,8 +18,7 @@ import (
 // others, and shows what the method says: where the mask is 0, x̂0 stays; at the last
 // step of DDIM the guided x̂0 is the image.
 func TestTrace(t *testing.T) {
-	draw := func(overrides ...string) (folder string, runs []*plan.Run) {
-		results := t.TempDir()
+	drawInto := func(results string, overrides ...string) (folder string, runs []*plan.Run) {
 		e, err := plan.Load(filepath.Join(tiny.Root(), "configs/table1-fashion.yaml"), append(overrides,
 			"rows=[{model: {checkpoint: "+filepath.Join(tiny.Root(), "models/pretrained/adm-uncond.pt")+"}, sweep: {guidance.sag.scale: [0, 0.5]}}]",
 			"sampler={ddim: {steps: 4}}", "samples=3", "batch=2", "metrics=[]"))
@@ -41,6 +40,9 @@ func TestTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		return folder, runs
+	}
+	draw := func(overrides ...string) (folder string, runs []*plan.Run) {
+		return drawInto(t.TempDir(), overrides...)
 	}
 	plain, _ := draw()
 	traced, runs := draw("trace={images: 2, steps: 4}")
@@ -90,5 +92,27 @@ func TestTrace(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+
+	// Of rows that are finished: what is damaged is made anew, what is asked for later
+	// as well. Where guidance is off at the steps, there is nothing to show.
+	results, path := filepath.Dir(traced), filepath.Join(traced, name)
+	want = tiny.Tree(t, traced)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	tiny.Write(t, path, string(data))
+	drawInto(results, "trace={images: 2, steps: 4}")
+	tiny.Same(t, tiny.Tree(t, traced), want)
+	drawInto(results, "trace={images: 1, steps: 2}")
+	if fewer, err := store.ReadTrace(path); err != nil || fewer.Images != 1 || len(fewer.Steps) != 2 {
+		t.Errorf("another trace: %+v, %v", fewer, err)
+	}
+	folder, runs := draw("trace={images: 1, steps: 1}", "guidance.sag.start=1")
+	empty, err := store.ReadTrace(filepath.Join(folder, filepath.Base(runs[1].Folder), store.TraceFile))
+	if err != nil || len(empty.Steps) != 0 || empty.Key == "" {
+		t.Errorf("a step without guidance: %+v, %v", empty, err)
 	}
 }

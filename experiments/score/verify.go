@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"sagbench/eval"
@@ -62,7 +63,31 @@ type verification struct {
 }
 
 func (v *verification) verify(ctx context.Context) error {
-	return errors.Join(v.samples(), v.draws(), v.scores(ctx))
+	return errors.Join(v.samples(), v.draws(), v.beside(), v.scores(ctx))
+}
+
+// beside looks at what is kept beside the scores: the devices that drew, which
+// metrics.json repeats, and the trace, which nothing depends on.
+func (v *verification) beside() error {
+	var faults []error
+	if store.Exists(filepath.Join(v.row.Folder, store.DevicesFile)) {
+		drew, err := store.ReadPlacements(v.row.Folder)
+		if err == nil && !reflect.DeepEqual(drew, v.row.Placements) {
+			err = fmt.Errorf("%s tells of other devices than %s; run the experiment again, which writes the latter anew", filepath.Join(v.row.Folder, store.DevicesFile), store.MetricsFile)
+		}
+		if err == nil {
+			v.agree = append(v.agree, store.DevicesFile)
+		}
+		faults = append(faults, err)
+	}
+	if path := filepath.Join(v.row.Folder, store.TraceFile); store.Exists(path) {
+		_, err := store.ReadTrace(path)
+		if err == nil {
+			v.agree = append(v.agree, store.TraceFile)
+		}
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
 }
 
 // samples compares the hash of the images.

@@ -93,6 +93,23 @@ func TestFlippedBytes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("devices.json", func(t *testing.T) {
+		folder := t.TempDir()
+		want := []Placement{{Graph: "0123456789", Device: "cuda:0", Hardware: "NVIDIA", Precision: "float16", Nodes: map[string]int{"CUDAExecutionProvider": 810, "CPUExecutionProvider": 6}, Elsewhere: map[string]int{"Cos": 6}}}
+		if err := AddPlacements(folder, want); err != nil {
+			t.Fatal(err)
+		}
+		if back, err := ReadPlacements(folder); err != nil || !reflect.DeepEqual(back, want) {
+			t.Fatalf("read back: %+v, %v", back, err)
+		}
+		n := flips(t, filepath.Join(folder, DevicesFile), func() bool {
+			_, err := ReadPlacements(folder)
+			return err != nil && AddPlacements(folder, want) != nil
+		})
+		if n != 200 {
+			t.Errorf("devices.json: %d of 200 flipped bytes were found", n)
+		}
+	})
 	t.Run("features.npz", func(t *testing.T) {
 		for _, n := range []int{3, 9} { // no more images than features: their rows are kept
 			rows := make([]float32, n*4)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,6 +31,13 @@ type Placement struct {
 	Elsewhere map[string]int `json:"elsewhere,omitempty"` // those of other providers than the device's, by operator
 }
 
+// A devicesJSON is what devices.json holds; docs/results.md describes the fields.
+type devicesJSON struct {
+	Format     int         `json:"format"` // devicesFormat
+	Placements []Placement `json:"placements"`
+	Checksum   string      `json:"checksum"` // sha256 of this file with zeros in place of these digits
+}
+
 // key tells a graph on a device from others.
 func (p Placement) key() string {
 	return strings.Join([]string{p.Device, p.Hardware, p.Precision, p.Graph}, "\x00")
@@ -41,14 +47,11 @@ func (p Placement) key() string {
 // file.
 func ReadPlacements(folder string) ([]Placement, error) {
 	path := filepath.Join(folder, DevicesFile)
-	data, err := os.ReadFile(path)
+	data, err := readRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var file struct {
-		Format     int         `json:"format"`
-		Placements []Placement `json:"placements"`
-	}
+	var file devicesJSON
 	if err == nil {
 		d := json.NewDecoder(bytes.NewReader(data))
 		d.DisallowUnknownFields()
@@ -56,6 +59,9 @@ func ReadPlacements(folder string) ([]Placement, error) {
 	}
 	if err == nil && file.Format != devicesFormat {
 		err = fmt.Errorf("has format %d, this program reads %d", file.Format, devicesFormat)
+	}
+	if err == nil {
+		err = CheckSeal(data, file.Checksum)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; without it nobody knows on which devices the images were drawn: remove it to go on all the same", path, err)
@@ -74,10 +80,11 @@ func AddPlacements(folder string, more []Placement) error {
 		all[p.key()] = p
 	}
 	sorted := slices.SortedFunc(maps.Values(all), func(a, b Placement) int { return cmp.Compare(a.key(), b.key()) })
-	data, err := encodeJSON(map[string]any{"format": devicesFormat, "placements": sorted})
+	data, err := encodeJSON(devicesJSON{devicesFormat, sorted, NoChecksum})
 	if err != nil {
 		return err
 	}
+	data, _ = Seal(data)
 	return WriteFile(filepath.Join(folder, DevicesFile), data)
 }
 

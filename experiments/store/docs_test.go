@@ -69,24 +69,26 @@ func describedFields(t *testing.T, text, section string) map[string]bool {
 	return names
 }
 
-// docs/results.md describes every field of metrics.json and of eval's JSON, and
+// docs/results.md describes every field of metrics.json, devices.json and eval's JSON, and
 // no field that is not there.
 func TestResultsAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/results.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := map[string]bool{}
-	jsonFields(reflect.TypeFor[Score](), shared) // described once, for both files
+	shared := map[string]map[string]bool{"eval's JSON": {}, "devices.json": {}} // what is described once, for two files
+	jsonFields(reflect.TypeFor[Score](), shared["eval's JSON"])
+	jsonFields(reflect.TypeFor[Placement](), shared["devices.json"])
 	for section, file := range map[string]reflect.Type{
 		"metrics.json": reflect.TypeFor[Metrics](),
 		"eval's JSON":  reflect.TypeFor[Evaluation](),
+		"devices.json": reflect.TypeFor[devicesJSON](),
 	} {
 		described, fields := describedFields(t, string(page), section), map[string]bool{}
 		jsonFields(file, fields)
 		var missing, stale []string
 		for name := range fields {
-			if !described[name] && !(section == "eval's JSON" && shared[name]) {
+			if !described[name] && !shared[section][name] {
 				missing = append(missing, name)
 			}
 		}

@@ -6,7 +6,6 @@ package store
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -200,37 +199,14 @@ func (m *Metrics) Write(folder string) error {
 			return fmt.Errorf("%s is %g: not a number that a table can show", s.Name, s.Value)
 		}
 	}
-	m.Checksum = noChecksum
+	m.Checksum = NoChecksum
 	data, err := encodeJSON(m)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	m.Checksum, m.Folder = fmt.Sprintf("%x", sha256.Sum256(data)), folder
-	return WriteFile(filepath.Join(folder, MetricsFile), replaceChecksum(data, noChecksum, m.Checksum))
-}
-
-// noChecksum stands in metrics.json while its checksum is computed.
-var noChecksum = strings.Repeat("0", 2*sha256.Size)
-
-// replaceChecksum puts one checksum in place of another, which is the last of the
-// values of a metrics.json.
-func replaceChecksum(data []byte, old, new string) []byte {
-	i := bytes.LastIndex(data, []byte(old))
-	if i < 0 {
-		return data
-	}
-	return slices.Concat(data[:i], []byte(new), data[i+len(old):])
-}
-
-// verify reports that the file's bytes are not those that were written.
-func (m *Metrics) verify(data []byte) error {
-	if m.Checksum == "" {
-		return nil
-	}
-	if found := fmt.Sprintf("%x", sha256.Sum256(replaceChecksum(data, m.Checksum, noChecksum))); found != m.Checksum {
-		return fmt.Errorf("is damaged or was edited: its checksum says %.12s…, its content gives %.12s…", m.Checksum, found)
-	}
-	return nil
+	data, m.Checksum = Seal(data)
+	m.Folder = folder
+	return WriteFile(filepath.Join(folder, MetricsFile), data)
 }
 
 // readRegular is os.ReadFile for a file that is no device and no pipe, on which it
@@ -258,8 +234,10 @@ func ReadMetrics(path string) (*Metrics, error) {
 	if err := d.Decode(m); err != nil {
 		return nil, fmt.Errorf("%s: not a metrics.json of this program: %w; remove it and run the experiment again", path, err)
 	}
-	if err := m.verify(data); err != nil {
-		return nil, fmt.Errorf("%s: %w; run the experiment again, which makes it anew", path, err)
+	if m.Checksum != "" { // older files have none
+		if err := CheckSeal(data, m.Checksum); err != nil {
+			return nil, fmt.Errorf("%s: %w; run the experiment again, which makes it anew", path, err)
+		}
 	}
 	if m.Format != MetricsFormat {
 		return nil, fmt.Errorf("%s: has format %d, this program reads %d; run the experiment again", path, m.Format, MetricsFormat)

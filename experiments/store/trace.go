@@ -18,7 +18,8 @@ var traceArrays = []string{"key", "steps", "times", "x_start", "degraded", "guid
 // A Trace is the content of a TraceFile. Its arrays are key, a hash of all that it
 // depends on; steps and times [S]; x_start, degraded and guided [S,N,H,W,3] uint8;
 // mask [S,N,h,w] uint8, of the size of the network's input; attention [S,N,P] float32,
-// where the mask was made of a layer's map.
+// where the mask was made of a layer's map. Without steps, as where guidance was off at
+// all of those that were asked for, there is key alone.
 type Trace struct {
 	Key           string
 	Images        int // N
@@ -58,6 +59,12 @@ func (t *Trace) Write(path string) error {
 		attention = append(attention, one.Attention.Data...)
 	}
 	write(w, "key", []byte(t.Key), len(t.Key))
+	if s == 0 {
+		if w.err != nil {
+			return w.err
+		}
+		return file.Commit()
+	}
 	write(w, "steps", steps, s)
 	write(w, "times", times, s)
 	write(w, "x_start", xStart, s, n, t.Height, t.Width, 3)
@@ -89,7 +96,11 @@ func ReadTrace(path string) (*Trace, error) {
 	for _, name := range file.Names() { // checksums of a zip do not cover names
 		r.failed = r.failed || !slices.Contains(traceArrays, name)
 	}
-	key, steps, times := read[uint8](r, "key"), read[int64](r, "steps"), read[float32](r, "times")
+	key := read[uint8](r, "key")
+	if !r.failed && len(file.Names()) == 1 {
+		return &Trace{Key: string(key)}, nil
+	}
+	steps, times := read[int64](r, "steps"), read[float32](r, "times")
 	xStart, shape := readShaped[uint8](r, "x_start", 5)
 	degraded, shape2 := readShaped[uint8](r, "degraded", 5)
 	guided, shape3 := readShaped[uint8](r, "guided", 5)

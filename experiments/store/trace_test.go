@@ -29,7 +29,12 @@ func smallTrace() *Trace {
 // A trace is read as it was written; with one flipped byte it is an error, or the
 // same trace.
 func TestTraceDamage(t *testing.T) {
-	want := smallTrace()
+	for _, want := range []*Trace{smallTrace(), {Key: "0123456789"}} {
+		damageTrace(t, want)
+	}
+}
+
+func damageTrace(t *testing.T, want *Trace) {
 	path := filepath.Join(t.TempDir(), TraceFile)
 	if err := want.Write(path); err != nil {
 		t.Fatal(err)
