@@ -65,7 +65,7 @@ func TestNoFileIsWaitedFor(t *testing.T) {
 		"schedule": {"refcase/testdata/cases/schedule-ddim", check},
 		"gz":       {"refcase/testdata/cases/dinov2-tiny", check},
 		"results": {results, func(folder string) [][]string {
-			return [][]string{append(run, "--results", folder), {"verify", folder}, {"table", folder}, {"plot", folder, "-o", filepath.Join(folder, "plots")}, {"grid", folder, "-o", filepath.Join(folder, "grid.png")}}
+			return [][]string{append(run, "--results", folder), {"verify", folder}, append([]string{"status", "--results", folder}, run[1:]...), {"table", folder}, {"plot", folder, "-o", filepath.Join(folder, "plots")}, {"grid", folder, "-o", filepath.Join(folder, "grid.png")}}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

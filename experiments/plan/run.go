@@ -99,8 +99,8 @@ func place(folder, name, id string) (string, error) {
 }
 
 // FolderIn is the row's folder in that of an experiment: the one of its run id or, where
-// that is not known, the one whose name and run.yaml are the row's, or the only one of
-// its name; "" where there is none.
+// that is not known, the one of its name whose run.yaml draws the same images, as far as
+// settings tell; "" where there is none.
 func (r *Row) FolderIn(experiment, id string) (string, error) {
 	entries, err := os.ReadDir(experiment)
 	if err != nil && !os.IsNotExist(err) {
@@ -110,7 +110,7 @@ func (r *Row) FolderIn(experiment, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var same []string
+	alike := ""
 	for _, e := range entries {
 		path := filepath.Join(experiment, e.Name())
 		switch name, ending, _ := cutLast(e.Name(), "-"); {
@@ -118,16 +118,33 @@ func (r *Row) FolderIn(experiment, id string) (string, error) {
 		case id != "" && ending == id:
 			return path, nil
 		case id == "" && name == strings.TrimSuffix(r.folderOf(""), "-"):
-			if there, err := os.ReadFile(filepath.Join(path, "run.yaml")); err == nil && bytes.Equal(there, document) {
+			settings := filepath.Join(path, store.RunFile)
+			info, err := os.Stat(settings)
+			if err != nil || !info.Mode().IsRegular() {
+				continue
+			}
+			if there, err := os.ReadFile(settings); err == nil && bytes.Equal(there, document) {
 				return path, nil
 			}
-			same = append(same, path)
+			if alike == "" && r.drawnBy(settings) {
+				alike = path
+			}
 		}
 	}
-	if len(same) != 1 {
-		return "", nil
+	return alike, nil
+}
+
+// drawnBy reports whether a run.yaml draws the row's images, were the files that both
+// name the same.
+func (r *Row) drawnBy(settings string) bool {
+	found, err := Load(settings, nil)
+	if err != nil || len(found.Rows) != 1 || len(found.Rows[0].Networks()) != len(r.Networks()) {
+		return false
 	}
-	return same[0], nil
+	contents := make([]string, len(r.Networks()))
+	theirs, err1 := found.Rows[0].RunID(contents...)
+	ours, err2 := r.RunID(contents...)
+	return err1 == nil && err2 == nil && theirs == ours
 }
 
 // cutLast is strings.Cut at the last separator.

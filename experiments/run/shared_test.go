@@ -248,6 +248,25 @@ func TestStatus(t *testing.T) {
 	if len(found.Workers) != 1 || !found.Workers[0].Alive || found.Workers[0].Doing != "images 4 to 5" || found.Workers[0].Steps != 2 {
 		t.Errorf("workers: %+v", found.Workers)
 	}
+	// Of another experiment under the name nothing is there; more samples are the same one.
+	other := func(overrides ...string) *Status {
+		t.Helper()
+		e, err := plan.Load(file, overrides)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := StatusOf(e, results, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := other("seed=9"); s.Images != 0 || s.Rows[1].Run != "" {
+		t.Errorf("another seed, while: %+v", s)
+	}
+	if s := other("samples=20", "metrics=[fid]"); s.Images != 2 || s.Samples != 40 || s.Rows[1].Run != found.Rows[1].Run {
+		t.Errorf("more samples, while: %+v", s)
+	}
 	var table strings.Builder
 	if err := found.Print(&table); err != nil || !strings.Contains(table.String(), "2  s=0.5     2/8") || !strings.Contains(table.String(), "workers: 1 alive") {
 		t.Errorf("%v\n%s", err, &table)
@@ -263,6 +282,12 @@ func TestStatus(t *testing.T) {
 	found = look()
 	if found.Images != 16 || found.Evaluated != 2 || found.Rows[0].Score == nil || found.Rows[0].Score.Name != "fid" || !strings.HasPrefix(found.Advice, "all is there") {
 		t.Errorf("in the end: %+v", found)
+	}
+	if s := other("seed=9"); s.Images != 0 || !strings.HasPrefix(s.Advice, "nobody is at work, and not all is there") {
+		t.Errorf("another seed: %+v", s)
+	}
+	if s := other("batch=4", "metrics=[fid]"); s.Images != 16 || s.Evaluated != 0 {
+		t.Errorf("another batch: %+v", s)
 	}
 }
 

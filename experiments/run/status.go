@@ -75,15 +75,18 @@ func StatusOf(e *plan.Experiment, results string, stale time.Duration) (*Status,
 			}
 		}
 	}
-	var there []agreedRow
+	there := map[string]string{} // run ids of the rows that the workers are at, by their settings
 	if a := agreed(on, s.Folder); a != nil {
-		there = a.Rows
-	}
-	for i, r := range e.Rows {
-		id := ""
-		if len(there) == len(e.Rows) && there[i].Title == r.Title() { // else it is of other rows
-			id = there[i].Run
+		for _, r := range a.Rows {
+			there[string(compact(r.Config))] = r.Run
 		}
+	}
+	for _, r := range e.Rows {
+		config, err := r.Config()
+		if err != nil {
+			return nil, err
+		}
+		id := there[string(config)] // "" where the workers are at other rows
 		row, err := s.row(r, id, claims)
 		if err != nil {
 			return nil, err
@@ -141,11 +144,19 @@ func (s *Status) row(r *plan.Row, id string, claims map[string]int) (row RowStat
 	if err != nil {
 		return row, err
 	}
-	var written bytes.Buffer
-	if json.Compact(&written, m.Config) == nil && bytes.Equal(written.Bytes(), config) && len(m.Scores) > 0 {
+	if bytes.Equal(compact(m.Config), config) && len(m.Scores) > 0 {
 		row.evaluated, row.Score = true, &m.Scores[0]
 	}
 	return row, nil
+}
+
+// compact is a text of JSON without its white space; nil where it is none.
+func compact(text []byte) []byte {
+	var written bytes.Buffer
+	if json.Compact(&written, text) != nil {
+		return nil
+	}
+	return written.Bytes()
 }
 
 // advise tells what to do where nobody is at work and something is missing.
