@@ -79,7 +79,11 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if task.Comparisons, task.Main, err = networks.comparisons(cmd.Flags(), task.Protocol, task.Metrics); err != nil {
 				return err
 			}
-			if err := out.check(); err != nil {
+			inputs := []string{task.Reference, task.Samples}
+			for _, c := range task.Comparisons {
+				inputs = append(inputs, c.Weights.Path)
+			}
+			if err := out.check(inputs); err != nil {
 				return err
 			}
 			if share.devices != "" {
@@ -136,17 +140,22 @@ func evalOnDevices(cmd *cobra.Command, g *globals, share *shareFlags) error {
 type outputs struct{ json, csv string }
 
 // check reports what keeps the files from being written, before anything is computed.
-func (o outputs) check() error {
+func (o outputs) check(inputs []string) error {
 	if o.json == "-" && o.csv == "-" {
 		return human.Misusef("--json and --csv cannot both go to standard output")
 	}
-	for flag, path := range map[string]string{"json": o.json, "csv": o.csv} {
-		if path == "" || path == "-" {
+	for _, out := range []struct{ flag, path string }{{"json", o.json}, {"csv", o.csv}} {
+		if out.path == "" || out.path == "-" {
 			continue
 		}
-		if err := store.CheckOutput(path); err != nil {
-			return human.Misusef("--%s: %w", flag, err)
+		err := store.CheckOutput(out.path)
+		if err == nil {
+			err = store.CheckApart(out.path, inputs...)
 		}
+		if err != nil {
+			return human.Misusef("--%s: %w", out.flag, err)
+		}
+		inputs = append(inputs, out.path)
 	}
 	return nil
 }

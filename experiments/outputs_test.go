@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -132,6 +133,38 @@ func TestOutputs(t *testing.T) {
 	if message := fail(t, evalArgs("--json", folder)...); !strings.Contains(message, "is a folder") {
 		t.Errorf("no reason in %s", message)
 	}
+}
+
+// What a command reads is not replaced by what it writes, by whichever name, and one of
+// its files not by another.
+func TestOutputsAreNoInputs(t *testing.T) {
+	folder := t.TempDir()
+	in := func(name string) string { return filepath.Join(folder, name) }
+	copyFile(t, tiny.Reference(), in("samples.npz"))
+	copyFile(t, "../models/pretrained/inception.pt", in("inception.pt"))
+	tiny.Write(t, in("metrics.json"), "scores")
+	if err := errors.Join(os.Symlink("samples.npz", in("link.json")), os.Link(in("inception.pt"), in("hard.csv"))); err != nil {
+		t.Fatal(err)
+	}
+	before := tiny.Tree(t, folder)
+	eval := []string{"eval", tiny.Reference(), in("samples.npz"), "--inception", in("inception.pt"), "--metrics", "fid"}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{append(eval, "--json", in("samples.npz")), "--json: " + in("samples.npz") + " is " + in("samples.npz") + ", which it would replace"},
+		{append(eval, "--json", in("link.json")), "link.json is " + in("samples.npz")},
+		{append(eval, "--csv", in("hard.csv")), "--csv: " + in("hard.csv") + " is " + in("inception.pt")},
+		{append(eval, "--json", in("new"), "--csv", folder+"/./new"), "--csv: " + folder + "/./new is given for two files"},
+		{[]string{"reference", in("samples.npz"), "-o", in("samples.npz"), "--force", "--inception", in("inception.pt")}, "-o: " + in("samples.npz") + " is "},
+		{[]string{"report", folder, "-o", in("metrics.json")}, "expected a name that ends in .html"},
+	} {
+		if message, status := failed(t, c.args...); status != statusMisuse || !strings.Contains(message, c.want) {
+			t.Errorf("%s: exit status %d, %s", c.args, status, message)
+		}
+	}
+	tiny.Same(t, tiny.Tree(t, folder), before)
+	succeed(t, append(eval, "--json", "/dev/null", "--csv", "/dev/null")...)
 }
 
 // The CSV of an evaluation says of which files it is.

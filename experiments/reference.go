@@ -58,7 +58,11 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 			case isFile(job.Out) && !force:
 				return human.Misusef("%s is there already; --force replaces it", job.Out)
 			}
-			if err := store.CheckOutput(job.Out); err != nil {
+			err = store.CheckOutput(job.Out)
+			if err == nil {
+				err = store.CheckApart(job.Out, job.Data, job.Network.Weights.Path)
+			}
+			if err != nil {
 				return human.Misusef("-o: %w", err)
 			}
 			return job.Make(cmd.Context(), g.runtime(), g.progress())

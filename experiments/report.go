@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"sagbench/experiments/human"
 	"sagbench/experiments/report"
 )
 
@@ -24,6 +26,9 @@ printed. --rows makes a page of some rows, which needs -o. Differences have inte
   sagbench report results/table1 -o table1.html`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Output != "" && filepath.Ext(o.Output) != ".html" {
+				return human.Misusef("-o is %q, expected a name that ends in .html", o.Output)
+			}
 			paths, err := report.Page(cmd.Context(), args, o)
 			for _, path := range paths {
 				fmt.Fprintln(cmd.OutOrStdout(), path)
@@ -31,7 +36,7 @@ printed. --rows makes a page of some rows, which needs -o. Differences have inte
 			return err
 		},
 	}
-	c.Flags().StringVarP(&o.Output, "output", "o", "", "file to write instead, of one experiment")
+	c.Flags().StringVarP(&o.Output, "output", "o", "", "file to write instead, FILE.html, of one experiment")
 	registerRows(c, &o.Rows)
 	registerVerbose(c.Flags(), &o.Verbose)
 	return c

@@ -125,6 +125,35 @@ func CheckOutput(path string) error {
 	return nil
 }
 
+// CheckApart is an error where what is to be written to a path would take the place of
+// an input, or of what is written to another path before it. Devices and FIFOs, which
+// keep nothing, are no such files.
+func CheckApart(path string, others ...string) error {
+	file, err := linked(path)
+	if err != nil {
+		return err
+	}
+	own, errOwn := os.Stat(file)
+	for _, other := range others {
+		another, err := os.Stat(other)
+		if errOwn == nil && err == nil && own.Mode().IsRegular() && os.SameFile(own, another) {
+			return fmt.Errorf("%s is %s, which it would replace; name another file", path, other)
+		}
+		if to, err := linked(other); errOwn != nil && err == nil && absolute(to) == absolute(file) {
+			return fmt.Errorf("%s is given for two files; name another one", path)
+		}
+	}
+	return nil
+}
+
+// absolute is a path from the root, as far as it can be told.
+func absolute(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		return whole
+	}
+	return filepath.Clean(path)
+}
+
 // isOpenAs reports whether f is the file that info describes.
 func isOpenAs(f *os.File, info os.FileInfo) bool {
 	open, err := f.Stat()
