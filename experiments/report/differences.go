@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"sagbench/experiments/human"
 	"sagbench/experiments/store"
 )
 
@@ -28,6 +30,29 @@ func differencesOf(rows []*store.Metrics) []string {
 		}
 	}
 	return lines
+}
+
+// evaluationsApart says in what the evaluations of rows differ, whichever experiments
+// they are of; nothing where they are one evaluation.
+func evaluationsApart(rows []*store.Metrics) []string {
+	values := map[string][]string{}
+	for _, m := range rows {
+		for what, value := range evaluated(m) {
+			if !slices.Contains(values[what], value) {
+				values[what] = append(values[what], value)
+			}
+		}
+	}
+	var found []string
+	for _, what := range slices.Sorted(maps.Keys(values)) {
+		if len(values[what]) > 1 {
+			found = append(found, what+" ("+some(values[what], 4, ", ")+")")
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	return []string{warning + "the lines are not of one evaluation, and their heights do not compare: " + some(found, 8, "; ")}
 }
 
 // some joins the first most of the words and counts the others.
@@ -137,6 +162,22 @@ func drawn(m *store.Metrics, swept map[string]bool) map[string]string {
 		top, _, _ := strings.Cut(path, ".")
 		return !slices.Contains([]string{"model", "sampler", "guidance", "seed", "prompts", "prompts_file", "negative_prompt", "version of sampling"}, top)
 	})
+	return all
+}
+
+// evaluated are what a row's scores depend on beside its images: their number,
+// protocol, reference, feature networks and versions.
+func evaluated(m *store.Metrics) map[string]string {
+	all := map[string]string{"images": human.Count(m.Samples), "protocol": cmp.Or(m.Protocol, "adm"), referenceContent: fmt.Sprintf("%.8s", m.Inputs.Reference.SHA256)}
+	for name, file := range m.Inputs.Networks {
+		all[name+"'s content"] = fmt.Sprintf("%.8s", file.SHA256)
+	}
+	for path, value := range settled(m, nil) {
+		top, rest, _ := strings.Cut(path, ".")
+		if _, network := m.Inputs.Networks[top]; network && rest != "checkpoint" || strings.HasPrefix(path, "version of ") && path != "version of sampling" {
+			all[path] = value
+		}
+	}
 	return all
 }
 

@@ -88,8 +88,8 @@ func (o Plots) together(out io.Writer, folder string, rows []*store.Metrics) err
 		f.size = plotSizes[o.Size]
 	}
 	paths, err := writeFigures(folder, figures, o.Formats)
-	for _, path := range paths {
-		fmt.Fprintln(out, path)
+	for _, line := range slices.Concat(paths, evaluationsApart(rows)) {
+		fmt.Fprintln(out, line)
 	}
 	return err
 }

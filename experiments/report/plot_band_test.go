@@ -114,22 +114,35 @@ func TestPlotPDF(t *testing.T) {
 	}
 }
 
-// Several experiments in one plot: a line for each of their labels.
+// Several experiments in one plot: a line for each of their labels, and a warning where
+// they were not evaluated alike.
 func TestPlotTogether(t *testing.T) {
 	results, out := t.TempDir(), t.TempDir()
-	for _, name := range []string{"one", "two"} {
-		for j, s := range []string{"0", "1"} {
-			m := scored(name, j, "ADM", s, 5+float64(j), 3, 0.8)
-			m.Folder = filepath.Join(results, name, s)
-			m.Config = []byte("{}")
-			if err := m.Write(m.Folder); err != nil {
-				t.Fatal(err)
+	var printed bytes.Buffer
+	draw := func(protocols ...string) string {
+		t.Helper()
+		for i, name := range []string{"one", "two"} {
+			for j, s := range []string{"0", "1"} {
+				m := scored(name, j, "ADM", s, 5+float64(j), 3, 0.8)
+				m.Folder = filepath.Join(results, name, s)
+				m.Config, m.Protocol = []byte(`{"inception":{"checkpoint":"`+name+`","resize":"tf"}}`), protocols[i]
+				m.Inputs.Networks = map[string]store.InputFile{"inception": {SHA256: "0123456789"}}
+				if err := m.Write(m.Folder); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
+		printed.Reset()
+		if err := (Plots{Formats: []string{"svg"}, Size: "page", Together: true}).Write(&printed, out, []string{results}); err != nil {
+			t.Fatal(err)
+		}
+		return printed.String()
 	}
-	var printed bytes.Buffer
-	if err := (Plots{Formats: []string{"svg"}, Size: "page", Together: true}).Write(&printed, out, []string{results}); err != nil {
-		t.Fatal(err)
+	if said := draw("adm", "clean-fid"); !strings.HasSuffix(said, "the lines are not of one evaluation, and their heights do not compare: protocol (adm, clean-fid)\n") {
+		t.Errorf("two protocols: %s", said)
+	}
+	if said := draw("adm", ""); strings.Contains(said, "evaluation") { // which older files do not name
+		t.Errorf("one protocol: %s", said)
 	}
 	data, err := os.ReadFile(filepath.Join(out, "fid.svg"))
 	if err != nil {
