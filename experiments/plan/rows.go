@@ -200,6 +200,9 @@ func (r *Row) chooseSteps() error {
 		return r.SamplerBlock.Errorf("%w", err)
 	}
 	r.schedule = s.Config()
+	if a, ok := r.Sampler.Value.(sampling.Adaptive); ok && a.Least() != nil && r.Trace.Images > 1 {
+		return r.SamplerBlock.Errorf("trace.images is %d, expected 1: this sampler takes each image through steps of its own, at which no other image is", r.Trace.Images)
+	}
 	return nil
 }
 

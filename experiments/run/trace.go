@@ -122,7 +122,7 @@ func drawTrace(ctx context.Context, r *plan.Row, n *Network, step func()) (*stor
 func addStep(ctx context.Context, out *store.Trace, n *Network, p *sampling.Predictor, one traced) error {
 	guided := one.shown["state"].Like()
 	eps := guided.Like()
-	c := p.Schedule.At(one.t.Index)
+	c := p.Schedule.Coefficients(one.t)
 	c.Split(p.Predicts, one.shown["state"].Data, one.shown["eps_guided"].Data, guided.Data, eps.Data)
 	s := store.TraceStep{Index: one.t.Index, Time: one.t.Value, Mask: one.shown["sag_mask"], Attention: one.shown["attention"]}
 	for _, picture := range []struct {

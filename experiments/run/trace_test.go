@@ -2,8 +2,10 @@ package run
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sagbench/experiments/human"
@@ -114,5 +116,65 @@ func TestTrace(t *testing.T) {
 	empty, err := store.ReadTrace(filepath.Join(folder, filepath.Base(runs[1].Folder), store.TraceFile))
 	if err != nil || len(empty.Steps) != 0 || empty.Key == "" {
 		t.Errorf("a step without guidance: %+v, %v", empty, err)
+	}
+}
+
+// Families in continuous time have traces too: at the last step the guided x̂0 is the
+// image. An adaptive solver has steps of one image's own.
+func TestTraceInContinuousTime(t *testing.T) {
+	cases := filepath.Join(tiny.Root(), "experiments/refcase/testdata/cases")
+	const (
+		edm = "{family: edm, checkpoint: CASES/edm-adm-tiny/model.pkl}"
+		sit = "{family: sit, checkpoint: CASES/sample-sit-sag/model.pt, input_size: 8, patch_size: 2, in_channels: 4, hidden_size: 48, depth: 3, num_heads: 4, num_classes: 10, learn_sigma: true, vae: {family: vae, checkpoint: CASES/sample-sit-sag/vae}}"
+	)
+	for _, c := range []struct{ model, layer, sampler string }{
+		{edm, "model.dec.4x4_in0", "{edm: {steps: 3, sigma_min: 0.02}}"},
+		{sit, "blocks.1.attn", "{ode: {steps: 4, sampling_method: euler}}"},
+		{sit, "blocks.1.attn", "{ode: {steps: 3, sampling_method: dopri5}}"},
+	} {
+		file := filepath.Join(t.TempDir(), "traced.yaml")
+		tiny.Write(t, file, strings.ReplaceAll("name: traced\nsamples: 2\nmetrics: []\nmodel: "+c.model+"\nsampler: "+c.sampler+"\nguidance: {sag: {scale: 0.5, blur_sigma: 1, blur_kernel: 9, layer: "+c.layer+"}}\n", "CASES", cases))
+		images := 2
+		if strings.Contains(c.sampler, "dopri5") {
+			if _, err := plan.Load(file, []string{"trace={images: 2, steps: 9}"}); err == nil || !strings.Contains(err.Error(), "traced.yaml:5: ") || !strings.Contains(err.Error(), "trace.images is 2, expected 1") {
+				t.Errorf("two images of %s: %v", c.sampler, err)
+			}
+			images = 1
+		}
+		o := options(t, t.TempDir())
+		if err := Experiment(t.Context(), load(t, file, fmt.Sprintf("trace={images: %d, steps: 64}", images)), o); err != nil {
+			t.Errorf("%s: %v", c.sampler, err)
+			continue
+		}
+		folders, err := filepath.Glob(filepath.Join(o.Results, "traced", "run-*"))
+		if err != nil || len(folders) != 1 {
+			t.Fatal(folders, err)
+		}
+		trace, err := store.ReadTrace(filepath.Join(folders[0], store.TraceFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := trace.Steps[len(trace.Steps)-1]
+		if trace.Images != images || len(trace.Steps) < 2 || last.Index != 0 || bytes.Equal(last.XStart, last.Degraded) {
+			t.Fatalf("%s: %d images, %d steps, the last one %d", c.sampler, trace.Images, len(trace.Steps), last.Index)
+		}
+		if images == 1 { // whose last call is not at its end
+			continue
+		}
+		drawn, err := store.OpenImages(filepath.Join(folders[0], "samples", fmt.Sprintf("samples_2x%dx%dx3.npz", trace.Height, trace.Width)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := 0
+		err = drawn.Each(t.Context(), store.Span{To: 2}, func(pixels []uint8) error {
+			if !bytes.Equal(pixels, last.Guided[at:at+len(pixels)]) {
+				t.Errorf("%s: an image is not the guided x̂0 of the last step", c.sampler)
+			}
+			at += len(pixels)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
