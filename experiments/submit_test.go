@@ -118,6 +118,7 @@ func TestSubmitRefuses(t *testing.T) {
 		{[]string{file}, "at least one of the flags in the group [slurm kubernetes]"},
 		{[]string{file, "--slurm"}, "missing [array]"},
 		{[]string{file, "--slurm", "--array", "0-3", "--device", "cpu"}, `--array is "0-3"`},
+		{[]string{file, "--slurm", "--array", "2%0", "--device", "cpu"}, `--array is "2%0"`}, // which Slurm takes for no limit
 		{append([]string{file, "samples=0"}, slurm...), "samples is 0"},
 		{append([]string{file, "no setting"}, slurm...), "is not a setting"},
 		{append([]string{file, "model.checkpoint=nowhere.pt"}, slurm...), "nowhere.pt: there is no such file"},

@@ -21,7 +21,7 @@ import (
 const maxTasks = 100_000
 
 // array matches N, and N%M: N tasks, at most M of them at once.
-var array = regexp.MustCompile(`^([0-9]{1,6})(%[0-9]{1,6})?$`)
+var array = regexp.MustCompile(`^([0-9]{1,6})(%[1-9][0-9]{0,5})?$`)
 
 // Slurm writes job.sbatch, an array of so many tasks ("16", or "16%4" for at most four
 // at once), and finish.sbatch, one more task after all of them, and submits both. What
