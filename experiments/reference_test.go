@@ -90,6 +90,7 @@ func TestRunAndCompare(t *testing.T) {
 	succeed(t, args...)
 	before := tiny.Tree(t, results)
 	succeed(t, args...)
+	succeed(t, "report", results)
 	tiny.Same(t, tiny.Tree(t, results), before)
 	rows, err := store.FindMetrics(results)
 	if err != nil || len(rows) != 2 {

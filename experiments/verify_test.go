@@ -35,6 +35,8 @@ func TestDamagedResults(t *testing.T) {
 		t.Errorf("the network's size is not told: %s", &first.stderr)
 	}
 	want := tiny.Tree(t, results)
+	succeed(t, "report", results) // the page that run has written, pictures included
+	tiny.Same(t, tiny.Tree(t, results), want)
 	found, err := store.FindMetrics(results)
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
