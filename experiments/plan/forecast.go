@@ -258,6 +258,7 @@ func total(steps []Cost) (sum Cost) {
 type Costs struct {
 	Own    []Cost   // of the network that draws, by step; at least, where the sampler chooses
 	Others [][]Cost // of the network of each attachment, by step
+	Null   bool     // whether a network was asked under ∅
 	names  []string // of the guidances that have them
 }
 
@@ -281,11 +282,15 @@ func (c Costs) String() string {
 
 // A counter stands for a network: it counts what it is asked, and answers that
 // there is no noise and that all positions are attended to, whatever the threshold.
-type counter struct{ Cost }
+type counter struct {
+	Cost
+	null bool // whether it was asked under ∅, as countedConditions have it of texts
+}
 
 // Denoise implements sampling.Denoiser.
-func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, _ sampling.Cond) (sampling.Prediction, error) {
+func (c *counter) Denoise(_ context.Context, x tensor.Tensor, _ sampling.Timestep, cond sampling.Cond) (sampling.Prediction, error) {
 	c.Calls, c.Passes = c.Calls+1, c.Passes+x.Rows()
+	c.null = c.null || slices.Contains(cond.Context.Data, 1)
 	p := sampling.Prediction{Eps: x.Like(), Attn: tensor.New(x.Rows(), x.Shape[2]*x.Shape[3])}
 	for i := range p.Attn.Data {
 		p.Attn.Data[i] = math.MaxFloat32
@@ -335,8 +340,9 @@ func (r *Row) Costs(ctx context.Context) (costs Costs, err error) {
 		if name != "x" {
 			return
 		}
-		costs.Own = append(costs.Own, own.take())
+		costs.Own, costs.Null = append(costs.Own, own.take()), costs.Null || own.null
 		for i, a := range attached {
+			costs.Null = costs.Null || a.(*counter).null
 			costs.Others[i] = append(costs.Others[i], a.(*counter).take())
 		}
 	}

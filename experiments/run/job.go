@@ -152,7 +152,7 @@ func (s *session) begin(ctx context.Context, row int) error {
 	if err := s.worker.Kind(r.ID, r.NumberedTitle(), r.Images.Drawer.Kind); err != nil {
 		return err
 	}
-	if _, err := s.notes(r); err != nil {
+	if _, err := s.notes(ctx, r); err != nil {
 		return err
 	}
 	if _, err := s.computed(r); err != nil {
@@ -318,7 +318,7 @@ func (s *session) results(ctx context.Context) (scored []*store.Metrics, err err
 // it has no metrics.
 func (s *session) result(ctx context.Context, row int) (m *store.Metrics, err error) {
 	r, state := s.runs[row], &s.rows[row]
-	notes, err := s.notes(r)
+	notes, err := s.notes(ctx, r)
 	if err != nil {
 		return nil, err
 	}

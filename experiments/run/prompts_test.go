@@ -119,6 +119,24 @@ func TestNegativePrompt(t *testing.T) {
 	}
 }
 
+// A negative prompt for which nothing asks is said to change nothing.
+func TestIdleNegativePrompt(t *testing.T) {
+	for guidance, idle := range map[string]bool{
+		"cfg: {scale: 2}": false, "cfg: {scale: 1}": true, "": true, "apg: {cfg_scale: 3}": false,
+		"sag: {preset: diffusers}": true, "sag: {preset: diffusers, condition: unconditional}": false,
+	} {
+		for _, setting := range []string{"negative_prompt=a shirt", "model.negative_prompt=a shirt"} {
+			notes, err := idlePrompt(t.Context(), loadPrompted(t, setting, "guidance=!replace {"+guidance+"}"))
+			if err != nil || len(notes) > 0 != idle {
+				t.Errorf("%q, %s: %q, %v", guidance, setting, notes, err)
+			}
+		}
+	}
+	if notes, err := idlePrompt(t.Context(), loadPrompted(t, "guidance=!replace {}")); err != nil || notes != nil {
+		t.Errorf("without a negative prompt: %q, %v", notes, err)
+	}
+}
+
 func negativePrompt(t *testing.T, family []string) {
 	plain, _ := drawAll(t, family...)
 	own, encoded := drawAll(t, append(family, "negative_prompt=a dark shirt")...)

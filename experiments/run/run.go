@@ -257,7 +257,7 @@ func (s *session) runtime() ort.Options {
 
 // notes are those of the row's networks, a function of its settings and files alone.
 // Each is said once.
-func (s *session) notes(r *plan.Run) ([]string, error) {
+func (s *session) notes(ctx context.Context, r *plan.Run) ([]string, error) {
 	var all []string
 	for i, n := range r.Networks() {
 		prompts := r.Prompts
@@ -280,10 +280,31 @@ func (s *session) notes(r *plan.Run) ([]string, error) {
 			all = append(all, filepath.Base(n.Checkpoint.Path)+computesIn+p+overruled+of)
 		}
 	}
+	idle, err := idlePrompt(ctx, r.Row)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, idle...)
 	for _, n := range all {
 		s.noteOnce(n)
 	}
 	return all, nil
+}
+
+// idlePrompt is a note on a negative prompt for which no guidance of the row asks.
+func idlePrompt(ctx context.Context, r *plan.Row) ([]string, error) {
+	negative := r.NegativePrompt
+	if c, ok := r.Model.Flags.(models.Captioned); ok && negative == "" {
+		negative = c.Negative()
+	}
+	if negative == "" {
+		return nil, nil
+	}
+	costs, err := r.Costs(ctx)
+	if err != nil || costs.Null {
+		return nil, err
+	}
+	return []string{"the negative prompt changes nothing: no guidance of the row is on that asks for it, such as cfg of a scale other than 1"}, nil
 }
 
 // What notes on the precision of a network say.
