@@ -121,3 +121,16 @@ func TestGuessedSize(t *testing.T) {
 		}
 	}
 }
+
+// Of many keys that do not fit, a guess names a few and counts the others.
+func TestFirstFew(t *testing.T) {
+	var all []string
+	for i := range 180 {
+		all = append(all, fmt.Sprint(i))
+	}
+	for n, want := range map[int]string{0: "", 5: "0 1 2 3 4", 180: "0 1 2 3 4 and 175 more"} {
+		if got := strings.Join(FirstFew(all[:n]), " "); got != want {
+			t.Errorf("of %d: %q, want %q", n, got, want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package onnx
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -106,6 +107,16 @@ func TestMismatch(t *testing.T) {
   mis-shaped a.weight: the network wants [4 3], the checkpoint has [4 2]`
 	if e.Error() != want {
 		t.Errorf("got\n%s\nwant\n%s", e, want)
+	}
+
+	many := map[string][]int{}
+	for i := range 180 {
+		many[fmt.Sprintf("b%03d", i)] = []int{1}
+	}
+	_, err = Build(weights(many), func(m *Module) { m.In("a").Linear(m.Input("x", checkpoint.F32, Batch, 3), 4) })
+	const few = "\n  unexpected b002 [1]\n  unexpected b003 [1]\n  and 176 more are unexpected"
+	if err == nil || !strings.HasSuffix(err.Error(), few) || strings.Count(err.Error(), "\n") != 7 {
+		t.Errorf("180 keys: %v", err)
 	}
 }
 
