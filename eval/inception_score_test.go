@@ -75,11 +75,11 @@ func TestSortedImages(t *testing.T) {
 // probabilities are an error that names the image.
 func TestProbabilityOfZero(t *testing.T) {
 	none := float32(math.Inf(-1))
-	f := &Features{Source: "samples.npz", N: 4, Logits: []float32{
-		1, 2, none,
-		2, 1, none,
-		none, none, 5,
-		0, 0, 0,
+	f := &Features{Source: "samples.npz", N: 4, Logits: []float32{ // of the last class for no image
+		1, 2, none, none,
+		2, 1, none, none,
+		none, none, 5, none,
+		0, 0, 0, none,
 	}}
 	rest := &Features{N: 4, Logits: slices.Clone(f.Logits)}
 	for i, v := range rest.Logits { // e^−500 is as good as 0
@@ -91,8 +91,8 @@ func TestProbabilityOfZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	near(t, "IS", report.Scores[0].Value, value(t, m, nil, rest).Value, 1e-12)
-	for _, bad := range [][]float32{{none, none, none}, {0, float32(math.NaN()), 0}, {0, float32(math.Inf(1)), 0}} {
-		damaged := &Features{Source: "samples.npz", N: 4, Logits: slices.Concat(f.Logits[:3], bad, f.Logits[6:])}
+	for _, bad := range [][]float32{{none, none, none, none}, {0, float32(math.NaN()), 0, 0}, {0, float32(math.Inf(1)), 0, 0}} {
+		damaged := &Features{Source: "samples.npz", N: 4, Logits: slices.Concat(f.Logits[:4], bad, f.Logits[8:])}
 		if _, err := Evaluate(t.Context(), &Features{}, damaged, m); err == nil || !strings.Contains(err.Error(), "samples.npz: no probabilities follow from the class logits of image 1 ") {
 			t.Errorf("%v: %v", bad, err)
 		}

@@ -206,6 +206,42 @@ func TestDiffers(t *testing.T) {
 	}
 }
 
+// A hash that another process has told is compared with the file before a score stands
+// under it.
+func TestToldHashes(t *testing.T) {
+	file, o := tiny.Experiment(t, t.TempDir(), "steps: 2", "steps: 1", "sweep:", "#"), options(t, t.TempDir())
+	e := load(t, file, "metrics=[fid]")
+	s := newSession(e, o)
+	defer s.close()
+	if err := s.identify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.join(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.worker.Leave()
+	path := filepath.Join(s.folder, work.Folder, "plan.json")
+	data, err := os.ReadFile(path)
+	a, ok := decodeAgreement(data)
+	if err != nil || !ok || len(a.Files) < 3 {
+		t.Fatal(err, ok, a.Files)
+	}
+	known := a.Files[tiny.Reference()]
+	known.SHA256 = strings.Repeat("a", 64)
+	a.Files[tiny.Reference()] = known
+	if data, err = a.encode(); err != nil {
+		t.Fatal(err)
+	}
+	tiny.Write(t, path, string(data))
+	err = Experiment(t.Context(), load(t, file, "metrics=[fid]"), o)
+	if err == nil || !strings.Contains(err.Error(), tiny.Reference()+": its sha256 is ") || !strings.Contains(err.Error(), "has read aaaaaaaaaaaa") {
+		t.Errorf("a hash that is not the file's: %v", err)
+	}
+	if found, _ := filepath.Glob(filepath.Join(s.folder, "*", store.MetricsFile)); len(found) > 0 {
+		t.Errorf("a score stands under it: %v", found)
+	}
+}
+
 // The status is made of names in folders, before, while and after an experiment is run;
 // it hashes nothing, so that the checkpoint need not be there.
 func TestStatus(t *testing.T) {
