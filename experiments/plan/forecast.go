@@ -55,7 +55,7 @@ func (e *Experiment) Forecast(ctx context.Context, results string, done func(*Ro
 			p.Images = max(0, r.Samples-done(r))
 		}
 		costs, err := r.Costs(ctx)
-		faults = append(faults, err)
+		faults = append(faults, err, r.checkTrace())
 		one := total(costs.Own)
 		p.Passes, p.perStep = one.Passes, costs.String()
 		for _, o := range costs.Others {
@@ -66,6 +66,7 @@ func (e *Experiment) Forecast(ctx context.Context, results string, done func(*Ro
 		if p.Images > 0 {
 			p.bytes = int64(p.Images)*r.imageBytes() + r.featureBytes()
 		}
+		p.bytes += int64(min(r.Trace.Images, r.Samples)*r.Trace.Steps) * 3 * r.imageBytes() // three pictures of each
 		f.Rows = append(f.Rows, p)
 	}
 	f.diskSpace = spaceFor(f.folder)
@@ -85,6 +86,19 @@ func (r *Row) ImageSides() (height, width int) {
 func (r *Row) imageBytes() int64 {
 	height, width := r.ImageSides()
 	return 3 * int64(height) * int64(width)
+}
+
+// maxTrace bounds the memory that a trace takes while it is made, in bytes.
+const maxTrace = 4 << 30
+
+// checkTrace is an error where the row's trace would take too much memory: of an image
+// at a step three pictures, and six arrays of float32 of as many values at most.
+func (r *Row) checkTrace() error {
+	if bytes := int64(r.Trace.Images*r.Trace.Steps) * (3 + 6*4) * r.imageBytes(); bytes > maxTrace {
+		height, width := r.ImageSides()
+		return fmt.Errorf("row %q: trace: %d images of %d×%d pixels at %d steps take %s of memory, expected at most %s; ask for fewer", r.Title(), r.Trace.Images, height, width, r.Trace.Steps, human.Bytes(bytes), human.Bytes(maxTrace))
+	}
+	return nil
 }
 
 // featureBytes is what the features of the row's images take on the disk: rows of

@@ -10,6 +10,23 @@ import (
 	"sagbench/models"
 )
 
+// A trace that no memory holds is refused before anything is drawn.
+func TestLargeTrace(t *testing.T) {
+	for setting, want := range map[string]string{
+		"trace={images: 64, steps: 64}": `row "s=0.5": trace: 64 images of 256×256 pixels at 64 steps take 21.7 GB of memory, expected at most 4.3 GB; ask for fewer`,
+		"trace={images: 4, steps: 3}":   "",
+	} {
+		e, err := Load(tiny.Experiment(t, t.TempDir()), []string{setting, "model.image_size=256", "sweep=!replace {guidance.sag.scale: [0.5]}"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = e.Forecast(t.Context(), t.TempDir(), nil)
+		if got := fmt.Sprint(err); want != "" && got != want || want == "" && err != nil {
+			t.Errorf("%s: %v", setting, err)
+		}
+	}
+}
+
 // A checkpoint that is too small for its flags is told from its size.
 func TestTooSmallCheckpoint(t *testing.T) {
 	e, err := Load(tiny.Experiment(t, t.TempDir()), []string{"model.num_channels=1024"})

@@ -36,7 +36,8 @@ func (s *session) trace(ctx context.Context, r *plan.Run) error {
 		return err
 	}
 	found.Key = key
-	return found.Write(filepath.Join(r.Folder, store.TraceFile))
+	path := filepath.Join(r.Folder, store.TraceFile)
+	return store.ExplainWrite(path, found.Write(path))
 }
 
 // traced reports whether the row has the trace that the experiment asks for, or is to
