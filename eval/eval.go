@@ -268,6 +268,8 @@ type Features struct {
 	Products    linalg.Products      // nil: Gonum
 	Notes       []string             // what was assumed, converted or left out, for people
 
+	Height, Width int // of the first image in pixels; 0 = not known
+
 	mu   sync.Mutex
 	memo map[any]any // radii, statistics: what a sweep computes once for its reference
 }

@@ -193,6 +193,11 @@ func TestEvalTellsTheTruth(t *testing.T) {
 	if !strings.Contains(strings.Join(same.Notes, "\n"), "REF and SAMPLES have the same content") {
 		t.Errorf("notes %q", same.Notes)
 	}
+	const unlike = "samples of 16×16 pixels are compared with a reference of 32×32"
+	small := evaluated(t, append([]string{tiny.Reference(), noiseImages(t, "small.npz", 6, 16, 1, 0), "--metrics", "fid"}, embeddedInception...)...)
+	if !strings.Contains(strings.Join(small.Notes, "\n"), unlike) || strings.Contains(strings.Join(own.Notes, "\n"), "are compared with") {
+		t.Errorf("notes %q of small images, %q of others", small.Notes, own.Notes)
+	}
 	statistics := filepath.Join(folder, "ref.npz")
 	succeed(t, append([]string{"reference", tiny.Reference(), "-o", statistics, "--images", "0"}, embeddedInception...)...)
 	out := filepath.Join(folder, "scores.json")

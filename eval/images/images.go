@@ -116,6 +116,24 @@ func (s *Set) Mixed(ctx context.Context, choose func(n int) []int) (string, erro
 	return "", nil
 }
 
+// Size is the height and width in pixels of the first image that can be read; 0 where
+// none can.
+func (s *Set) Size() (height, width int) {
+	all := s.headers
+	if all == nil {
+		all = s.pending
+	}
+	for p, err := range all {
+		if err != nil {
+			break
+		}
+		if im, err := p.Decode(); err == nil {
+			return im.Height, im.Width
+		}
+	}
+	return 0, 0
+}
+
 // Open opens a folder, a .zip of images or a .npy array, whichever lies at the
 // path. Files are in the byte order of their slash-separated paths. Where one
 // has no readable header the error is a *BrokenError that lists every broken

@@ -55,6 +55,9 @@ func (x *Extractor) reference(ctx context.Context, path, contentSHA256 string, o
 	if ref.Spatial != nil {
 		f.Spatial = ref.Spatial
 	}
+	if ref.Images != nil {
+		f.Height, f.Width = ref.Images.Size()
+	}
 	x.complete(f, path)
 	f.Notes = slices.Concat(ref.Warnings, notes)
 	for _, line := range report.Notes() {

@@ -149,6 +149,7 @@ func (s runSet) features(ctx context.Context, e *Engine, x *Extractor, want eval
 			return nil, report, err
 		}
 	}
+	f.Height, f.Width = s.Images.Height, s.Images.Width
 	x.complete(f, s.Folder)
 	return f, report, nil
 }

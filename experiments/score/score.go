@@ -206,6 +206,9 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	}
 	out.samples.Add(gen, read)
 	out.note(gen.Notes...)
+	if n := unlikeSizes(ref, gen); n != "" {
+		e.say(out, n)
+	}
 	e.progress.End()
 	x.Net.Rest()
 	if out.count == 0 {
@@ -350,6 +353,15 @@ func (x *Extractor) unusual() string {
 	}
 	return fmt.Sprintf("%s is not the %s of published numbers: %d features of images of %d×%d pixels, not %d of %d×%d; its scores compare with each other only",
 		filepath.Base(x.Weights.Path), x.Title, width, side, side, x.UsualWidth, x.UsualSide, x.UsualSide)
+}
+
+// unlikeSizes tells that images are compared with others of another size, all of which
+// the feature network resizes; "" where they are not, or one of both is not known.
+func unlikeSizes(ref, gen *eval.Features) string {
+	if ref.Height == 0 || gen.Height == 0 || ref.Height == gen.Height && ref.Width == gen.Width {
+		return ""
+	}
+	return fmt.Sprintf("samples of %d×%d pixels are compared with a reference of %d×%d, by their first images; published numbers are of images of one size", gen.Height, gen.Width, ref.Height, ref.Width)
 }
 
 // usualSamples are the samples that published numbers are of: evaluators of
