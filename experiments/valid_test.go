@@ -26,6 +26,7 @@ import (
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
 	"sagbench/models/sd"
+	"sagbench/sampling/tensor"
 )
 
 // A validFile is a small file of some kind, beside what else is needed to read it, its
@@ -109,6 +110,15 @@ func validFiles(t *testing.T) []validFile {
 		}
 		return err
 	}, "table", filepath.Dir(metrics))
+
+	traced := t.TempDir()
+	copyFile(t, metrics, filepath.Join(traced, store.MetricsFile))
+	trace := filepath.Join(traced, store.TraceFile)
+	step := store.TraceStep{XStart: make([]uint8, 12), Degraded: make([]uint8, 12), Guided: make([]uint8, 12), Mask: tensor.New(1, 1, 2, 2), Attention: tensor.New(1, 4)}
+	if err := (&store.Trace{Key: "key", Images: 1, Height: 2, Width: 2, Steps: []store.TraceStep{step}}).Write(trace); err != nil {
+		t.Fatal(err)
+	}
+	add(trace, func() error { _, err := store.ReadTrace(trace); return err }, "grid", "--trace", traced, "-o", filepath.Join(t.TempDir(), "trace.png"))
 
 	graph := file("f.onnx", func(path string) error {
 		m, err := onnx.Build(nil, func(m *onnx.Module) {
