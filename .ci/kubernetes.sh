@@ -198,7 +198,7 @@ mkdir -p "$data" "$work/bin" "$work/lib/sagbench"
 cp bin/sagbench "$work/bin"
 cp -r "${XDG_CACHE_HOME:-$HOME/.cache}"/sagbench/onnxruntime-*-cpu "$work/lib/sagbench"
 cp -r models/pretrained "$data/models"
-sed -e 's|\.\./models/pretrained/|models/|g' -e '/^rows:/,$d' -e 's/^name: .*/name: tiny/' -e 's/^samples: .*/samples: 64/' -e 's/^batch: .*/batch: 2/' \
+sed -e 's|\.\./models/pretrained/|models/|g' -e '/^rows:/,$d' -e '/^bootstrap:/d' -e '/^trace:/d' -e 's/^name: .*/name: tiny/' -e 's/^samples: .*/samples: 64/' -e 's/^batch: .*/batch: 2/' \
 	configs/table1-fashion.yaml >"$data/tiny.yaml"
 cat >>"$data/tiny.yaml" <<-YAML
 	rows:

@@ -25,7 +25,7 @@ fail() {
 folder="$work/it's a \"test\""
 results="$folder/results"
 mkdir -p "$folder"
-sed -e "s|: \.\./models|: $PWD/models|" -e "s|checkpoint: \.\./models|checkpoint: $PWD/models|g" -e '/^rows:/,$d' \
+sed -e "s|: \.\./models|: $PWD/models|" -e "s|checkpoint: \.\./models|checkpoint: $PWD/models|g" -e '/^rows:/,$d' -e '/^bootstrap:/d' -e '/^trace:/d' \
 	-e 's/^name: .*/name: tiny/' -e 's/^samples: .*/samples: 96/' -e 's/^batch: .*/batch: 2/' configs/table1-fashion.yaml >"$folder/tiny.yaml"
 cat >>"$folder/tiny.yaml" <<-YAML
 	rows:

@@ -135,12 +135,12 @@ func TestFashionHasItsInputs(t *testing.T) {
 
 // A pass a step without guidance, two with: also where the guidance starts late.
 func TestForecast(t *testing.T) {
-	e := fashion(t, "sampler={ddpm: {steps: 20}}", "samples=100", "batch=16")
+	e := fashion(t, "sampler={ddpm: {steps: 20}}", "samples=100", "batch=16", "trace=null")
 	f, err := e.Forecast(t.Context(), t.TempDir(), func(r *Row) int {
 		if r.Index == 1 {
 			return 60
 		}
-		return r.Index / 4 * 500 // the last row is done, with images to spare
+		return r.Index / 5 * 500 // the last row is done, with images to spare
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -152,6 +152,7 @@ func TestForecast(t *testing.T) {
 		{Images: 100, Passes: 20, calls: 7 * 20, perStep: one, bytes: 100*image + features},
 		{Images: 40, Passes: 40, calls: 3 * 40, perStep: two, bytes: 40*image + features},
 		{Images: 100, Passes: 40, calls: 7 * 40, perStep: two, bytes: 100*image + features},
+		{Images: 100, Passes: 40, calls: 7 * 40, perStep: two, bytes: 100*image + features},
 		{Images: 100, Passes: 20, calls: 7 * 20, perStep: one, bytes: 100*image + features},
 		{Images: 0, Passes: 40, perStep: two},
 	} {
@@ -160,11 +161,11 @@ func TestForecast(t *testing.T) {
 			t.Errorf("row %d: %+v, want %+v", i, got, want)
 		}
 	}
-	if got, want := f.bytes(), int64((340+100)*image+4*features); got != want {
+	if got, want := f.bytes(), int64((440+100)*image+5*features); got != want {
 		t.Errorf("%d bytes, want %d", got, want)
 	}
 	f.diskSpace = 1_000_000
-	want := "to do: 340 images in 5 rows: 9,600 passes through the network, in 680 calls\ndisk:  4.8 MB at most in " + f.folder + ", 1.0 MB free: NOT ENOUGH; free some space or choose another disk with --results\n"
+	want := "to do: 440 images in 6 rows: 13,600 passes through the network, in 960 calls\ndisk:  6.0 MB at most in " + f.folder + ", 1.0 MB free: NOT ENOUGH; free some space or choose another disk with --results\n"
 	if got := f.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}

@@ -88,7 +88,8 @@ func flags(t *testing.T, r *Row) map[string]string {
 	return out
 }
 
-// The miniature has the rows of the paper's ImageNet models.
+// The miniature has the rows of the paper's ImageNet models, and one with s < 0. Each
+// is compared with s = 0, which has to come first.
 func TestTable1Fashion(t *testing.T) {
 	var titles []string
 	for _, r := range fashion(t).Rows {
@@ -97,7 +98,7 @@ func TestTable1Fashion(t *testing.T) {
 			t.Errorf("%s: the paper has no values for it", r.Title())
 		}
 	}
-	want := []string{"Fashion-MNIST (uncond.) s=0", "Fashion-MNIST (uncond.) s=0.5", "Fashion-MNIST (uncond.) s=0.8", "Fashion-MNIST (cond.) s=0", "Fashion-MNIST (cond.) s=0.2"}
+	want := []string{"Fashion-MNIST (uncond.) s=0", "Fashion-MNIST (uncond.) s=-0.3", "Fashion-MNIST (uncond.) s=0.5", "Fashion-MNIST (uncond.) s=0.8", "Fashion-MNIST (cond.) s=0", "Fashion-MNIST (cond.) s=0.2"}
 	if len(titles) != len(want) {
 		t.Fatal(titles)
 	}

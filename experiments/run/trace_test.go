@@ -46,7 +46,7 @@ func TestTrace(t *testing.T) {
 	draw := func(overrides ...string) (folder string, runs []*plan.Run) {
 		return drawInto(t.TempDir(), overrides...)
 	}
-	plain, _ := draw()
+	plain, _ := draw("trace=null")
 	traced, runs := draw("trace={images: 2, steps: 4}")
 	want, got := tiny.Tree(t, plain), tiny.Tree(t, traced)
 	name := filepath.Join(filepath.Base(runs[1].Folder), store.TraceFile)
