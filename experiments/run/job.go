@@ -225,7 +225,30 @@ func (s *session) Finished(row int) (bool, error) {
 	if !r.Images.Complete(r.Samples) {
 		return false, nil
 	}
+	if scored, err := s.ofTheseImages(r, state); err != nil || !scored {
+		return false, err
+	}
 	return s.traced(r)
+}
+
+// ofTheseImages reports whether the scores of a row are those of its images, and has
+// them made anew where not: metrics.json may be there alone, as in a clone of the
+// repository, and the images drawn later, on a processor that rounds otherwise. Files
+// are read only where they are younger than their scores.
+func (s *session) ofTheseImages(r *plan.Run, state *rowState) (bool, error) {
+	if !state.scored || state.metrics == nil {
+		return true, nil
+	}
+	changed, err := r.Images.Changed(r.Samples)
+	if err != nil || !changed.After(state.looked) || changed.Equal(state.compared) {
+		return err == nil, err
+	}
+	content, err := r.Images.Content(r.Samples)
+	if err != nil {
+		return false, err
+	}
+	state.compared, state.scored = changed, content == state.metrics.Inputs.Samples
+	return state.scored, nil
 }
 
 // maxRedrawn bounds how often damaged images of a row are drawn again.
@@ -293,9 +316,13 @@ func (s *session) merge(ctx context.Context, r *plan.Run, state *rowState) (bool
 	if len(r.Images.Missing(r.Samples)) > 0 {
 		return false, nil
 	}
+	joined := !r.Images.Merged(r.Samples)
 	err = r.Images.Merge(ctx, r.Samples)
 	if errors.Is(err, os.ErrNotExist) { // another worker has done it
 		return false, nil
+	}
+	if joined && err == nil {
+		state.scored = false // what was scored before is another file
 	}
 	return err == nil, err
 }

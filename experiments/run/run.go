@@ -76,12 +76,13 @@ type session struct {
 
 // A rowState is what is known of a row's results.
 type rowState struct {
-	metrics *store.Metrics // nil where it has none, and before they were looked at
-	scored  bool           // metrics hold the scores
-	looked  time.Time      // time of the metrics.json that was read
-	done    int            // images that are there, as far as people were told
-	redrawn int            // how often damaged images were removed
-	told    bool           // its result, to people
+	metrics  *store.Metrics // nil where it has none, and before they were looked at
+	scored   bool           // metrics hold the scores
+	looked   time.Time      // time of the metrics.json that was read
+	compared time.Time      // time of the images' file whose hash was compared with the one in metrics
+	done     int            // images that are there, as far as people were told
+	redrawn  int            // how often damaged images were removed
+	told     bool           // its result, to people
 }
 
 func newSession(e *plan.Experiment, o Options) *session {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 
 	"sagbench/eval/images"
 	"sagbench/eval/npz"
@@ -242,6 +243,17 @@ func (s *Images) Content(samples int) (InputFile, error) {
 	}
 	sum, err := images.Hash(whole.path)
 	return InputFile{filepath.Base(whole.path), sum}, err
+}
+
+// Changed is when the file that holds all of [0, samples) was last changed, by the
+// clock of its server.
+func (s *Images) Changed(samples int) (time.Time, error) {
+	whole, ok := s.merged(samples)
+	if !ok {
+		return time.Time{}, fmt.Errorf("%s: there is no file with all of %d images", s.Folder, samples)
+	}
+	info, err := s.Drawer.fs().Look(whole.path)
+	return info.Time, err
 }
 
 // Merge puts the images [0, samples), all of which are there, into one file and
