@@ -20,11 +20,12 @@ the interval: small differences show that the intervals of the two values would 
 A row is better or worse where the interval leaves 0 out. Of twenty rows that do not
 differ one will look as if it did.
 
-The baseline is the first row of each label, or the one that --baseline names as the
-folder of results or the table does: "s = 0", "IDDPM, s = 0", or its number from 1. It
-need not be among the rows of --rows, which are those that are compared with it.`,
-		Example: `  sagbench run configs/table1-fashion.yaml name=draws bootstrap=200
-  sagbench compare results/draws
+The baseline is the first row of each label, or of each network that draws where every
+row has a label of its own, or the row that --baseline names as the folder of results
+or the table does: "s = 0", "IDDPM, s = 0", or its number from 1. It need not be among
+the rows of --rows, which are those that are compared with it.`,
+		Example: `  sagbench compare results/table1-fashion
+  sagbench run configs/table1-fashion.yaml name=draws bootstrap=1000
   sagbench compare results/draws --metric fid --baseline 2 --format csv`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,7 +34,7 @@ need not be among the rows of --rows, which are those that are compared with it.
 	}
 	c.Flags().StringVar(&o.Format, "format", o.Format, "terminal or csv")
 	registerRows(c, &o.Rows)
-	c.Flags().StringVar(&o.Baseline, "baseline", "", "row to compare with; the first of each label if absent")
+	c.Flags().StringVar(&o.Baseline, "baseline", "", "row to compare with; the first of each label, or network, if absent")
 	c.Flags().StringSliceVar(&o.Metrics, "metric", nil, "metrics to compare, separated by commas; all if absent")
 	return c
 }

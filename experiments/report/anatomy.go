@@ -46,7 +46,7 @@ func anatomyOf(label string, t *store.Trace) (a page.Anatomy, size int, err erro
 	a = page.Anatomy{Label: label}
 	for n := range t.Images {
 		for _, s := range t.Steps {
-			line := page.AnatomyLine{Label: fmt.Sprintf("image %d, t = %.4g", n, s.Time)}
+			line := page.AnatomyLine{Label: fmt.Sprintf("image %d, t\u00a0=\u00a0%.4g", n, s.Time)}
 			a.Columns = nil
 			for _, p := range picturesOf(t, s, n) {
 				picture, err := storedImage(p.pixels, t.Width, t.Height)

@@ -17,7 +17,7 @@ import (
 // DifferenceOptions say what is compared with what.
 type DifferenceOptions struct {
 	Format   string   // one of DifferenceFormats
-	Baseline string   // a row's title, or its number from 1; "": the first row of each label
+	Baseline string   // a row's title, or its number from 1; "": the first row of each label (see groupsOf)
 	Metrics  []string // names of those to compare; nil: all
 	Rows     []string // to compare with the baseline, as store.Choose takes them; nil: all
 }
@@ -74,7 +74,7 @@ func (d difference) verdict() string {
 }
 
 // compareRows compares every chosen row with the baseline of its experiment: the first
-// row of its label, or the one that is called so.
+// row of its label (see groupsOf), or the one that is called so.
 func compareRows(rows []*store.Metrics, o DifferenceOptions) ([]difference, error) {
 	chosen, err := chooseRows(rows, o.Rows)
 	if err != nil {
@@ -90,12 +90,12 @@ func compareRows(rows []*store.Metrics, o DifferenceOptions) ([]difference, erro
 			faults = append(faults, err)
 			break
 		}
-		firstOf := map[string]*store.Metrics{} // by label
-		for _, m := range own {
-			if firstOf[m.Label] == nil {
-				firstOf[m.Label] = m
+		firstOf, group := map[string]*store.Metrics{}, groupsOf(own)
+		for i, m := range own {
+			if firstOf[group[i]] == nil {
+				firstOf[group[i]] = m
 			}
-			if base := cmp.Or(named, firstOf[m.Label]); base != m && slices.Contains(chosen, m) {
+			if base := cmp.Or(named, firstOf[group[i]]); base != m && slices.Contains(chosen, m) {
 				found, err := differencesFrom(base, m, o.Metrics)
 				if err != nil {
 					err = fmt.Errorf("%s: rows %q and %q: %w", m.Experiment, title(m), title(base), err)
@@ -113,6 +113,22 @@ func compareRows(rows []*store.Metrics, o DifferenceOptions) ([]difference, erro
 		err = errors.New("no row beside its baseline; there is nothing to compare")
 	}
 	return out, err
+}
+
+// groupsOf are what the rows of an experiment have in common with those that they are
+// compared with: the label, or the network that draws where each row has a label of its
+// own, as where guidances are compared.
+func groupsOf(rows []*store.Metrics) []string {
+	labels, checkpoints := make([]string, len(rows)), make([]string, len(rows))
+	several := false
+	for i, m := range rows {
+		several = several || slices.Contains(labels[:i], m.Label)
+		labels[i], checkpoints[i] = m.Label, m.Inputs.Checkpoint.SHA256
+	}
+	if several {
+		return labels
+	}
+	return checkpoints
 }
 
 // baselineOf is the one of an experiment's rows that a title or a number names; nil

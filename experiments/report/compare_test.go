@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,6 +80,30 @@ func TestCompare(t *testing.T) {
 	out.Reset()
 	if err := differencesCSV(&out, found); err != nil || !strings.Contains(out.String(), "\ne,ADM s=0,ADM s=0.5,fid,25,1,") {
 		t.Errorf("%v:\n%s", err, out.String())
+	}
+}
+
+// Where each row has a label of its own, rows are compared with the first one that the
+// same network drew.
+func TestCompareGuidances(t *testing.T) {
+	folder := t.TempDir()
+	draws := make([]float64, eval.MinReplicates)
+	var rows []*store.Metrics
+	for i, c := range []struct{ label, network string }{{"DiT", "d"}, {"DiT cfg", "d"}, {"ADM", "a"}, {"DiT pag", "d"}, {"ADM cfg", "a"}} {
+		m := drawnRow(t, folder, i, fmt.Sprint(i), 20+float64(i), draws)
+		m.Label, m.Settings, m.Inputs.Checkpoint.SHA256 = c.label, nil, c.network
+		rows = append(rows, m)
+	}
+	found, err := compareRows(rows, DifferenceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range found {
+		got = append(got, fmt.Sprintf("%s − %s = %g", d.row, d.baseline, d.value))
+	}
+	if want := []string{"DiT cfg − DiT = 1", "DiT pag − DiT = 3", "ADM cfg − ADM = 2"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -121,6 +121,9 @@ func pageTable(rows []*store.Metrics, of map[*store.Metrics][]difference) page.T
 		for j, c := range t.columns {
 			cell := c.cell(m)
 			line[j] = page.Cell{Text: oneLine(cell.String()), Margin: cell.margin, Value: cell.value}
+			if c.kind == settingColumn {
+				line[j].Text = written(line[j].Text)
+			}
 			for _, d := range of[m] {
 				if c.kind == metricColumn && d.score.Name == c.key {
 					line[j].Change, line[j].Mark = d.change(), d.mark()

@@ -110,7 +110,7 @@ func pointsOf(rows []*store.Metrics, label, path, metric string) (points []page.
 		x, err := strconv.ParseFloat(text, 64)
 		numbers = numbers && err == nil && math.Abs(x) < plottable
 		low, high := intervalOf(s)
-		points = append(points, page.Point{X: x, Y: s.Value, Low: low, High: high, Label: oneLine(text)})
+		points = append(points, page.Point{X: x, Y: s.Value, Low: low, High: high, Label: oneLine(written(text))})
 	}
 	if !numbers {
 		for i := range points {
@@ -174,7 +174,7 @@ func heats(rows []*store.Metrics, paths []string, metrics []tableColumn) page.Fi
 				if m.Label != label || !ok {
 					continue
 				}
-				i, j := place(&h.YTicks, settingOf(m, paths[0])), place(&h.XTicks, settingOf(m, paths[1]))
+				i, j := place(&h.YTicks, written(settingOf(m, paths[0]))), place(&h.XTicks, written(settingOf(m, paths[1])))
 				for len(h.Values) <= i {
 					h.Values = append(h.Values, nil)
 				}

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 
 	"sagbench/experiments/human"
@@ -40,12 +41,21 @@ func verdictOf(all []difference) string {
 func settingsTitle(m *store.Metrics) string {
 	var parts []string
 	for i, name := range store.SettingNames(m.Settings) {
-		parts = append(parts, name+" = "+m.Settings[i].Value)
+		parts = append(parts, name+" = "+written(m.Settings[i].Value))
 	}
 	if len(parts) == 0 {
 		return oneLine(m.Title())
 	}
 	return oneLine(strings.Join(parts, ", "))
+}
+
+// written is a setting's value as people write it: a number below zero has the minus
+// of typography.
+func written(value string) string {
+	if number, err := strconv.ParseFloat(value, 64); err == nil && number < 0 {
+		return "−" + strings.TrimPrefix(value, "-")
+	}
+	return value
 }
 
 // change is the difference with its interval, "+0.32 [0.11, 0.54]".
@@ -118,7 +128,11 @@ func verdicts(rows []*store.Metrics) (all []page.Verdict, of map[*store.Metrics]
 	}
 	for _, m := range rows {
 		if ds := of[m]; len(ds) > 0 {
-			all = append(all, page.Verdict{Group: oneLine(m.Label), Text: verdictOf(ds), Mark: ds[0].mark()})
+			v := page.Verdict{Group: oneLine(m.Label), Text: verdictOf(ds), Mark: ds[0].mark()}
+			if v.Group == settingsTitle(m) { // the sentence begins with it
+				v.Group = ""
+			}
+			all = append(all, v)
 		}
 	}
 	base := map[string]bool{}

@@ -40,6 +40,9 @@ func TestVerdict(t *testing.T) {
 		{row(half, store.Setting{Path: "sampler.ddim.steps", Value: "10"}), []difference{
 			{score: recall, value: 0.03, interval: eval.Interval{Low: 0.0004, High: 0.06}},
 		}, "s = 0.5, steps = 10 changes Recall by +0.0300 [0.0004, 0.0600] (better)."},
+		{row(store.Setting{Path: "guidance.sag.scale", Value: "-0.3"}), []difference{
+			{score: fid, value: 0.2, interval: eval.Interval{Low: -0.1, High: 0.5}},
+		}, "s = −0.3: no difference in FID can be told at 264 images."},
 		{row(), []difference{
 			{score: fid, value: 3, interval: eval.Interval{Low: 2, High: 4}},
 		}, "run changes FID by +3.00 [2.00, 4.00] (worse)."},

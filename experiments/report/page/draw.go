@@ -232,11 +232,11 @@ func (p *Path) svg(id string) string {
 			class = "start"
 		}
 		c.point(line[i][0], line[i][1], class, fmt.Sprintf("%s: %s %.4g, %s %.4g", q.Label, p.XLabel, q.X, p.YLabel, q.Y))
-		anchor, dx := "start", 6.0
-		if line[i][0] > width-right-50 {
+		label, anchor, dx := cut(q.Label, 14), "start", 6.0
+		if line[i][0]+dx+6.5*float64(len([]rune(label))) > width {
 			anchor, dx = "end", -6
 		}
-		c.text(line[i][0]+dx, line[i][1]-5, "", anchor, cut(q.Label, 14))
+		c.text(line[i][0]+dx, line[i][1]-5, "", anchor, label)
 	}
 	var parts []string
 	for _, q := range p.Points {
