@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"sagbench/internal/tiny"
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
 	"sagbench/models/ort"
@@ -35,6 +37,29 @@ func TestReferenceCases(t *testing.T) {
 		})
 	}
 	checkOperators(t, nodes)
+}
+
+// README counts the cases that the repository holds.
+func TestReadmeCountsTheCases(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(tiny.Root(), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases, err := filepath.Glob("testdata/cases/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := filepath.Glob(filepath.Join(tiny.Root(), "eval/testdata/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := len(cases) + len(metrics)
+	words := strings.Join(strings.Fields(string(text)), " ")
+	for _, want := range []string{fmt.Sprintf("%d of %d reference cases pass", all, all), fmt.Sprintf("The outputs of %d of them", len(cases)), fmt.Sprintf("The other %d hold the metrics", len(metrics))} {
+		if !strings.Contains(words, want) {
+			t.Errorf("README.md does not say %q", want)
+		}
+	}
 }
 
 // An absolute path in a case is that path.
