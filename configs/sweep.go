@@ -24,7 +24,7 @@ type Row struct {
 
 // Rows lists the rows of the table. Without sweep and rows there is one. An
 // entry of rows is a mapping that is merged over the document; its own sweep is
-// added to the document's. A sweep maps dotted paths to lists of values; its
+// added to the document's. A sweep maps dotted paths to lists of values, or to ranges; its
 // rows are their product, the first path slowest. An override of a swept path
 // leaves one value of it.
 func (doc *Document) Rows() ([]Row, error) {
@@ -164,16 +164,21 @@ func (a axis) undoes(earlier []axis) error {
 	return nil
 }
 
-// read takes the list of values.
-func (a *axis) read(n *node) error {
+// read takes the list of values, or of those that a range stands for.
+func (a *axis) read(n *node) (err error) {
 	top, _, _ := strings.Cut(a.path, ".")
+	if isRange(n) {
+		if n, err = a.evenly(n); err != nil {
+			return err
+		}
+	}
 	switch {
 	case strings.Contains("."+a.path+".", ".."):
 		return faultf(a.at, "sweep path %q: a key is empty", a.path)
 	case slices.Contains(ownKeys, top):
 		return faultf(a.at, "sweep path %q: %s cannot be swept", a.path, top)
 	case n.kind == mapping:
-		return faultf(a.at, "sweep path %q: expected a list of values, found %s; write the whole path with dots: %s.…: [values]", a.path, n.found(), a.path)
+		return faultf(a.at, "sweep path %q: expected a list of values, found %s; write the whole path with dots: %s.…: [values], or a range: {range: [0, 1.5], points: 7}", a.path, n.found(), a.path)
 	case n.kind != list:
 		return faultf(a.at, "sweep path %q: expected a list of values, found %s", a.path, n.found())
 	case len(n.items) == 0:

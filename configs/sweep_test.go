@@ -93,7 +93,7 @@ t.yaml:5: sweep path "guidence.sag.scale": there is no "guidence" in the documen
 		{base + "sweep: {guidance.sag.scale: []}", "", `t.yaml:5: sweep path "guidance.sag.scale": the list is empty; give it values or remove it`},
 		{base + "sweep: {guidance.sag.scale: 0.5}", "", `t.yaml:5: sweep path "guidance.sag.scale": expected a list of values, found 0.5`},
 		{base + "sweep: {guidance.sag.scale: }", "", `t.yaml:5: sweep path "guidance.sag.scale": expected a list of values, found nothing`},
-		{base + "sweep: {guidance: {sag: {scale: [0]}}}", "", `t.yaml:5: sweep path "guidance": expected a list of values, found a mapping ({sag: {scale: [0]}}); write the whole path with dots: guidance.…: [values]`},
+		{base + "sweep: {guidance: {sag: {scale: [0]}}}", "", `t.yaml:5: sweep path "guidance": expected a list of values, found a mapping ({sag: {scale: [0]}}); write the whole path with dots: guidance.…: [values], or a range: {range: [0, 1.5], points: 7}`},
 		{base + "sweep: {guidance.sag.scale: [0.5, 1, .50]}", "", `t.yaml:5: sweep path "guidance.sag.scale": .50 stands twice in the list`},
 		{base + "sweep: [1]", "", `t.yaml:5: sweep: expected dotted paths and lists (guidance.sag.scale: [0, 0.5]), found a list ([1])`},
 		{base + "sweep: {guidance..scale: [1], \"\": [1], label: [a]}", "", `t.yaml:5: sweep path "guidance..scale": a key is empty

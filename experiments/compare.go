@@ -8,6 +8,7 @@ import (
 
 func compareCommand() *cobra.Command {
 	o := report.DifferenceOptions{Format: "terminal"}
+	needed := 0.0
 	c := &cobra.Command{
 		Use:   "compare RESULTS...",
 		Short: "differences between the rows of a table, with confidence intervals",
@@ -23,12 +24,19 @@ differ one will look as if it did.
 The baseline is the first row of each label, or of each network that draws where every
 row has a label of its own, or the row that --baseline names as the folder of results
 or the table does: "s = 0", "IDDPM, s = 0", or its number from 1. It need not be among
-the rows of --rows, which are those that are compared with it.`,
+the rows of --rows, which are those that are compared with it.
+
+--needed D tells instead how many images of each row it takes to tell a difference of D.
+Of an experiment that searched, the rows that are left are compared.`,
 		Example: `  sagbench compare results/table1-fashion
   sagbench run configs/table1-fashion.yaml name=draws bootstrap=1000
-  sagbench compare results/draws --metric fid --baseline 2 --format csv`,
+  sagbench compare results/draws --metric fid --baseline 2 --format csv
+  sagbench compare results/draws --metric fid --needed 0.5`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("needed") {
+				return report.Needed(cmd.OutOrStdout(), args, o, needed)
+			}
 			return report.Differences(cmd.OutOrStdout(), args, o)
 		},
 	}
@@ -36,5 +44,6 @@ the rows of --rows, which are those that are compared with it.`,
 	registerRows(c, &o.Rows)
 	c.Flags().StringVar(&o.Baseline, "baseline", "", "row to compare with; the first of each label, or network, if absent")
 	c.Flags().StringSliceVar(&o.Metrics, "metric", nil, "metrics to compare, separated by commas; all if absent")
+	c.Flags().Float64Var(&needed, "needed", 0, "a difference of the one --metric: how many images it takes to tell it, in place of the differences")
 	return c
 }

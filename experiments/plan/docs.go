@@ -22,7 +22,9 @@ the line and what was probably meant. Four keys may stand at the top beside thos
 
 - ` + "`include: FILE`" + ` or ` + "`include: [FILES]`" + `: other files, relative to this one; mappings merge, what is nearer wins,
   lists and values replace. ` + "`!replace`" + ` before a mapping replaces it as a whole.
-- ` + "`sweep: {dotted.path: [values]}`" + `: the rows of the table are the product of the lists, the first path slowest.
+- ` + "`sweep: {dotted.path: [values]}`" + `: the rows of the table are the product of the lists, the first path slowest. In place of a
+  list may stand ` + "`{range: [0, 1.5], points: 7}`" + `: so many numbers from the first to the second at equal distances or, with ` + "`scale: log`" + `, at
+  equal ratios.
 - ` + "`rows: [blocks]`" + `: each block is merged over the document and has a sweep of its own.
 - ` + "`label: TEXT`" + `: in a block of rows, what the table calls it.
 

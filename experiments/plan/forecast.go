@@ -28,6 +28,8 @@ type Forecast struct {
 	Timed     bool   // the rows have times, from a trial
 	folder    string // that will hold the results
 	diskSpace int64  // bytes that its disk can take; -1 = unknown
+
+	search *Experiment // whose rows are searched; nil where there is no search
 }
 
 // A RowForecast is what one row still has to do.
@@ -70,6 +72,9 @@ func (e *Experiment) Forecast(ctx context.Context, results string, done func(*Ro
 		f.Rows = append(f.Rows, p)
 	}
 	f.diskSpace = spaceFor(f.folder)
+	if e.Search() != nil {
+		f.search = e
+	}
 	return f, configs.Join(faults...)
 }
 
@@ -174,6 +179,9 @@ func (f *Forecast) Print(out io.Writer) error {
 	}
 	if err := t.Print(out); err != nil {
 		return err
+	}
+	if rounds := f.rounds(); rounds != "" {
+		fmt.Fprintf(out, "\n%s", rounds)
 	}
 	_, err := fmt.Fprintf(out, "\n%s\n", human.Wrap(strings.TrimRight(f.String(), "\n"), human.Columns(out), 2))
 	return err

@@ -47,6 +47,7 @@ type Row struct {
 	Settings
 	Index int // in the table, from 0
 	of    int // rows of the table
+	most  int // what samples: says, where a search has set Samples; else 0
 	Label string
 	Swept []store.Setting
 
@@ -116,7 +117,7 @@ func Load(path string, overrides []string) (*Experiment, error) {
 			faults = append(faults, at.Errorf("a row is named %q and another %q; the name is the whole experiment's", r.Name, e.Name))
 		}
 	}
-	faults = append(faults, e.publish(rows, len(overrides) > 0), e.checkSizes(MachineMemory()))
+	faults = append(faults, e.publish(rows, len(overrides) > 0), e.checkSearch(rows), e.checkSizes(MachineMemory()))
 	return e, configs.Join(faults...)
 }
 
@@ -128,6 +129,9 @@ func decodeRow(from configs.Row) (*Row, error) {
 	}
 	b := from.Block.With(Hooks(FileOf))
 	errSettings := b.Without(networkNames()...).Decode(&r.Settings)
+	if r.Search.On() && r.Bootstrap == 0 {
+		r.Bootstrap = searchDraws
+	}
 	errDrawing := r.decodeDrawing()
 	var errMetrics, errNetworks error
 	if p, unknown := eval.ProtocolOf(r.ProtocolName); unknown == nil { // else errSettings tells
@@ -145,7 +149,7 @@ func decodeRow(from configs.Row) (*Row, error) {
 	}
 	r.Reference = fileAt(b, "reference")
 	r.Comparisons = ComparisonsOf(r.Metrics, r.FeatureNetworks, r.Network)
-	return r, configs.Join(r.planDrawing(), r.readPrompts(b), r.complete())
+	return r, configs.Join(r.planDrawing(), r.readPrompts(b), r.complete(), r.checkSearch(b))
 }
 
 // NewRow is a row that is no experiment's: what draws is decoded and checked, of

@@ -35,6 +35,7 @@ type Settings struct {
 	Network        string            `yaml:"network" doc:"whose features the metrics compare: inception, dinov2 or onnx, described by the block of that name; fd_dinov2 is of dinov2 whatever this is"`
 	ProtocolName   string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
 	Bootstrap      int               `yaml:"bootstrap" min:"0" max:"100000" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare: at least 40, or 0 for none"`
+	Search         Search            `yaml:"search" doc:"finds the best rows of the sweep with few images, round by round, in place of drawing samples: of each: {metric: fid, budget: 60000}; sets bootstrap to 200 where it is 0: docs/search.md"`
 	Trace          Trace             `yaml:"trace" doc:"what self-attention guidance does at a few steps of the first images, drawn again beside the results for report and grid --trace: {images: 4, steps: 3}; changes no image and no score"`
 	MetricsBlock   configs.Block     `yaml:"metrics" type:"list of metrics" doc:"by name, or with options: [fid, is: {splits: 10}]; none: images are drawn and not evaluated"`
 	PublishedBlock Published         `yaml:"published" type:"mapping of metrics to numbers, or to lists of them" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
@@ -51,7 +52,7 @@ type Prompting struct {
 
 // defaults is an experiment before its file is read.
 func defaults() Settings {
-	return Settings{Samples: 50_000, Batch: 16, ProtocolName: eval.DefaultProtocol, Network: features.Networks[0].Name}
+	return Settings{Samples: 50_000, Batch: 16, ProtocolName: eval.DefaultProtocol, Network: features.Networks[0].Name, Search: defaultSearch()}
 }
 
 // A Trace says of how many images, and at how many of their steps, what guidance does

@@ -35,6 +35,7 @@ const (
 	metricColumn
 	publishedColumn
 	samplesColumn
+	searchColumn
 	runColumn
 )
 
@@ -73,6 +74,7 @@ func columnsOf(rows []*store.Metrics) []tableColumn {
 	columns = append(columns, others...)
 	columns = append(columns, metricColumns(rows)...)
 	columns = append(columns, tableColumn{kind: samplesColumn, key: "samples", title: "images"})
+	columns = append(columns, searchColumns(rows)...)
 	return append(columns, runs...)
 }
 
@@ -173,7 +175,9 @@ func arrow(direction string) string {
 }
 
 // isNumber tells columns that are aligned to the right.
-func (c tableColumn) isNumber() bool { return c.kind != labelColumn && c.kind != runColumn }
+func (c tableColumn) isNumber() bool {
+	return c.kind != labelColumn && c.kind != runColumn && c.kind != searchColumn
+}
 
 // cell is a row's entry.
 func (c tableColumn) cell(m *store.Metrics) tableCell {
@@ -186,6 +190,8 @@ func (c tableColumn) cell(m *store.Metrics) tableCell {
 		return textCell(c.values[m])
 	case samplesColumn:
 		return textCell(strconv.Itoa(m.Samples))
+	case searchColumn:
+		return droppedCell(m)
 	case runColumn:
 		return textCell(m.Run)
 	case publishedColumn:

@@ -11,6 +11,7 @@ import (
 
 	"sagbench/eval"
 	"sagbench/experiments/human"
+	"sagbench/experiments/search"
 	"sagbench/experiments/store"
 )
 
@@ -37,12 +38,19 @@ func Differences(w io.Writer, folders []string, o DifferenceOptions) error {
 	if err != nil {
 		return err
 	}
+	rows, dropped := comparable(rows)
 	found, err := compareRows(rows, o)
+	if err != nil && dropped > 0 {
+		err = fmt.Errorf("%w; of the rows, %d were dropped by a search, whose tables show their differences", err, dropped)
+	}
 	if err != nil {
 		return fmt.Errorf("compare: %w", err)
 	}
 	if err := render(w, found); err != nil || o.Format == "csv" {
 		return err
+	}
+	if dropped > 0 {
+		fmt.Fprintln(w, human.Wrap(fmt.Sprintf("left out: rows that a search dropped (%d), which have fewer images; the table shows in which round, and their differences", dropped), human.Columns(w), 2))
 	}
 	for _, line := range differencesOf(rows) {
 		fmt.Fprintln(w, human.Wrap(oneLine(line), human.Columns(w), 2))
@@ -57,6 +65,7 @@ type difference struct {
 	score         store.Score // the row's
 	value         float64
 	interval      eval.Interval
+	spread        float64 // standard error of the difference
 
 	of, from *store.Metrics // the rows themselves
 }
@@ -193,7 +202,7 @@ func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, er
 			pairs[i] = mine[i] - theirs[i]
 		}
 		d := difference{score: s, value: s.Value - b.Value}
-		d.interval = eval.NewInterval(d.value, pairs)
+		d.interval, d.spread = eval.NewInterval(d.value, pairs), search.Spread(mine, theirs)
 		out = append(out, d)
 	}
 	return out, nil

@@ -14,6 +14,10 @@ import (
 // panel a label, and pairs of metrics against each other. Where two settings are
 // swept, the first is a heat map; where more are, there are none.
 func pageFigures(rows []*store.Metrics) []page.Figures {
+	rows, _ = comparable(rows)
+	if len(rows) == 0 {
+		return nil
+	}
 	paths := sweptPaths(rows)
 	var figures []page.Figures
 	metrics := metricsOf(rows)

@@ -205,6 +205,10 @@ const plottable = 1e100
 // figuresOf lays out the figures of one experiment's rows, in the order of its
 // metrics. The error says why the rows make no line plot.
 func figuresOf(rows []*store.Metrics) ([]*figure, error) {
+	rows, dropped := comparable(rows)
+	if dropped > 0 && len(rows) < 2 {
+		return nil, errors.New("the search has left one row: scores of the others are over fewer images")
+	}
 	path, err := sweptPath(rows)
 	if err != nil {
 		return nil, err

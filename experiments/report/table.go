@@ -204,7 +204,7 @@ func newTable(rows []*store.Metrics, verbose bool) *resultTable {
 	return t
 }
 
-// legendOf are the lines below a table: its protocol unless that is ADM's, what ±
+// legendOf are the lines below a table: what a search has found, its protocol unless that is ADM's, what ±
 // and the columns "paper" are, in which precision networks computed that did not in
 // float32, and in what else than the sweep rows differ.
 func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
@@ -218,7 +218,7 @@ func legendOf(rows []*store.Metrics, columns []tableColumn) []string {
 		}
 	}
 	var lines []string
-	for _, line := range slices.Concat(protocols, draws, precisionsOf(rows), differencesOf(rows)) {
+	for _, line := range slices.Concat(searchLegend(rows), protocols, draws, precisionsOf(rows), differencesOf(rows)) {
 		if !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
@@ -341,7 +341,7 @@ func (t *resultTable) markBest(j int) {
 	for _, g := range t.groups {
 		best, count := -1, 0
 		for i, row := range g.rows {
-			if math.IsNaN(row[j].value) {
+			if m := t.of[&row[0]]; math.IsNaN(row[j].value) || m.Search != nil && m.Search.Dropped { // of fewer images
 				continue
 			}
 			if count++; best < 0 || c.better(row[j], g.rows[best][j]) {
@@ -349,7 +349,8 @@ func (t *resultTable) markBest(j int) {
 			}
 		}
 		for _, row := range g.rows {
-			row[j].best = count > 1 && row[j].text == g.rows[best][j].text
+			m := t.of[&row[0]]
+			row[j].best = count > 1 && row[j].text == g.rows[best][j].text && !(m.Search != nil && m.Search.Dropped)
 		}
 	}
 }

@@ -115,6 +115,10 @@ func list(words []string, last string) string {
 // verdicts are the page's sentences, a row each; reason says why there are none.
 func verdicts(rows []*store.Metrics) (all []page.Verdict, of map[*store.Metrics][]difference, caution string) {
 	of = map[*store.Metrics][]difference{}
+	if searchOf(rows) != nil {
+		all, caution = searchVerdicts(rows)
+		return all, of, caution
+	}
 	found, err := compareRows(rows, DifferenceOptions{})
 	if err != nil {
 		return nil, of, "Nothing can be said about differences between the rows: " + oneLine(err.Error()) + "."

@@ -372,6 +372,7 @@ func (s *session) result(ctx context.Context, row int) (m *store.Metrics, err er
 				m.Notes = append(m.Notes, n)
 			}
 		}
+		m.Search = s.searched(row)
 		if m.Devices, err = r.Images.Devices(r.Samples); err != nil {
 			return nil, err
 		}

@@ -61,6 +61,10 @@ type session struct {
 	whole  bool         // batches are drawn whole, and cut to what is missing
 	worker *work.Worker // nil where nothing is left to draw
 
+	hunt        *hunt    // the search; nil where there is none
+	evaluations []string // evaluation ids of its rows
+	changed     bool     // the search that the folder holds was another one, and people know
+
 	open    map[string]models.Model // networks by their keys
 	known   map[string][]string     // notes by what they are of
 	said    map[string]bool         // notes
@@ -110,6 +114,9 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.identify(ctx); err != nil {
 		return err
 	}
+	if err := s.seek(); err != nil {
+		return err
+	}
 	finished, err := s.finished()
 	if err != nil {
 		return err
@@ -129,7 +136,11 @@ func (s *session) run(ctx context.Context) error {
 		if err := s.tidy(left); err != nil {
 			return err
 		}
-		if err := s.draw(ctx); err != nil {
+		draw := func() error { return s.draw(ctx, s) }
+		if s.hunt != nil {
+			draw = func() error { return s.search(ctx) }
+		}
+		if err := draw(); err != nil {
 			return err
 		}
 	}
@@ -184,9 +195,9 @@ func (s *session) identify(ctx context.Context) (err error) {
 	return err
 }
 
-// draw draws what is missing, and scores what is not scored, together with all others
+// draw draws what a job lacks, and scores what is not scored, together with all others
 // who do.
-func (s *session) draw(ctx context.Context) (err error) {
+func (s *session) draw(ctx context.Context, job work.Job) (err error) {
 	if s.todo, err = s.Forecast(ctx, s.Results, s.done); err != nil {
 		return err
 	}
@@ -200,7 +211,7 @@ func (s *session) draw(ctx context.Context) (err error) {
 		s.rows[i].done = s.runs[i].Samples - r.Images
 	}
 	s.Progress.Whole(float64(s.todo.Passes()))
-	return s.worker.Work(ctx, s)
+	return s.worker.Work(ctx, job)
 }
 
 // Preview is what an experiment still has to do and, with trial set, how long it
@@ -217,6 +228,11 @@ func Preview(ctx context.Context, e *plan.Experiment, o Options, trial bool) (f 
 		if faults = s.checkNetworks(ctx); faults == nil {
 			faults = errors.Join(s.checkReferences(ctx), s.dispute())
 		}
+	}
+	if faults == nil {
+		faults = s.seek()
+	} else if e.Search() != nil {
+		newHunt(e) // of its first round, at least, the forecast can tell
 	}
 	if f, err = s.Forecast(ctx, s.Results, s.done); err != nil {
 		return nil, faults, err
@@ -432,7 +448,7 @@ func (s *session) checkReferences(ctx context.Context) error {
 
 // finished reports whether all images are there and scored.
 func (s *session) finished() (bool, error) {
-	all := true
+	all := s.hunt == nil || s.hunt.next == 0
 	for i := range s.runs {
 		done, err := s.Finished(i)
 		if err != nil {
@@ -443,13 +459,16 @@ func (s *session) finished() (bool, error) {
 			s.taken++
 		}
 	}
+	if s.hunt != nil && s.hunt.next > 0 {
+		s.taken = 0 // the rounds to come score rows again
+	}
 	return all, nil
 }
 
 // leftovers are what processes are writing, or were when they were killed, and what
 // workers had in common.
 func (s *session) leftovers() (all []string, err error) {
-	folders := []string{s.folder}
+	folders := []string{s.folder, filepath.Join(s.folder, store.SearchFolder)}
 	for _, r := range s.runs {
 		folders = append(folders, r.Folder, r.Images.Folder)
 	}

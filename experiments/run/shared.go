@@ -25,8 +25,9 @@ type agreement struct {
 	Experiment string                 `json:"experiment"`
 	Versions   map[string]string      `json:"versions"` // sagbench, sampling, onnxruntime
 	Rows       []agreedRow            `json:"rows"`
-	Files      map[string]store.Known `json:"files"`    // that were read by the first worker
-	Checksum   string                 `json:"checksum"` // sha256 of this file with zeros in place of these digits
+	Search     *store.SearchRule      `json:"search,omitempty"` // of an experiment that searches
+	Files      map[string]store.Known `json:"files"`            // that were read by the first worker
+	Checksum   string                 `json:"checksum"`         // sha256 of this file with zeros in place of these digits
 }
 
 type agreedRow struct {
@@ -45,9 +46,13 @@ func (s *session) plan() (work.Plan, error) {
 		return work.Plan{}, err
 	}
 	delete(ours.Versions, "kernels") // of the kind of the device
+	if s.Experiment.Search() != nil {
+		rule := s.Rule()
+		ours.Search = &rule
+	}
 	for _, r := range s.runs {
-		row := agreedRow{Run: r.ID, Title: r.Title(), Samples: r.Samples, Batch: r.Batch}
-		if row.Config, err = r.Config(); err != nil {
+		row := agreedRow{Run: r.ID, Title: r.Title(), Samples: r.Most(), Batch: r.Batch}
+		if row.Config, err = r.AsWritten().Config(); err != nil {
 			return work.Plan{}, err
 		}
 		ours.Rows = append(ours.Rows, row)
@@ -97,7 +102,7 @@ func (a *agreement) differs(data []byte) error {
 	if !ok {
 		return fmt.Errorf("  its plan.json is of another version of the program, or damaged")
 	}
-	lines := differences(there.Versions, a.Versions)
+	lines := append(differences(there.Versions, a.Versions), differingSearches(there.Search, a.Search)...)
 	if len(there.Rows) != len(a.Rows) {
 		lines = append(lines, fmt.Sprintf("  rows: %d there, %d here", len(there.Rows), len(a.Rows)))
 	} else {
@@ -111,6 +116,15 @@ func (a *agreement) differs(data []byte) error {
 		lines = append(lines[:most], fmt.Sprintf("  and %d more", len(lines)-most))
 	}
 	return errors.New(strings.Join(lines, "\n"))
+}
+
+// differingSearches are the differences of what two experiments search by.
+func differingSearches(there, here *store.SearchRule) []string {
+	values := func(r *store.SearchRule) map[string]string {
+		data, _ := json.Marshal(map[string]any{"search": r}) // of numbers and names: it cannot fail
+		return flat(data)
+	}
+	return differences(values(there), values(here))
 }
 
 // differingRows are the differences of rows; what differs in all of them alike is one

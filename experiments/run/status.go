@@ -27,6 +27,7 @@ type Status struct {
 	Rate       float64        `json:"images_per_second"`      // of all workers
 	Left       float64        `json:"seconds_left,omitempty"` // at that rate; 0: not known
 	Evaluated  int            `json:"rows_evaluated"`
+	Search     *SearchStatus  `json:"search,omitempty"` // where the experiment searches; samples are then those of the round
 	Rows       []RowStatus    `json:"rows"`
 	Workers    []WorkerStatus `json:"workers"`
 	Advice     string         `json:"advice,omitempty"` // what to do where nobody is at work
@@ -41,7 +42,8 @@ type RowStatus struct {
 	InWork  int          `json:"in_work"` // images that workers have claimed
 	Rate    float64      `json:"images_per_second"`
 	Left    float64      `json:"seconds_left,omitempty"`
-	Score   *store.Score `json:"score,omitempty"` // the first metric, where the row is evaluated
+	Score   *store.Score `json:"score,omitempty"`            // the first metric, where the row is evaluated
+	Dropped int          `json:"dropped_in_round,omitempty"` // of a search; 0: it is left
 
 	number              int // in the experiment, from 1
 	evaluated, unscored bool
@@ -63,6 +65,10 @@ func StatusOf(e *plan.Experiment, results string, stale time.Duration) (*Status,
 	if err != nil {
 		return nil, err
 	}
+	var droppedIn []int
+	if s.Search, droppedIn, err = searchStatus(e, s.Folder); err != nil {
+		return nil, err
+	}
 	alive, claims := 0, map[string]int{}
 	for _, o := range others {
 		w := WorkerStatus{o.About, o.Silent.Seconds(), !o.Ended && o.Silent <= stale}
@@ -81,8 +87,8 @@ func StatusOf(e *plan.Experiment, results string, stale time.Duration) (*Status,
 			there[string(compact(r.Config))] = r.Run
 		}
 	}
-	for _, r := range e.Rows {
-		config, err := r.Config()
+	for i, r := range e.Rows {
+		config, err := r.AsWritten().Config()
 		if err != nil {
 			return nil, err
 		}
@@ -91,6 +97,7 @@ func StatusOf(e *plan.Experiment, results string, stale time.Duration) (*Status,
 		if err != nil {
 			return nil, err
 		}
+		row.Dropped = droppedIn[i]
 		s.Rows = append(s.Rows, row)
 		s.Images, s.Samples = s.Images+row.Images, s.Samples+row.Samples
 		if row.evaluated {
@@ -167,6 +174,9 @@ func (s *Status) advise(e *plan.Experiment, alive int) {
 			open++
 		}
 	}
+	if s.Search != nil && !s.Search.Over {
+		open++ // the rounds to come
+	}
 	switch job := filepath.Join(s.Folder, work.Folder, "job.sbatch"); {
 	case alive > 0:
 	case open == 0:
@@ -203,12 +213,18 @@ func (s *Status) Print(out io.Writer) error {
 		case r.Images == r.Samples && !r.unscored:
 			last = "not evaluated"
 		}
+		if r.Dropped > 0 {
+			last += fmt.Sprintf(", dropped in round %d", r.Dropped)
+		}
 		t.Lines = append(t.Lines, []string{fmt.Sprint(r.number), r.Title, human.Count(r.Images) + "/" + human.Count(r.Samples), inWork, rate, last})
 	}
 	if err := t.Print(out); err != nil {
 		return err
 	}
 	text := fmt.Sprintf("%s\n%s%s", s.line(), s.workers(), s.Advice)
+	if s.Search != nil {
+		text = fmt.Sprintf("%s\n%s", s.Search, text)
+	}
 	_, err := fmt.Fprintf(out, "\n%s\n", human.Wrap(strings.TrimRight(text, "\n"), human.Columns(out), 2))
 	return err
 }

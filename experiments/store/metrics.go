@@ -56,6 +56,7 @@ type Metrics struct {
 	Notes      []string  `json:"notes,omitempty"`     // what was assumed, converted or left out
 
 	Devices    map[string]int `json:"devices,omitempty"`    // images by the kind of device that drew them, where there are several
+	Search     *Searched      `json:"search,omitempty"`     // what a search decided about the row; nil where there was none
 	Placements []Placement    `json:"placements,omitempty"` // that drew the images, and which providers ran the graphs' nodes; none = the CPU drew all
 
 	Scores    []Score            `json:"scores"`
