@@ -83,6 +83,8 @@ func TestResultsAreDocumented(t *testing.T) {
 		"metrics.json": reflect.TypeFor[Metrics](),
 		"eval's JSON":  reflect.TypeFor[Evaluation](),
 		"devices.json": reflect.TypeFor[devicesJSON](),
+
+		"search/round-1.json": reflect.TypeFor[SearchRound](),
 	} {
 		described, fields := describedFields(t, string(page), section), map[string]bool{}
 		jsonFields(file, fields)
