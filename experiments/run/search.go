@@ -241,7 +241,7 @@ const maxAgain = 10
 func (s *session) search(ctx context.Context) error {
 	for again := 0; s.hunt.next > 0; {
 		h := s.hunt
-		s.Progress.Tell(fmt.Sprintf("search, round %d: %s of %d rows", len(h.rounds)+1, human.Count(h.next)+" images each", len(h.left)))
+		s.Progress.Tell(fmt.Sprintf("search, round %d: %d rows of %s images", len(h.rounds)+1, len(h.left), human.Count(h.next)))
 		if err := s.draw(ctx, round{s, h.left}); err != nil {
 			return err
 		}
