@@ -62,7 +62,7 @@ func TestSearchTable(t *testing.T) {
 		"latex": {`\textbf{20.00}`},
 	} {
 		var out bytes.Buffer
-		if err := tableFormats[format](&out, rows, ""); err != nil {
+		if err := tableFormats[format](&out, rows, TableOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range wants {
@@ -123,23 +123,29 @@ func TestNeeded(t *testing.T) {
 	folder := t.TempDir()
 	rows := searchedRows(t, folder)
 	var out bytes.Buffer
-	if err := Differences(&out, []string{folder}, "terminal", "", nil); err != nil || strings.Contains(out.String(), "0.5 ") || !strings.Contains(out.String(), "left out: rows that a search dropped (1)") {
+	if err := Differences(&out, []string{folder}, DifferenceOptions{Format: "terminal"}); err != nil || strings.Contains(out.String(), "0.5 ") || !strings.Contains(out.String(), "left out: rows that a search dropped (1)") {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	out.Reset()
 	// Differences of 0 and 1 in turn: a standard error of √(25/99) = 0.502519 with 100 images; (2.80159·0.502519/0.1)²·100 = 19820.7.
-	if err := Needed(&out, []string{folder}, "csv", "", []string{"fid"}, 0.1); err != nil || !strings.Contains(out.String(), "e,ADM s=0.8,ADM s=0,fid,100,0.50251") || !strings.Contains(out.String(), ",0.1,19821\n") {
+	if err := Needed(&out, []string{folder}, DifferenceOptions{Format: "csv", Metrics: []string{"fid"}}, 0.1); err != nil || !strings.Contains(out.String(), "e,ADM s=0.8,ADM s=0,fid,100,0.50251") || !strings.Contains(out.String(), ",0.1,19821\n") {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	out.Reset()
-	if err := Needed(&out, []string{folder}, "terminal", "", []string{"fid"}, 0.1); err != nil || !strings.Contains(out.String(), "19,821") {
+	if err := Needed(&out, []string{folder}, DifferenceOptions{Format: "terminal", Metrics: []string{"fid"}}, 0.1); err != nil || !strings.Contains(out.String(), "19,821") {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	for want, call := range map[string]func() error{
-		"--needed is -1, expected a difference greater than 0": func() error { return Needed(&out, []string{folder}, "csv", "", []string{"fid"}, -1) },
-		"name it with --metric":                                func() error { return Needed(&out, []string{folder}, "csv", "", nil, 1) },
-		`--format is "html"`:                                   func() error { return Needed(&out, []string{folder}, "html", "", []string{"fid"}, 1) },
-		`there is no metric "kid"; known: fid`:                 func() error { return Needed(&out, []string{folder}, "csv", "", []string{"kid"}, 1) },
+		"--needed is -1, expected a difference greater than 0": func() error {
+			return Needed(&out, []string{folder}, DifferenceOptions{Format: "csv", Metrics: []string{"fid"}}, -1)
+		},
+		"name it with --metric": func() error { return Needed(&out, []string{folder}, DifferenceOptions{Format: "csv"}, 1) },
+		`--format is "html"`: func() error {
+			return Needed(&out, []string{folder}, DifferenceOptions{Format: "html", Metrics: []string{"fid"}}, 1)
+		},
+		`there is no metric "kid"; known: fid`: func() error {
+			return Needed(&out, []string{folder}, DifferenceOptions{Format: "csv", Metrics: []string{"kid"}}, 1)
+		},
 	} {
 		if err := call(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
@@ -151,7 +157,7 @@ func TestNeeded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Needed(&out, []string{folder}, "csv", "", []string{"fid"}, 1); err == nil || !strings.Contains(err.Error(), "the draws of FID do not differ") {
+	if err := Needed(&out, []string{folder}, DifferenceOptions{Format: "csv", Metrics: []string{"fid"}}, 1); err == nil || !strings.Contains(err.Error(), "the draws of FID do not differ") {
 		t.Errorf("equal draws: %v", err)
 	}
 }
