@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"strconv"
+
 	"github.com/spf13/cobra"
 
 	"sagbench/experiments/report"
@@ -44,6 +47,32 @@ Of an experiment that searched, the rows that are left are compared.`,
 	registerRows(c, &o.Rows)
 	c.Flags().StringVar(&o.Baseline, "baseline", "", "row to compare with; the first of each label, or network, if absent")
 	c.Flags().StringSliceVar(&o.Metrics, "metric", nil, "metrics to compare, separated by commas; all if absent")
-	c.Flags().Float64Var(&needed, "needed", 0, "a difference of the one --metric: how many images it takes to tell it, in place of the differences")
+	c.Flags().Var(&boundedNumber{&needed, 1e-9, 1e9}, "needed", "a difference of the one --metric: how many images it takes to tell it, in place of the differences")
 	return c
+}
+
+// A boundedNumber is a number that a flag sets, with both ends of its range.
+type boundedNumber struct {
+	to       *float64
+	low, top float64
+}
+
+func (b *boundedNumber) String() string {
+	if b.to == nil || *b.to == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(*b.to, 'g', -1, 64)
+}
+
+// Type implements pflag.Value.
+func (*boundedNumber) Type() string { return "number" }
+
+// Set implements pflag.Value.
+func (b *boundedNumber) Set(text string) error {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= b.low && v <= b.top) {
+		return fmt.Errorf("expected a number from %g to %g, such as 0.5", b.low, b.top)
+	}
+	*b.to = v
+	return nil
 }
