@@ -15,12 +15,12 @@ import (
 	"sagbench/internal/tiny"
 )
 
-// searched is the tiny experiment as a search over five scales in three rounds; the
-// largest scales spoil the images.
+// searched is the tiny experiment as a search over three scales in three rounds; the
+// largest scale spoils the images.
 func searched(t *testing.T, replacements ...string) string {
 	t.Helper()
-	return tiny.Experiment(t, t.TempDir(), append(replacements, "samples: 8", "samples: 32\nbootstrap: 40\nsearch: {metric: fid, budget: 160, first: 8, eta: 2}",
-		"[fid, sfid, is, precision, recall]", "[fid, recall]", "[0, 0.5]", "[0, 0.5, 1, 30, 60]")...)
+	return tiny.Experiment(t, t.TempDir(), append(replacements, "samples: 8", "samples: 32\nbootstrap: 40\nsearch: {metric: fid, budget: 96, confidence: 0.999, first: 8, eta: 2}",
+		"[fid, sfid, is, precision, recall]", "[fid, recall]", "[0, 0.5]", "[0, 0.01, 30]")...)
 }
 
 // rounds are the rounds of a search that are decided.
@@ -66,7 +66,7 @@ func TestSearchKilled(t *testing.T) {
 		}
 	}
 	last := found[len(found)-1]
-	if sum != last.Drawn || sum > 160 || dropped == 0 || dropped > 4 {
+	if sum != last.Drawn || sum > 96 || dropped == 0 || dropped > 2 {
 		t.Errorf("%d images, %d in the last round, %d rows dropped", sum, last.Drawn, dropped)
 	}
 	for _, line := range []string{"search by FID: ", "dropped: the round, and the difference"} {
@@ -127,41 +127,44 @@ func TestSearchOfManyProcesses(t *testing.T) {
 // Another budget, range or metric goes on with the images that are there, says what is
 // other, and comes to what it would have come to without them.
 func TestSearchEdited(t *testing.T) {
-	small := searched(t, "budget: 160", "budget: 64", "[0, 0.5, 1, 30, 60]", "[0, 0.5, 30]")
+	file := searched(t)
 	results := t.TempDir()
-	succeed(t, "run", small, "--results", results, "search.budget=64", "sweep.guidance.sag.scale=[0, 0.5, 30]")
-	status := succeed(t, "status", small, "--results", results, "search.budget=64", "sweep.guidance.sag.scale=[0, 0.5, 30]", "--json").stdout.Bytes()
+	succeed(t, "run", file, "--results", results, "search.budget=40", "sweep.guidance.sag.scale=[0, 30]")
+	status := succeed(t, "status", file, "--results", results, "search.budget=40", "sweep.guidance.sag.scale=[0, 30]", "--json").stdout.Bytes()
 	var s struct {
 		Search struct {
 			Over          bool
 			Drawn, Budget int
 		}
 	}
-	if err := json.Unmarshal(status, &s); err != nil || !s.Search.Over || s.Search.Budget != 64 || s.Search.Drawn > 64 || s.Search.Drawn < 24 {
+	if err := json.Unmarshal(status, &s); err != nil || !s.Search.Over || s.Search.Budget != 40 || s.Search.Drawn > 40 || s.Search.Drawn < 16 {
 		t.Errorf("%v: %s", err, status)
 	}
 	there := imagesIn(t, results)
 
-	p := succeed(t, "run", small, "--results", results)
-	for _, line := range []string{"it is decided anew, with the images that are there", "budget: 64 there, 160 here", "sweep: 3 there, 5 here", "rows that are new: s=1; s=60"} {
+	p := succeed(t, "run", file, "--results", results)
+	for _, line := range []string{"it is decided anew, with the images that are there", "budget: 40 there, 96 here", "sweep: 2 there, 3 here", "rows that are new: s=0.01"} {
 		if !strings.Contains(p.stderr.String(), line) {
 			t.Errorf("no %q in\n%s", line, &p.stderr)
 		}
 	}
-	tiny.Same(t, tiny.Tree(t, results), undisturbed(t, "run", searched(t)))
+	tiny.Same(t, tiny.Tree(t, results), undisturbed(t, "run", file))
 	drawn := 0
 	for _, m := range regexp.MustCompile(`(?m)^to do: (\d+) images`).FindAllStringSubmatch(p.stderr.String(), -1) {
 		drawn += must(strconv.Atoi(m[1]))
 	}
-	if all := imagesIn(t, results); there < 24 || drawn != all-there {
+	if all := imagesIn(t, results); there < 16 || drawn != all-there {
 		t.Errorf("%d images were drawn; there were %d, and are %d", drawn, there, all)
 	}
 
-	p = succeed(t, "run", small, "--results", results, "search.metric=recall")
+	p = succeed(t, "run", file, "--results", results, "search.metric=recall")
 	if line := "metrics.0: fid there, recall here"; !strings.Contains(p.stderr.String(), line) {
 		t.Errorf("no %q in\n%s", line, &p.stderr)
 	}
-	if message := fail(t, "sample", small, "--results", t.TempDir()); !strings.Contains(message, "its search drops rows by their scores, and nothing is to be scored") {
+	if message := fail(t, "sample", file, "--results", t.TempDir()); !strings.Contains(message, "its search drops rows by their scores, and nothing is to be scored") {
+		t.Error(message)
+	}
+	if message := fail(t, "run", file, "--results", t.TempDir(), "--rows", "1,2"); !strings.Contains(message, "--rows leaves rows out, and its search decides which rows to draw") {
 		t.Error(message)
 	}
 }

@@ -154,7 +154,7 @@ func (e *Experiment) Search() *Search {
 // SearchRule is how the experiment's search goes.
 func (e *Experiment) SearchRule() search.Rule {
 	first, s := e.Rows[0], e.Rows[0].Settings.Search
-	r := search.Rule{Rows: len(e.Rows), Confidence: s.Confidence, First: s.First, Eta: s.Eta, Most: first.Most(), Budget: s.Budget}
+	r := search.Rule{Rows: len(e.Rows) + len(e.Left), Confidence: s.Confidence, First: s.First, Eta: s.Eta, Most: first.Most(), Budget: s.Budget}
 	for _, name := range s.Metric {
 		for _, m := range first.Metrics {
 			if m.Name == name {

@@ -23,7 +23,8 @@ type hunt struct {
 	rule   search.Rule
 	named  store.SearchRule
 	rounds []*store.SearchRound // that are decided
-	left   []int                // rows, in the order of the table
+	left   []int                // rows, by their places in the experiment's, in that order
+	count  int                  // of the rows that are left, those that --rows leaves out included
 	drawn  int                  // images of all rows in the rounds that are decided
 	next   int                  // images of each row that is left in the next round; 0: the search is over
 }
@@ -35,23 +36,34 @@ func newHunt(e *plan.Experiment) *hunt {
 		r.Take(h.rule.First)
 		h.left = append(h.left, i)
 	}
-	h.next = h.rule.First
+	h.next, h.count = h.rule.First, h.rule.Rows
 	return h
 }
 
 // apply goes on behind a round. The rows that are left get the images of the next one.
 func (h *hunt) apply(round *store.SearchRound, rows []*plan.Row) {
 	h.rounds = append(h.rounds, round)
-	h.drawn, h.next, h.left = round.Drawn, round.Next, nil
+	h.drawn, h.next, h.left, h.count = round.Drawn, round.Next, nil, 0
 	for _, r := range round.Rows {
 		if r.Dropped {
 			continue
 		}
-		h.left = append(h.left, r.Row)
+		h.count++
+		i := placeOf(rows, r)
+		if i < 0 {
+			continue
+		}
+		h.left = append(h.left, i)
 		if round.Next > 0 {
-			rows[r.Row].Take(round.Next)
+			rows[i].Take(round.Next)
 		}
 	}
+}
+
+// placeOf is where a row of a round stands among the experiment's; -1 where it is left
+// out of them.
+func placeOf(rows []*plan.Row, r store.SearchRow) int {
+	return slices.IndexFunc(rows, func(own *plan.Row) bool { return own.Index == r.Row })
 }
 
 // begun is the next round as far as it is known before it is decided; evaluations are
@@ -65,7 +77,7 @@ func (h *hunt) begun(runs []*plan.Run, evaluations []string) *store.SearchRound 
 			before = h.rounds[len(h.rounds)-1].Images
 		}
 		round.Drawn += h.next - before
-		round.Rows = append(round.Rows, store.SearchRow{Row: i, Title: r.Title(), Run: r.ID, Evaluation: evaluations[i]})
+		round.Rows = append(round.Rows, store.SearchRow{Row: r.Index, Title: r.Title(), Run: r.ID, Evaluation: evaluations[i]})
 	}
 	return round
 }
@@ -89,6 +101,9 @@ func (s *session) seek() error {
 	}
 	if slices.ContainsFunc(s.runs, func(r *plan.Run) bool { return len(r.Metrics) == 0 }) {
 		return human.Misusef("%s: its search drops rows by their scores, and nothing is to be scored: use `sagbench run`, or search=null to draw all images of all rows", s.Name)
+	}
+	if len(s.Left) > 0 {
+		return human.Misusef("%s: --rows leaves rows out, and its search decides which rows to draw: give its sweep other values, or search=null to draw the chosen rows whole", s.Name)
 	}
 	s.hunt = newHunt(s.Experiment)
 	s.evaluations = nil
@@ -308,7 +323,7 @@ func (s *session) decide(ctx context.Context) (*store.SearchRound, error) {
 // have them. It is an error where they are not of this round's images.
 func (s *session) scoresOf(begun *store.SearchRound) (rows []search.Row, scores [][]store.Score, err error) {
 	for _, row := range begun.Rows {
-		r := s.runs[row.Row]
+		r := s.runs[placeOf(s.Experiment.Rows, row)]
 		m, err := store.ReadMetrics(filepath.Join(r.Folder, store.MetricsFile))
 		if err != nil {
 			return nil, nil, err
@@ -375,7 +390,7 @@ func (s *session) searched(row int) *store.Searched {
 	var last *store.Searched
 	for _, round := range s.hunt.rounds {
 		for _, r := range round.Rows {
-			if r.Row == row {
+			if r.Row == s.runs[row].Index {
 				last = &store.Searched{
 					Round: round.Round, Rounds: len(s.hunt.rounds), Rule: s.hunt.named, Drawn: s.hunt.drawn,
 					Against: r.Against, Differences: r.Differences, Dropped: r.Dropped,
@@ -397,12 +412,12 @@ type SearchStatus struct {
 }
 
 // searchStatus is how far an experiment's search is, from the files of its rounds alone,
-// with the round in which each row was dropped, 0 for none; nil where there is no
-// search. The rows get the images that the search has given them.
-func searchStatus(e *plan.Experiment, folder string) (*SearchStatus, []int, error) {
-	droppedIn := make([]int, len(e.Rows))
+// with what it says of each row; nil where there is no search. The rows get the images
+// that the search has given them.
+func searchStatus(e *plan.Experiment, folder string) (*SearchStatus, []RowStatus, error) {
+	dropped := make([]RowStatus, len(e.Rows))
 	if e.Search() == nil {
-		return nil, droppedIn, nil
+		return nil, dropped, nil
 	}
 	h := newHunt(e)
 	for h.next > 0 {
@@ -411,22 +426,23 @@ func searchStatus(e *plan.Experiment, folder string) (*SearchStatus, []int, erro
 			return nil, nil, err
 		}
 		if there == nil || !reflect.DeepEqual(there.Search, h.named) || slices.ContainsFunc(there.Rows, func(r store.SearchRow) bool {
-			return r.Row >= len(e.Rows) || e.Rows[r.Row].Title() != r.Title
+			i := placeOf(e.Rows, r)
+			return i < 0 && len(e.Left) == 0 || i >= 0 && e.Rows[i].Title() != r.Title
 		}) {
 			break
 		}
 		for _, r := range there.Rows {
-			if r.Dropped {
-				droppedIn[r.Row] = there.Round
+			if i := placeOf(e.Rows, r); i >= 0 && r.Dropped {
+				dropped[i].Dropped, dropped[i].Differences = there.Round, r.Differences
 			}
 		}
 		h.apply(there, e.Rows)
 	}
-	s := &SearchStatus{Round: len(h.rounds) + 1, Images: h.next, Rows: len(h.left), Drawn: h.drawn, Budget: h.rule.Budget, Over: h.next == 0}
+	s := &SearchStatus{Round: len(h.rounds) + 1, Images: h.next, Rows: h.count, Drawn: h.drawn, Budget: h.rule.Budget, Over: h.next == 0}
 	if s.Over {
 		s.Round, s.Images = len(h.rounds), h.rounds[len(h.rounds)-1].Images
 	}
-	return s, droppedIn, nil
+	return s, dropped, nil
 }
 
 // String is the state in words.

@@ -45,6 +45,9 @@ type RowStatus struct {
 	Score   *store.Score `json:"score,omitempty"`            // the first metric, where the row is evaluated
 	Dropped int          `json:"dropped_in_round,omitempty"` // of a search; 0: it is left
 
+	// Differences are those for which it was dropped.
+	Differences []store.SearchDifference `json:"differences,omitempty"`
+
 	number              int // in the experiment, from 1
 	evaluated, unscored bool
 }
@@ -65,8 +68,8 @@ func StatusOf(e *plan.Experiment, results string, stale time.Duration) (*Status,
 	if err != nil {
 		return nil, err
 	}
-	var droppedIn []int
-	if s.Search, droppedIn, err = searchStatus(e, s.Folder); err != nil {
+	var dropped []RowStatus
+	if s.Search, dropped, err = searchStatus(e, s.Folder); err != nil {
 		return nil, err
 	}
 	alive, claims := 0, map[string]int{}
@@ -97,7 +100,7 @@ func StatusOf(e *plan.Experiment, results string, stale time.Duration) (*Status,
 		if err != nil {
 			return nil, err
 		}
-		row.Dropped = droppedIn[i]
+		row.Dropped, row.Differences = dropped[i].Dropped, dropped[i].Differences
 		s.Rows = append(s.Rows, row)
 		s.Images, s.Samples = s.Images+row.Images, s.Samples+row.Samples
 		if row.evaluated {
@@ -214,7 +217,10 @@ func (s *Status) Print(out io.Writer) error {
 			last = "not evaluated"
 		}
 		if r.Dropped > 0 {
-			last += fmt.Sprintf(", dropped in round %d", r.Dropped)
+			last += fmt.Sprintf(", dropped in round %d:", r.Dropped)
+			for _, d := range r.Differences {
+				last += fmt.Sprintf(" %s %+.3g [%.3g, %.3g]", d.Metric, d.Change, d.Low, d.High)
+			}
 		}
 		t.Lines = append(t.Lines, []string{fmt.Sprint(r.number), r.Title, human.Count(r.Images) + "/" + human.Count(r.Samples), inWork, rate, last})
 	}
