@@ -27,7 +27,7 @@ func searched(t *testing.T, replacements ...string) string {
 func rounds(t *testing.T, results string) (all []*store.SearchRound) {
 	t.Helper()
 	for {
-		r, err := store.ReadSearchRound(filepath.Join(results, "tiny"), len(all)+1)
+		r, err := store.ReadSearchRound(filepath.Join(results, "tiny"), len(all)+1, func(text string) { t.Error(text) })
 		if err != nil {
 			t.Fatal(err)
 		}

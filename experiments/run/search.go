@@ -142,7 +142,7 @@ func (s *session) apply(round *store.SearchRound) {
 // decided is what has been decided about the next round, by whomever; nil where nothing
 // has. What another search has decided there, people are told once in what it differs.
 func (s *session) decided() (*store.SearchRound, error) {
-	there, err := store.ReadSearchRound(s.folder, len(s.hunt.rounds)+1)
+	there, err := store.ReadSearchRound(s.folder, len(s.hunt.rounds)+1, s.noteOnce)
 	if err != nil || there == nil {
 		return nil, err
 	}
@@ -421,7 +421,7 @@ func searchStatus(e *plan.Experiment, folder string) (*SearchStatus, []RowStatus
 	}
 	h := newHunt(e)
 	for h.next > 0 {
-		there, err := store.ReadSearchRound(folder, len(h.rounds)+1)
+		there, err := store.ReadSearchRound(folder, len(h.rounds)+1, func(string) {})
 		if err != nil {
 			return nil, nil, err
 		}

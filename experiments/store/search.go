@@ -25,6 +25,8 @@ type SearchRound struct {
 	Drawn  int         `json:"drawn"`  // images of all rows so far
 	Next   int         `json:"next"`   // images of each row that is left in the next round; 0: the search is over
 	Rows   []SearchRow `json:"rows"`   // those that took part, in the order of the table
+
+	Checksum string `json:"checksum"` // sha256 of this file with zeros in place of these digits
 }
 
 // A SearchRule is what the rounds of a search follow from.
@@ -77,9 +79,11 @@ func searchPath(folder string, round int) string {
 }
 
 // ReadSearchRound reads what round of a search in an experiment's folder has decided; nil
-// where nothing has been decided that this version can read.
-func ReadSearchRound(folder string, round int) (*SearchRound, error) {
-	data, err := readRegular(searchPath(folder, round))
+// where nothing has been decided that this version can read. note is called with what is
+// wrong with a file that is there.
+func ReadSearchRound(folder string, round int, note func(string)) (*SearchRound, error) {
+	path := searchPath(folder, round)
+	data, err := readRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -89,19 +93,33 @@ func ReadSearchRound(folder string, round int) (*SearchRound, error) {
 	var r SearchRound
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if d.Decode(&r) != nil || r.Format != SearchFormat || r.Round != round {
+	if err = d.Decode(&r); err == nil && r.Format != SearchFormat {
+		err = fmt.Errorf("has format %d, this program reads %d", r.Format, SearchFormat)
+	}
+	if err == nil {
+		err = CheckSeal(data, r.Checksum)
+	}
+	if err == nil && r.Round != round {
+		err = fmt.Errorf("is of round %d", r.Round)
+	}
+	if err != nil {
+		note(fmt.Sprintf("%s: %v; the round is decided again", path, err))
 		return nil, nil
 	}
+	r.Checksum = ""
 	return &r, nil
 }
 
 // Write writes the file of the round into an experiment's folder.
 func (r *SearchRound) Write(folder string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
+	file := *r
+	file.Checksum = NoChecksum
+	data, err := encodeJSON(file)
 	if err != nil {
 		return err
 	}
-	return WriteFile(searchPath(folder, r.Round), append(data, '\n'))
+	data, _ = Seal(data)
+	return WriteFile(searchPath(folder, r.Round), data)
 }
 
 // DropSearchRounds removes the rounds from one on: those of an earlier search that had
