@@ -259,12 +259,18 @@ func (s *Images) Changed(samples int) (time.Time, error) {
 // Merge puts the images [0, samples), all of which are there, into one file and
 // removes the files whose images lie in it, damaged ones included, and what is being
 // written here: nobody needs it any more. An error is os.ErrNotExist where another
-// process did that meanwhile.
+// process is doing that.
 func (s *Images) Merge(ctx context.Context, samples int) error {
 	whole, ok := s.merged(samples)
 	if !ok {
 		var err error
-		if whole, err = s.join(ctx, samples); err != nil {
+		if whole, err = s.join(ctx, samples); err != nil && ctx.Err() == nil {
+			// The list of files may be old: has another process joined them?
+			if _, missing := s.Drawer.fs().Look(whole.path); missing == nil {
+				err = s.verify(whole, false)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
