@@ -81,6 +81,7 @@ func randomModel(t *testing.T, flags string, seed uint64) string {
 const (
 	smallUNet = ", num_channels: 32, num_res_blocks: 1, attention_resolutions: '4', num_heads: 2, diffusion_steps: 100"
 	smallDiT  = ", input_size: 8, patch_size: 2, hidden_size: 48, depth: 3, num_heads: 4, num_classes: 10"
+	smallEDM2 = "family: edm2, img_resolution: 8, img_channels: 3, model_channels: 32, channel_mult: [1, 2], num_blocks: 1, attn_resolutions: [4]"
 	smallEDM  = "family: edm, img_resolution: 8, img_channels: 3, model_channels: 32, channel_mult: [1, 2], num_blocks: 1, attn_resolutions: [4]"
 
 	smallADM        = "family: adm, image_size: 8, channel_mult: '1,2', learn_sigma: true" + smallUNet
@@ -136,13 +137,12 @@ func pipelines(t *testing.T, family, folder string) (model, worse, null string) 
 // edm2Networks are conditional networks of EDM2 and one without labels.
 func edm2Networks(t *testing.T) (model, worse, null string) {
 	of := func(name string) string { return "{family: edm2, checkpoint: " + referenceCase(t, name) + "}" }
-	return of("edm2-cond-tiny/model.pkl"), of("sample-edm2-heun/model.pkl"), of("sample-edm2-cfg-churn/gnet.pkl")
+	return of("edm2-cond-tiny/model.pkl"), of("sample-edm2-heun/model.pkl"), randomModel(t, smallEDM2, 1)
 }
 
 // edmNetworks are conditional networks of EDM and one without labels.
 func edmNetworks(t *testing.T) (model, worse, null string) {
-	of := func(name string) string { return "{family: edm, checkpoint: " + referenceCase(t, name) + "}" }
-	return of("edm-adm-tiny/model.pkl"), of("sample-edm-churn/model.pkl"), randomModel(t, smallEDM, 1)
+	return randomModel(t, smallEDM+", label_dim: 5", 1), randomModel(t, smallEDM+", label_dim: 5", 2), randomModel(t, smallEDM, 1)
 }
 
 // shrunk is a copy of a folder of diffusers whose U-Net's weights are a little smaller.
