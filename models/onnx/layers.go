@@ -161,7 +161,9 @@ func (m *Module) Attention(q, k, v Value, heads int) Value {
 	if d := q.Dim(2); heads < 1 || d%heads != 0 || k.Dim(2) != d || v.Dim(2) != d || k.Dim(1) != v.Dim(1) {
 		fail("%sAttention of %v, %v and %v with %d heads", m.prefix, q.Shape, k.Shape, v.Shape, heads)
 	}
-	return m.ops(contribDomain, "MultiHeadAttention", q.DType, [][]int{q.Shape}, attrs{"num_heads": heads}, q, k, v)[0]
+	y := m.ops(contribDomain, "MultiHeadAttention", q.DType, [][]int{q.Shape}, attrs{"num_heads": heads}, q, k, v)[0]
+	m.g.attentions[y.Name] = AttentionShape{q.Dim(1), k.Dim(1), heads, q.Dim(2) / heads}
+	return y
 }
 
 // BatchNorm is nn.BatchNorm2d in evaluation mode: parameters weight, bias,

@@ -78,7 +78,8 @@ type graph struct {
 	misshaped   []Misshape
 	inputs      []Info
 	outputs     []Info
-	waves       []Info // sines and cosines
+	waves       []Info                    // sines and cosines
+	attentions  map[string]AttentionShape // by node
 }
 
 // An Info describes an input or output of a finished model.
@@ -99,6 +100,7 @@ type Model struct {
 	replaceable     map[string]bool // names of the nodes that WithKernels replaces
 	halves          halves
 	waves           []Info
+	attentions      map[string]AttentionShape
 }
 
 // buildError is what a programmer's error raises while a graph is built.
@@ -128,6 +130,7 @@ func build(sd checkpoint.StateDict, half checkpoint.DType, f func(*Module)) (g *
 		replaceable: map[string]bool{},
 		halves:      halves{half, map[string]bool{}, map[string]bool{}, map[string]bool{}},
 		converted:   map[[2]string]Value{},
+		attentions:  map[string]AttentionShape{},
 	}
 	defer func() {
 		switch r := recover().(type) {
@@ -157,7 +160,7 @@ func (g *graph) finish() (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	return &Model{Proto: b, Folder: folder, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Nodes: listed(g.proto.Node, g.types), Kernels: g.domains[KernelsDomain], replaceable: g.replaceable, halves: g.halves, waves: g.waves}, nil
+	return &Model{Proto: b, Folder: folder, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Nodes: listed(g.proto.Node, g.types), Kernels: g.domains[KernelsDomain], replaceable: g.replaceable, halves: g.halves, waves: g.waves, attentions: g.attentions}, nil
 }
 
 // locate says in the graph where its files of weights lie below a folder, and

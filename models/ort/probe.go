@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"sync"
 
 	"sagbench/models/checkpoint"
@@ -103,4 +104,79 @@ func (s *Session) withWaves(ctx context.Context, inputs map[string]Array) (map[s
 		maps.Copy(all, inputs)
 	}
 	return all, err
+}
+
+// attentions is whether a device computes an attention as the CPU does, by device and
+// shape.
+var attentions sync.Map
+
+// apart takes the attentions of a graph apart that the device would compute wrongly.
+func (o Options) apart(m *onnx.Model) (*onnx.Model, error) {
+	d, err := ParseDevice(o.Device)
+	if err != nil || !d.doubted {
+		return m, err
+	}
+	wrong := map[onnx.AttentionShape]bool{}
+	for _, s := range m.Attentions() {
+		type key struct {
+			device string
+			shape  onnx.AttentionShape
+		}
+		found, _ := attentions.LoadOrStore(key{o.device(), s}, sync.OnceValues(func() (bool, error) { return o.attends(s) }))
+		right, err := found.(func() (bool, error))()
+		if err != nil {
+			return nil, fmt.Errorf("device %s: its attention cannot be tried out: %w", o.device(), err)
+		}
+		if !right {
+			wrong[s] = true
+		}
+	}
+	if len(wrong) == 0 {
+		return m, nil
+	}
+	if o.Note != nil {
+		o.Note(o.device() + ": its attention was tried out and is wrong; it is computed as two products and a softmax")
+	}
+	return m.AttentionApart(wrong)
+}
+
+// attends reports whether the device computes an attention in float32 as the CPU does.
+func (o Options) attends(s onnx.AttentionShape) (bool, error) {
+	const images, most = 2, 1e-4 // other orders of summation make less than 1e-5
+	m, err := onnx.Build(nil, func(m *onnx.Module) {
+		in := func(name string, tokens int) onnx.Value {
+			return m.Input(name, checkpoint.F32, onnx.Batch, tokens, s.Heads*s.Width)
+		}
+		m.Output("y", m.Attention(in("q", s.T), in("k", s.S), in("v", s.S), s.Heads))
+	})
+	if err != nil {
+		return false, err
+	}
+	inputs := map[string]Array{}
+	for i, name := range []string{"q", "k", "v"} {
+		x := tensor.New(images, s.S, s.Heads*s.Width)
+		if name == "q" {
+			x = tensor.New(images, s.T, s.Heads*s.Width)
+		}
+		for j := range x.Data {
+			x.Data[j] = 2 * float32(math.Sin(float64(7919*j+31*i)))
+		}
+		inputs[name] = Floats(x)
+	}
+	var found [2][]float32
+	for i, device := range []string{"cpu", o.Device} {
+		session := &Session{model: m, options: Options{Device: device, Threads: o.Threads}}
+		out, err := session.Run(context.Background(), inputs)
+		session.Close()
+		if err != nil {
+			return false, err
+		}
+		found[i] = out["y"].Tensor().Data
+	}
+	for i, y := range found[0] {
+		if !(math.Abs(float64(found[1][i]-y)) <= most*2) { // values are up to 2
+			return false, nil
+		}
+	}
+	return true, nil
 }

@@ -40,6 +40,9 @@ func Open(m *onnx.Model, opt Options) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ort: %w", err)
 	}
+	if m, err = opt.apart(m); err != nil {
+		return nil, fmt.Errorf("ort: %w", err)
+	}
 	m, widened, err := opt.lowered(m)
 	if err != nil {
 		return nil, fmt.Errorf("ort: %w", err)
