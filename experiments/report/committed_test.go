@@ -19,7 +19,7 @@ import (
 // where their form has changed.
 func TestCommittedTables(t *testing.T) {
 	folders := map[string]bool{}
-	for _, pattern := range []string{"table1-fashion", "table2-fashion", "families", "guidances", "ablation-*"} { // as in .gitignore
+	for _, pattern := range []string{"table1-fashion", "table2-fashion", "families", "guidances", "ablation-*", "search", "search-sweep"} { // as in .gitignore
 		found, err := filepath.Glob(filepath.Join(tiny.Root(), "results", pattern, store.TableFile))
 		if err != nil || len(found) == 0 {
 			t.Errorf("results/%s: no table (%v)", pattern, err)
