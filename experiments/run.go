@@ -81,12 +81,12 @@ func (b *boundedTime) Set(text string) error {
 }
 
 // run runs an experiment together with all who do, here or on several devices.
-func (s *shareFlags) run(cmd *cobra.Command, g *globals, e *plan.Experiment, done func(string, []*store.Metrics) error) error {
+func (s *shareFlags) run(cmd *cobra.Command, g *globals, e *plan.Experiment, pictures run.Pictures, done func(string, []*store.Metrics) error) error {
 	if s.Stale < 2*s.Heartbeat {
 		return human.Misusef("--stale is %v, expected at least twice the heartbeat of %v", s.Stale, s.Heartbeat)
 	}
 	o := g.runOptions()
-	o.Work, o.Done, o.Child = s.Options, done, s.child
+	o.Work, o.Done, o.Child, o.Pictures = s.Options, done, s.child, pictures
 	if s.devices == "" {
 		if s.child {
 			o.Progress.Hidden = true
@@ -143,37 +143,13 @@ by SIGTERM, as schedulers do, it exits with 75: run again, it goes on.`,
 			if err != nil {
 				return err
 			}
-			return share.run(cmd, g, e, func(folder string, scored []*store.Metrics) error {
+			return share.run(cmd, g, e, run.Pictures{}, func(folder string, scored []*store.Metrics) error {
 				return report.Experiment(cmd.Context(), cmd.OutOrStdout(), folder, scored, verbose)
 			})
 		},
 	}
 	share.register(cmd.Flags())
 	registerVerbose(cmd.Flags(), &verbose)
-	return g.computes(g.choosesRows(cmd))
-}
-
-func sampleCommand(g *globals) *cobra.Command {
-	var share shareFlags
-	cmd := &cobra.Command{
-		Annotations: map[string]string{resumes: ""},
-		Use:         "sample EXPERIMENT.yaml [path=value...]",
-		Short:       "draw an experiment's images and leave them unevaluated",
-		Long: `Draws the images of every row of an experiment, as run does, and stops there: it
-needs neither a reference batch nor Inception. A later run evaluates them.`,
-		Example: `  sagbench sample configs/table1-fashion.yaml
-  sagbench sample my-model.yaml name=try samples=16`,
-		Args: experimentArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := g.loadExperiment(args)
-			if err != nil {
-				return err
-			}
-			e.DropMetrics()
-			return share.run(cmd, g, e, nil)
-		},
-	}
-	share.register(cmd.Flags())
 	return g.computes(g.choosesRows(cmd))
 }
 

@@ -35,7 +35,7 @@ func (k Keyed) Fill(step int, dst tensor.Tensor) error {
 // Uniform sets dst, [N,…] with N = len(Images), to numbers on [0,1) that are
 // independent of all noise.
 func (k Keyed) Uniform(step int, dst tensor.Tensor) error {
-	if step < 0 || int64(step) >= labelStream-uniformStream {
+	if step < 0 || int64(step) >= choiceStream-uniformStream {
 		return fmt.Errorf("sampling: random numbers of step %d, expected a step of the schedule", step)
 	}
 	return k.each(uint32(step)+uniformStream, dst, (*stream).uniforms)
@@ -58,18 +58,33 @@ func (k Keyed) each(purpose uint32, dst tensor.Tensor, fill func(*stream, []floa
 
 // Label is the class of an image, uniform on 0 … classes-1 and a function of
 // its arguments alone. It is 0 where there are no classes to choose from.
-// Method: multiply and reject (Lemire 2019), without the bias of a remainder.
 func Label(seed uint64, image, classes int) int64 {
 	if classes < 2 {
 		return 0
 	}
 	s := newStream(seed, image, labelStream)
-	n := uint64(classes)
+	return int64(s.below(uint64(classes)))
+}
+
+// Choice is number k of a sequence of independent choices, uniform on 0 … n-1 and a
+// function of its arguments alone: what a set is drawn by before there is an image. It
+// is independent of noise and labels, and 0 where there is nothing to choose from.
+func Choice(seed uint64, k, n int) int {
+	if n < 2 {
+		return 0
+	}
+	s := newStream(seed, k, choiceStream)
+	return int(s.below(uint64(n)))
+}
+
+// below is uniform on 0 … n-1. Method: multiply and reject (Lemire 2019), without the
+// bias of a remainder.
+func (s *stream) below(n uint64) uint64 {
 	for {
 		low, high, _, _ := s.next()
 		hi, lo := bits.Mul64(uint64(low)|uint64(high)<<32, n)
 		if lo >= (math.MaxUint64-n+1)%n {
-			return int64(hi)
+			return hi
 		}
 	}
 }
@@ -132,11 +147,12 @@ type stream struct {
 }
 
 // The purposes of a stream: x_T, stepStream+k the noise of step k, uniformStream+k
-// the random numbers of guidances in step k, the label.
+// the random numbers of guidances in step k, the choices of a set, the label.
 const (
 	startStream   = 0
 	stepStream    = 1
 	uniformStream = 1 << 31
+	choiceStream  = math.MaxUint32 - 1
 	labelStream   = math.MaxUint32
 )
 

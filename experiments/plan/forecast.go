@@ -44,6 +44,7 @@ type RowForecast struct {
 	perStep string        // passes and calls of a step
 	bytes   int64         // still to write: samples and features
 	Time    time.Duration // in all networks; 0 without a trial
+	Labels  string        // how images get their classes, and how many each has; "" where that is not known, or there are none
 }
 
 // Forecast counts what is left to do. results is the folder of all results, done
@@ -214,6 +215,8 @@ func (f *Forecast) String() string {
 		}
 	}
 	out.WriteString("\n")
+	out.WriteString(f.labels())
+	out.WriteString(f.prompts())
 	if f.Timed {
 		about := "about "
 		if more {

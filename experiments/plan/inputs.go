@@ -43,6 +43,9 @@ func (e *Experiment) Files() (paths, variables []string, err error) {
 		if r.PromptsFile != "" {
 			named = append(named, r.promptsFile)
 		}
+		if r.NegativeFile != "" {
+			named = append(named, r.negativeFile)
+		}
 	}
 	for _, f := range named {
 		path, wrong := filepath.Abs(f.Path)

@@ -84,6 +84,8 @@ func namesAt(path string) []string {
 		return slices.Sorted(maps.Keys(eval.Protocols))
 	case path == "network":
 		return FeatureNetworkNames()
+	case path == "labels":
+		return labelWords
 	case path == "metrics":
 		return MetricRegistry.Names()
 	case path == "sampler":

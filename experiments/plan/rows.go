@@ -63,8 +63,13 @@ type Row struct {
 	Perturbations   []sampling.Perturbation
 	Protocol        eval.Protocol
 	Metrics         []configs.Named[eval.Metric]
-	Prompts         []string // those of the list or of the file
+	Prompts         []string // those of the list or of the file: image i has that of place i mod n
+	Negatives       []string // what stands for ∅ of each of them, "" for what the model has; nil where NegativePrompt is that of all
+	FileNames       []string // that the file of prompts gives their images; nil for none
+	Drawn           Drawn    // from the file of prompts
+	PromptNotes     []string // on what is not read of the file of prompts
 	promptsFile     sampling.File
+	negativeFile    sampling.File
 	Published       map[string]float64
 }
 
@@ -101,8 +106,9 @@ func Load(path string, overrides []string) (*Experiment, error) {
 	e := &Experiment{path: path, sources: doc.Files, Replaced: doc.Replaced()}
 	e.Changed = slices.ContainsFunc(overrides, func(o string) bool { return !strings.HasPrefix(o, "name=") })
 	var faults []error
+	files := promptCache{}
 	for i, r := range rows {
-		decoded, err := decodeRow(r)
+		decoded, err := decodeRow(r, files)
 		decoded.Index, decoded.of = i, len(rows)
 		faults = append(faults, err)
 		e.Rows = append(e.Rows, decoded)
@@ -122,7 +128,7 @@ func Load(path string, overrides []string) (*Experiment, error) {
 }
 
 // decodeRow reads one row's block.
-func decodeRow(from configs.Row) (*Row, error) {
+func decodeRow(from configs.Row, files promptCache) (*Row, error) {
 	r := &Row{Settings: defaults(), Label: from.Label}
 	for _, s := range from.Settings {
 		r.Swept = append(r.Swept, store.Setting(s))
@@ -149,7 +155,7 @@ func decodeRow(from configs.Row) (*Row, error) {
 	}
 	r.Reference = fileAt(b, "reference")
 	r.Comparisons = ComparisonsOf(r.Metrics, r.FeatureNetworks, r.Network)
-	return r, configs.Join(r.planDrawing(), r.readPrompts(b), r.complete(), r.checkSearch(b))
+	return r, configs.Join(r.planDrawing(), r.checkLabels(), r.readPrompts(b, files), r.complete(), r.checkSearch(b))
 }
 
 // NewRow is a row that is no experiment's: what draws is decoded and checked, of

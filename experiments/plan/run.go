@@ -73,7 +73,7 @@ func (e *Experiment) identify(rows []*Row, folder string, h store.Hashes) ([]*Ru
 		if one.Folder, err = place(folder, r.folderOf(id), id); err != nil {
 			return nil, err
 		}
-		one.Images = &store.Images{Folder: filepath.Join(one.Folder, "samples"), Seed: r.Seed, Classes: -1}
+		one.Images = &store.Images{Folder: filepath.Join(one.Folder, "samples"), Seed: r.Seed, Labels: r.Labels.Labels, Classes: -1}
 		runs = append(runs, one)
 	}
 	return runs, configs.Join(faults...)
@@ -202,9 +202,10 @@ func (r *Row) RunID(contents ...string) (string, error) {
 		"version": SamplingVersion, "family": r.Model.Family, "flags": flags, "respacing": r.schedule.TimestepRespacing, "checkpoint": contents[0],
 		"sampler": map[string]any{r.Sampler.Name: options}, "guidance": guidances, "seed": r.Seed,
 	}
-	if len(r.Prompts) > 0 { // ids of rows without are older than prompts
-		all["prompts"], all["negative_prompt"] = r.Prompts, r.NegativePrompt
+	if !r.Labels.Random() { // as all were before there was a choice
+		all["labels"] = r.Labels
 	}
+	r.identifyPrompts(all)
 	return ID(all)
 }
 
@@ -326,9 +327,10 @@ func (r *Row) config(ordered bool) (json.RawMessage, error) {
 	if ordered && len(list) > 1 {
 		all["guidance"] = list
 	}
-	if len(r.Prompts) > 0 {
-		all["prompts"], all["prompts_file"], all["negative_prompt"] = r.PromptList, r.PromptsFile, r.NegativePrompt
+	if !r.Labels.Random() {
+		all["labels"] = r.Labels
 	}
+	r.configPrompts(all)
 	first := features.Networks[0].Name
 	networks := []FeatureNetwork{r.FeatureNetworks[first]} // which is always there
 	for _, c := range r.Comparisons {

@@ -1,22 +1,14 @@
 package plan
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"sagbench/configs"
 	"sagbench/eval"
-	"sagbench/experiments/human"
 	"sagbench/experiments/store"
-	"sagbench/models"
 	"sagbench/models/features"
-	"sagbench/sampling"
 )
 
 // Settings are an experiment file's vocabulary: one row of its table after
@@ -28,6 +20,7 @@ type Settings struct {
 	Seed           uint64        `yaml:"seed" min:"0" max:"18446744073709551615" doc:"of all noise and labels; image i depends on the seed and on i alone, so rows are paired"`
 	Batch          int           `yaml:"batch" min:"1" max:"4096" doc:"images that are drawn together and, while a row is sampled, lie in one file; a network call takes an image once for each condition that it is predicted under (with cfg twice)"`
 	ModelBlock     configs.Block `yaml:"model" doc:"family, checkpoint, and the family's flags as its authors spell them; weights: which of several sets of weights in the checkpoint, as inspect names them, absent: an average (EMA) where there is one; precision: float32 (exact; the default), tf32, bfloat16 or float16, of those that the device has: docs/devices.md"`
+	Labels         Labels        `yaml:"labels" type:"name, list or mapping" doc:"the class of each image, of a network that is conditioned on classes: random (absent: the same), drawn for each image as a function of the seed and its number, with replacement; balanced, image i has class i mod K; [207, 360], image i has the class of place i mod n of the n; {207: 500, 360: 500}, so many images of each class, which are samples together"`
 	Prompting      `yaml:",inline"`
 	SamplerBlock   configs.Block     `yaml:"sampler" type:"name or block" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
 	GuidanceBlock  configs.Block     `yaml:"guidance" type:"block, or list of blocks" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
@@ -40,14 +33,6 @@ type Settings struct {
 	MetricsBlock   configs.Block     `yaml:"metrics" type:"list of metrics" doc:"by name, or with options: [fid, is: {splits: 10}]; none: images are drawn and not evaluated"`
 	PublishedBlock Published         `yaml:"published" type:"mapping of metrics to numbers, or to lists of them" doc:"the authors' values, shown beside ours: {fid: 26.21}, or a list with one value (or null) for each row of the sweep: {fid: [26.21, 20.31]}"`
 	Sources        map[string]Source `yaml:"sources" doc:"where the authors publish the files, by file name; shown when one is missing"`
-}
-
-// Prompting is what the images of a network that is conditioned on text are
-// drawn from.
-type Prompting struct {
-	PromptList     []string `yaml:"prompts" doc:"list of texts, of a family that is conditioned on text: image i is drawn from text i mod n of the n, counted from 0"`
-	PromptsFile    string   `yaml:"prompts_file" doc:"in place of prompts: a file with one text a line; blank lines, and spaces around a text, do not count"`
-	NegativePrompt string   `yaml:"negative_prompt" doc:"what stands for ∅ in classifier-free guidance; empty = what the model's flags say, or else the empty prompt"`
 }
 
 // defaults is an experiment before its file is read.
@@ -136,90 +121,4 @@ func (p Published) row(i, n int, overridden bool) (map[string]float64, error) {
 		}
 	}
 	return out, configs.Join(faults...)
-}
-
-// maxPromptsFile bounds a file that is given by mistake, in bytes.
-const maxPromptsFile = 64 << 20
-
-// readPrompts checks the row's texts against its family, and reads their file.
-func (r *Row) readPrompts(b configs.Block) error {
-	list, _ := b.At("prompts")
-	file, _ := b.At("prompts_file")
-	negative, _ := b.At("negative_prompt")
-	f, ok := r.Model.Flags.(models.Captioned)
-	if !ok || !f.TakesPrompts() {
-		return r.refusePrompts(list, file, negative)
-	}
-	var errNegative error
-	if r.NegativePrompt != "" && f.Negative() != "" {
-		errNegative = negative.Errorf("the model block gives a negative_prompt as well; give one of them")
-	}
-	r.Prompts = r.PromptList
-	var err error
-	switch {
-	case len(r.PromptList) > 0 && r.PromptsFile != "":
-		err = file.Errorf("prompts are given as well, at %s; give one of the two (prompts=[] or prompts_file=null takes the other away)", list.Position())
-	case r.PromptsFile != "":
-		r.promptsFile = FileOf(file)
-		r.Prompts, err = readPromptsFile(r.promptsFile)
-		page := r.sourceOf(r.promptsFile.Path).Page
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && page != "":
-			err = file.Errorf("%w; published: %s", err, page)
-		case err != nil:
-			err = file.Errorf("%w", err)
-		}
-	case len(r.PromptList) == 0:
-		err = r.ModelBlock.Errorf("family %s is conditioned on text: give prompts: a list of texts, or prompts_file: a file with one a line", r.Model.Family)
-	}
-	return configs.Join(errNegative, err)
-}
-
-// refusePrompts is an error if there are texts, for a family that takes none.
-func (r *Row) refusePrompts(list, file, negative configs.Block) error {
-	refuse := func(is bool, at configs.Block) error {
-		if !is {
-			return nil
-		}
-		return at.Errorf("family %s is not conditioned on text; remove it", r.Model.Family)
-	}
-	return configs.Join(refuse(len(r.PromptList) > 0, list), refuse(r.PromptsFile != "", file), refuse(r.NegativePrompt != "", negative))
-}
-
-// readPromptsFile reads a text in UTF-8 with one prompt a line; blank lines do not
-// count.
-func readPromptsFile(f sampling.File) ([]string, error) {
-	if hint := unset(f); hint != "" {
-		return nil, errors.New(hint)
-	}
-	info, err := os.Stat(f.Path)
-	switch {
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, fmt.Errorf("%s is a folder, expected a file with one prompt a line", f.Path)
-	case !info.Mode().IsRegular(): // reading would wait on a pipe
-		return nil, fmt.Errorf("%s is not a regular file; write the prompts to one", f.Path)
-	case info.Size() > maxPromptsFile:
-		return nil, fmt.Errorf("%s has %s, expected a text of at most %s with one prompt a line", f.Path, human.Bytes(info.Size()), human.Bytes(maxPromptsFile))
-	}
-	data, err := os.ReadFile(f.Path)
-	if err != nil {
-		return nil, err
-	}
-	var prompts []string
-	line := 0
-	for text := range bytes.Lines(bytes.TrimPrefix(data, []byte("\ufeff"))) {
-		line++
-		if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-			return nil, fmt.Errorf("%s:%d: not a text in UTF-8, expected one prompt a line", f.Path, line)
-		}
-		if prompt := strings.TrimSpace(string(text)); prompt != "" {
-			prompts = append(prompts, prompt)
-		}
-	}
-	if len(prompts) == 0 {
-		return nil, fmt.Errorf("%s holds no text, expected one prompt a line", f.Path)
-	}
-	return prompts, nil
 }

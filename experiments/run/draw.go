@@ -97,7 +97,9 @@ func Assemble(ctx context.Context, r *plan.Row, opened []models.Model) (*Network
 		n.Attached = append(n.Attached, m)
 	}
 	var err error
-	n.classes, err = r.Fit(ctx, g, n.Attached)
+	if n.classes, err = r.Fit(ctx, g, n.Attached); err == nil {
+		err = r.CheckLabels(n.classes)
+	}
 	return n, err
 }
 
@@ -139,7 +141,7 @@ func sample(ctx context.Context, r *plan.Row, n *Network, at store.Span, watch f
 		return tensor.Tensor{}, err
 	}
 	watch(p)
-	x, noise, labels, err := start(n, r.Seed, at)
+	x, noise, labels, err := start(n, r.Labels.Labels, r.Seed, at)
 	if err != nil {
 		return tensor.Tensor{}, err
 	}
@@ -195,14 +197,14 @@ func (n *Network) nameOf(r *plan.Row, of any) string {
 }
 
 // start is what the images of a span begin with, a function of the seed and their
-// numbers: x_T [N,C,H,W], the noise of the steps, and labels [N], nil where the
-// generator knows no classes.
-func start(g models.Generator, seed uint64, at store.Span) (x tensor.Tensor, noise sampling.Keyed, labels []int64, err error) {
+// numbers: x_T [N,C,H,W], the noise of the steps, and labels [N], as chosen, nil where
+// the generator knows no classes.
+func start(g models.Generator, chosen sampling.Labels, seed uint64, at store.Span) (x tensor.Tensor, noise sampling.Keyed, labels []int64, err error) {
 	noise.Seed = seed
 	for i := at.From; i < at.To; i++ {
 		noise.Images = append(noise.Images, i)
 		if g.Classes() > 0 {
-			labels = append(labels, sampling.Label(seed, i, g.Classes()))
+			labels = append(labels, chosen.Of(seed, i, g.Classes()))
 		}
 	}
 	x = tensor.New(append([]int{at.Len()}, g.SampleShape()...)...)
@@ -211,7 +213,7 @@ func start(g models.Generator, seed uint64, at store.Span) (x tensor.Tensor, noi
 
 // NoiseInput is x_T, [n,C,H,W], and labels for n images of seed 0.
 func NoiseInput(g models.Generator, n int) (tensor.Tensor, sampling.Cond, error) {
-	x, _, labels, err := start(g, 0, store.Span{To: n})
+	x, _, labels, err := start(g, sampling.Labels{}, 0, store.Span{To: n})
 	return x, sampling.Cond{Labels: labels}, err
 }
 
@@ -219,7 +221,7 @@ func NoiseInput(g models.Generator, n int) (tensor.Tensor, sampling.Cond, error)
 const keptPrompts = 500
 
 // Prompt sets the predictor's conditions to the embedded prompts of the images of a
-// span, and ∅ to the negative prompt where there is one. For a row without prompts
+// span, and ∅ of those that have a negative prompt to it. For a row without prompts
 // it does nothing.
 func (n *Network) Prompt(ctx context.Context, r *plan.Row, p *sampling.Predictor, at store.Span) error {
 	if len(r.Prompts) == 0 {
@@ -229,18 +231,40 @@ func (n *Network) Prompt(ctx context.Context, r *plan.Row, p *sampling.Predictor
 	if !ok {
 		return r.ModelBlock.Errorf("family %s encodes no prompts", r.Model.Family)
 	}
-	var texts, negative []encodedText
+	var conds, nulls []sampling.Cond
+	negative, blank := false, -1 // an image without a negative prompt
 	for i := at.From; i < at.To; i++ {
-		texts, negative = append(texts, encodedText{r.Prompts[i%len(r.Prompts)], false}), append(negative, encodedText{r.NegativePrompt, true})
+		cond, err := n.encode(ctx, r, e, encodedText{r.PromptOf(i), false})
+		if err != nil {
+			return err
+		}
+		conds = append(conds, cond)
+		if negative = negative || r.NegativeOf(i) != ""; r.NegativeOf(i) == "" {
+			blank = i
+		}
 	}
-	cond, err := n.encode(ctx, r, e, texts)
+	cond := sampling.Join(conds, 1)
 	p.Cond.Context, p.Cond.Vector = cond.Context, cond.Vector
-	if r.NegativePrompt == "" {
-		return err
+	switch {
+	case !negative:
+		return nil
+	case blank >= 0 && p.Null.IsZero():
+		return fmt.Errorf("row %q: image %d has no negative prompt, others have, and the network knows no ∅ without one", r.Title(), blank)
 	}
-	null, errNull := n.encode(ctx, r, e, negative)
+	for i := at.From; i < at.To; i++ {
+		if r.NegativeOf(i) == "" {
+			nulls = append(nulls, p.Null.Pick([]int{i - at.From}))
+			continue
+		}
+		null, err := n.encode(ctx, r, e, encodedText{r.NegativeOf(i), true})
+		if err != nil {
+			return err
+		}
+		nulls = append(nulls, null)
+	}
+	null := sampling.Join(nulls, 1)
 	p.Null.Context, p.Null.Vector = null.Context, null.Vector
-	return errors.Join(err, errNull)
+	return nil
 }
 
 // An encodedText is a prompt, or one that stands for ∅.
@@ -249,29 +273,25 @@ type encodedText struct {
 	negative bool
 }
 
-// encode is the condition of a text for each image. Each text goes through the
-// encoder alone, so that no other text of a batch can change a bit, and only once.
-func (n *Network) encode(ctx context.Context, r *plan.Row, e models.Prompted, texts []encodedText) (sampling.Cond, error) {
+// encode is the condition of a text for one image. Each text goes through the encoder
+// alone, so that no other text of a batch can change a bit, and only once.
+func (n *Network) encode(ctx context.Context, r *plan.Row, e models.Prompted, t encodedText) (sampling.Cond, error) {
+	if one, known := n.encoded[t]; known {
+		return one, nil
+	}
+	encode := e.Encode
+	if t.negative {
+		encode = e.EncodeNegative
+	}
+	one, err := encode(ctx, []string{t.text})
+	if err != nil {
+		return one, fmt.Errorf("row %q, prompt %q: %w", r.Title(), t.text, err)
+	}
 	if n.encoded == nil {
 		n.encoded = map[encodedText]sampling.Cond{}
 	}
-	var conds []sampling.Cond
-	for _, t := range texts {
-		one, known := n.encoded[t]
-		if !known {
-			encode := e.Encode
-			if t.negative {
-				encode = e.EncodeNegative
-			}
-			var err error
-			if one, err = encode(ctx, []string{t.text}); err != nil {
-				return one, fmt.Errorf("row %q, prompt %q: %w", r.Title(), t.text, err)
-			}
-			if len(n.encoded) < keptPrompts {
-				n.encoded[t] = one
-			}
-		}
-		conds = append(conds, one)
+	if len(n.encoded) < keptPrompts {
+		n.encoded[t] = one
 	}
-	return sampling.Join(conds, 1), nil
+	return one, nil
 }

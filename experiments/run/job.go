@@ -357,6 +357,11 @@ func (s *session) result(ctx context.Context, row int) (m *store.Metrics, err er
 			return nil, err
 		}
 	}
+	labels, err := s.labels(r)
+	if err != nil {
+		return nil, err
+	}
+	notes = append(slices.Clone(notes), labels...)
 	text := fmt.Sprintf("%s: %d images in %s", r.NumberedTitle(), r.Samples, r.Images.Folder)
 	if m = state.metrics; m != nil {
 		if m.Placements, err = store.ReadPlacements(r.Folder); err != nil {

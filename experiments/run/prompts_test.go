@@ -119,13 +119,69 @@ func TestNegativePrompt(t *testing.T) {
 	}
 }
 
+// Images of a batch have negative prompts of their own: each is what it is alone, and
+// what a row with that negative prompt draws.
+func TestNegativePromptsOfImages(t *testing.T) {
+	folder := t.TempDir()
+	objects := filepath.Join(folder, "prompts.jsonl")
+	tiny.Write(t, objects, `{"prompt": "a photo of a bag", "negative_prompt": "a dark shirt"}
+{"prompt": "a photo of a coat"}
+{"prompt": "a photo of a bag", "negative_prompt": "grey"}
+{"prompt": "a photo of a coat", "negative_prompt": "a dark shirt"}
+`)
+	for _, family := range [][]string{nil, sdxl()} {
+		plain, _ := drawAll(t, family...)
+		dark, _ := drawAll(t, append(family, "negative_prompt=a dark shirt")...)
+		grey, _ := drawAll(t, append(family, "negative_prompt=grey")...)
+		want := [][]uint8{dark[0], plain[1], grey[2], dark[3]}
+		for _, given := range [][]string{
+			{"prompts=[a photo of a bag, a photo of a coat, a photo of a bag, a photo of a coat]", `negative_prompts=[a dark shirt, "", grey, a dark shirt]`},
+			{"prompts=[]", "prompts_file=" + objects},
+		} {
+			alone, encoded := drawAll(t, append(family, given...)...)
+			if texts := []string{"a photo of a bag", "a dark shirt", "a photo of a coat", "grey"}; !slices.Equal(encoded, texts) {
+				t.Errorf("encoded %q, want %q", encoded, texts)
+			}
+			together := drawTogether(t, 4, append(family, given...)...)
+			for i := range want {
+				if !bytes.Equal(alone[i], want[i]) || !bytes.Equal(together[i], want[i]) {
+					t.Errorf("%v: image %d: alone as with its negative prompt for all %v, in a batch %v; want both", given, i, bytes.Equal(alone[i], want[i]), bytes.Equal(together[i], want[i]))
+				}
+			}
+		}
+		if bytes.Equal(dark[0], plain[0]) || bytes.Equal(dark[0], grey[0]) {
+			t.Error("negative prompts change nothing")
+		}
+	}
+}
+
+// drawTogether draws the first n images as one batch.
+func drawTogether(t *testing.T, n int, overrides ...string) (images [][]uint8) {
+	t.Helper()
+	r := loadPrompted(t, overrides...)
+	network, err := OpenRow(t.Context(), r, ort.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer network.Close()
+	all, err := drawImages(t.Context(), r, network, store.Span{To: n}, func(int, int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		size := len(all.Pixels) / n
+		images = append(images, all.Pixels[i*size:(i+1)*size])
+	}
+	return images
+}
+
 // A negative prompt for which nothing asks is said to change nothing.
 func TestIdleNegativePrompt(t *testing.T) {
 	for guidance, idle := range map[string]bool{
 		"cfg: {scale: 2}": false, "cfg: {scale: 1}": true, "": true, "apg: {cfg_scale: 3}": false,
 		"sag: {preset: diffusers}": true, "sag: {preset: diffusers, condition: unconditional}": false,
 	} {
-		for _, setting := range []string{"negative_prompt=a shirt", "model.negative_prompt=a shirt"} {
+		for _, setting := range []string{"negative_prompt=a shirt", "model.negative_prompt=a shirt", `negative_prompts=["", a shirt]`} {
 			notes, err := idlePrompt(t.Context(), loadPrompted(t, setting, "guidance=!replace {"+guidance+"}"))
 			if err != nil || len(notes) > 0 != idle {
 				t.Errorf("%q, %s: %q, %v", guidance, setting, notes, err)

@@ -33,6 +33,7 @@ type Options struct {
 	Progress *human.Progress
 	Child    bool    // another process tells people how far all are
 	FS       work.FS // nil: the disk
+	Pictures Pictures
 	// Done is called when all images are there and scored: with the folder of the
 	// experiment's results, and the metrics in the order of the rows.
 	Done func(folder string, scored []*store.Metrics) error
@@ -75,6 +76,8 @@ type session struct {
 	before  int                     // images of it that were there then
 	taken   int                     // rows whose scores were there
 
+	classes map[string]int // that images are drawn with, by the keys of the row's networks
+
 	placements map[string]map[string]store.Placement // of graphs on other devices than the CPU, by the key of their network and their own
 }
 
@@ -98,7 +101,7 @@ func newSession(e *plan.Experiment, o Options) *session {
 	return &session{
 		Experiment: e, Options: o, folder: filepath.Join(o.Results, e.Name), hashes: h, whole: !o.Runtime.AnyBatch(), rows: make([]rowState, len(e.Rows)), drawing: -1,
 		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{}, known: map[string][]string{}, said: map[string]bool{},
-		placements: map[string]map[string]store.Placement{},
+		classes: map[string]int{}, placements: map[string]map[string]store.Placement{},
 	}
 }
 
@@ -112,6 +115,9 @@ func (s *session) run(ctx context.Context) error {
 		return missing
 	}
 	if err := s.identify(ctx); err != nil {
+		return err
+	}
+	if err := s.checkPictures(); err != nil {
 		return err
 	}
 	if err := s.seek(); err != nil {
@@ -154,6 +160,9 @@ func (s *session) run(ctx context.Context) error {
 	}
 	if s.worker != nil && !(s.Child && s.Work.Part.I > 0) {
 		s.Progress.Tell(fmt.Sprintf("all rows: %s", human.Duration(time.Since(began))))
+	}
+	if err := s.pictures(ctx); err != nil {
+		return err
 	}
 	if s.Done != nil {
 		if err := s.Done(s.folder, s.withOthers(scored)); err != nil {
@@ -201,6 +210,7 @@ func (s *session) draw(ctx context.Context, job work.Job) (err error) {
 	if s.todo, err = s.Forecast(ctx, s.Results, s.done); err != nil {
 		return err
 	}
+	s.tellLabels(s.todo)
 	if table := filepath.Join(s.folder, store.TableFile); s.Changed && store.Exists(table) {
 		s.Progress.Note(fmt.Sprintf("note: the settings of the command line make another experiment of %s: its tables and plots replace those in %s; name=NAME gives it a folder of its own", s.Name, s.folder))
 	}
@@ -240,6 +250,7 @@ func Preview(ctx context.Context, e *plan.Experiment, o Options, trial bool) (f 
 	for i, r := range s.runs {
 		f.Rows[i].Folder = filepath.Base(r.Folder)
 	}
+	s.tellLabels(f)
 	if trial && faults == nil {
 		err = timeForecast(ctx, f, s.runtime())
 	}
@@ -278,9 +289,8 @@ func (s *session) notes(ctx context.Context, r *plan.Run) ([]string, error) {
 	var all []string
 	for i, n := range r.Networks() {
 		prompts := r.Prompts
-		if c, ok := n.Flags.(models.Captioned); ok && i == 0 {
-			prompts = append(slices.Clone(prompts), r.NegativePrompt, c.Negative())
-			prompts = slices.DeleteFunc(prompts, func(p string) bool { return p == "" })
+		if i == 0 {
+			prompts = slices.DeleteFunc(slices.Concat(prompts, r.NegativeTexts()), func(p string) bool { return p == "" })
 		}
 		key, err := n.Key(r.Contents[i], models.Options{})
 		if err != nil {
@@ -297,6 +307,10 @@ func (s *session) notes(ctx context.Context, r *plan.Run) ([]string, error) {
 			all = append(all, filepath.Base(n.Checkpoint.Path)+computesIn+p+overruled+of)
 		}
 	}
+	if drawn := r.DescribeDraw(); drawn != "" {
+		all = append(all, drawn)
+	}
+	all = append(all, r.PromptNotes...)
 	idle, err := idlePrompt(ctx, r.Row)
 	if err != nil {
 		return nil, err
@@ -310,11 +324,7 @@ func (s *session) notes(ctx context.Context, r *plan.Run) ([]string, error) {
 
 // idlePrompt is a note on a negative prompt for which no guidance of the row asks.
 func idlePrompt(ctx context.Context, r *plan.Row) ([]string, error) {
-	negative := r.NegativePrompt
-	if c, ok := r.Model.Flags.(models.Captioned); ok && negative == "" {
-		negative = c.Negative()
-	}
-	if negative == "" {
+	if len(r.NegativeTexts()) == 0 {
 		return nil, nil
 	}
 	costs, err := r.Costs(ctx)
@@ -540,7 +550,9 @@ func (s *session) prepare(ctx context.Context, r *plan.Run) error {
 	if p, ok := opened[0].(models.Incomplete); ok && p.Lacks() != nil {
 		return fmt.Errorf("row %q: %w", r.Title(), p.Lacks())
 	}
-	s.network, err = Assemble(ctx, r.Row, opened)
+	if s.network, err = Assemble(ctx, r.Row, opened); err == nil {
+		s.classes[fmt.Sprint(keys)] = s.network.Classes()
+	}
 	return err
 }
 
@@ -561,11 +573,25 @@ func (s *session) close() {
 	s.engine.Close()
 }
 
-// record writes run.yaml.
+// record writes run.yaml, and beside it the prompts that the row does not name itself.
 func (s *session) record(r *plan.Run) error {
-	data, err := r.Document()
-	if err != nil {
+	var err error
+	if path := filepath.Join(r.Folder, store.RunFile); len(r.Metrics) > 0 || !store.Exists(path) || !store.Exists(filepath.Join(r.Folder, store.MetricsFile)) {
+		var data []byte
+		if data, err = r.Document(); err == nil {
+			err = store.WriteFile(path, data)
+		}
+	} // else it is what the scores that are there were made by, and nothing is scored now
+	if err != nil || r.Drawn == (plan.Drawn{}) && r.FileNames == nil && r.Negatives == nil {
 		return err
 	}
-	return store.WriteFile(filepath.Join(r.Folder, store.RunFile), data)
+	lines := make([]store.Prompt, len(r.Prompts))
+	for i := range lines {
+		lines[i] = store.Prompt{Text: r.PromptOf(i), FileName: r.FileNameOf(i)}
+		if r.Negatives != nil || r.NegativePrompt != "" {
+			negative := r.NegativeOf(i)
+			lines[i].Negative = &negative
+		}
+	}
+	return store.WritePrompts(r.Folder, lines)
 }

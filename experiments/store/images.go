@@ -31,6 +31,7 @@ type Images struct {
 	Height, Width int    // of the images; 0 = not known yet
 	Classes       int    // 0 = no labels, -1 = not known
 	Seed          uint64 // of the labels
+	Labels        sampling.Labels
 	Drawer        Drawer
 	shards        []shard // sorted by the first image, then the longest first
 	damaged       []shard // found and left out
@@ -49,6 +50,18 @@ func OpenImages(path string) (*Images, error) {
 	}
 	defer a.Close()
 	return &Images{Folder: path, Classes: -1, shards: []shard{{Span: Span{0, a.Rows()}, path: path, whole: true}}}, nil
+}
+
+// Whole is the number of images of the file that holds most of them from the first; 0
+// where there is none.
+func (s *Images) Whole() int {
+	n := 0
+	for _, sh := range s.shards {
+		if sh.whole {
+			n = max(n, sh.To)
+		}
+	}
+	return n
 }
 
 // A shard is a file with the images of a span.
@@ -206,7 +219,7 @@ func (s *Images) write(w *npz.Writer, sh shard, on kinds, fill func(*npz.ArrayWr
 func (s *Images) labels(at Span) []int64 {
 	out := make([]int64, at.Len())
 	for i := range out {
-		out[i] = sampling.Label(s.Seed, at.From+i, s.Classes)
+		out[i] = s.Labels.Of(s.Seed, at.From+i, s.Classes)
 	}
 	return out
 }
@@ -381,7 +394,7 @@ func (s *Images) checkLabels(sh shard, f *npz.File) error {
 		return err
 	}
 	if !slices.Equal(labels, s.labels(sh.Span)) {
-		return fmt.Errorf("%s: its labels are not those that the seed gives", sh.path)
+		return fmt.Errorf("%s: its labels are not those that the seed and the settings give", sh.path)
 	}
 	return nil
 }
