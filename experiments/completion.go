@@ -58,6 +58,8 @@ func complete(root *cobra.Command) {
 		"metric":    listOf(plan.MetricRegistry.Names()),
 		"size":      oneOf([]string{"page", "column"}),
 		"rows":      completeRows,
+		"names":     oneOf(pictureNames),
+		"png":       cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs),
 		"baseline":  completeBaseline,
 		"sort":      completeColumns,
 	}

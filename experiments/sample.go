@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,10 +11,13 @@ import (
 	"sagbench/experiments/run"
 )
 
+// pictureNames are what --names takes.
+var pictureNames = []string{"index", "file"}
+
 func sampleCommand(g *globals) *cobra.Command {
 	var share shareFlags
 	var pictures run.Pictures
-	names := "index"
+	names := pictureNames[0]
 	cmd := &cobra.Command{
 		Annotations: map[string]string{resumes: ""},
 		Use:         "sample EXPERIMENT.yaml [path=value...]",
@@ -45,8 +49,8 @@ is written to DIR: its images arr_0 and the labels arr_1.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case names != "index" && names != "file":
-				return human.Misusef("--names is %q, expected index or file", names)
+			case !slices.Contains(pictureNames, names):
+				return human.Misusef("--names is %q, expected %s", names, strings.Join(pictureNames, " or "))
 			case pictures.Folder == "" && cmd.Flags().Changed("names"):
 				return human.Misusef("--names names the files of --png DIR, which is not given")
 			case pictures.Folder == "" && isArray(args):
@@ -57,7 +61,7 @@ is written to DIR: its images arr_0 and the labels arr_1.`,
 					return human.Misusef("--%s is of what draws an experiment, and %s holds images that are drawn", name, args[0])
 				}
 			}
-			pictures.ByFile = names == "file"
+			pictures.ByFile = names != pictureNames[0]
 			if isArray(args) {
 				return resumable(run.ExportFile(cmd.Context(), args[0], pictures, g.progress()))
 			}
