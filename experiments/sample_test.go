@@ -337,6 +337,10 @@ negative_prompt: dark
 			t.Errorf("%s tells %q, want %+v", name, texts, line)
 		}
 	}
+	// Away from the file of prompts the scores cannot be computed again, which is told and no fault.
+	if said := succeed(t, "verify", results).stdout.String(); !strings.Contains(said, "scores not computed again: ") || !strings.Contains(said, "captions.json: no such file") {
+		t.Error(said)
+	}
 	// What a run was drawn from is a file of prompts.
 	again := filepath.Join(folder, "again")
 	succeed(t, "sample", file, "prompts_draw=null", "prompts_file="+filepath.Join(run, "prompts.jsonl"), "negative_prompt=null", "--results", again)

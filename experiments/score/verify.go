@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -151,6 +152,9 @@ func (v *verification) evaluated() (r *plan.Run, why string, err error) {
 		return nil, "run.yaml is not there", nil
 	}
 	found, err := plan.Load(path, v.settings)
+	if errors.Is(err, fs.ErrNotExist) { // such as a file of prompts, of which the scores are not
+		return nil, err.Error(), nil
+	}
 	if err != nil {
 		return nil, "", err
 	}
