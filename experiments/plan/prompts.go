@@ -33,8 +33,10 @@ type PromptsDraw struct {
 }
 
 // cocoDraw is how many pairs of images and captions the zero-shot FID of text-to-image
-// models on COCO takes ("FID-30K": Ramesh et al. 2021, arXiv:2102.12092, section 3; Nichol et al.
-// 2021, arXiv:2112.10741, section 5; Saharia et al. 2022, arXiv:2205.11487, section 4.3).
+// models on COCO takes, "FID-30K" (Saharia et al. 2022, arXiv:2205.11487): of images of
+// val2014, each with one of its captions at random (j-min/DallEval, quality/README.md,
+// whose uid_caption.csv is such a draw). Others draw 30,000 of all captions, of which
+// several may be of one image: drboog/Lafite, issue 24.
 const cocoDraw = 30_000
 
 // Drawn tells of a draw of prompts; the zero value: there was none.

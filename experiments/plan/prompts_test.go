@@ -323,3 +323,33 @@ func TestPromptFileErrors(t *testing.T) {
 		t.Errorf("%q, %v", read.notes, err)
 	}
 }
+
+// configs/sd-coco30k.yaml draws 30,000 pairs, and says where captions and checkpoint are
+// published.
+func TestCOCOExperiment(t *testing.T) {
+	references := t.TempDir()
+	t.Setenv("MODELS", "/m")
+	t.Setenv("REFERENCES", references)
+	path := filepath.Join(tiny.Root(), "configs/sd-coco30k.yaml")
+	if _, err := Load(path, nil); err == nil || !strings.Contains(err.Error(), "captions_val2014.json: no such file or directory; published: https://cocodataset.org/#download") {
+		t.Error(err)
+	}
+	coco(t, references, "captions_val2014.json", 30_001, 3)
+	e, err := Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var titles []string
+	for _, r := range e.Rows {
+		titles = append(titles, r.Title())
+		if len(r.Prompts) != r.Samples || len(r.FileNames) != 30_000 || r.Sampler.Name != "pndm" || len(r.Guidances) != 2 {
+			t.Errorf("%s: %d prompts for %d images by %s", r.Title(), len(r.Prompts), r.Samples, r.Sampler.Name)
+		}
+	}
+	if got := strings.Join(titles, ", "); got != "s=0, s=0.25, s=0.5, s=0.75" {
+		t.Error(got)
+	}
+	if problems := fmt.Sprint(e.CheckInputs(t.Context())); !strings.Contains(problems, "CompVis/stable-diffusion-v1-4 on Hugging Face") || !strings.Contains(problems, "coco2014-val.npz") {
+		t.Error(problems)
+	}
+}

@@ -160,7 +160,7 @@ func drawn(m *store.Metrics, swept map[string]bool) map[string]string {
 	all := settled(m, swept)
 	maps.DeleteFunc(all, func(path, _ string) bool {
 		top, _, _ := strings.Cut(path, ".")
-		return !slices.Contains([]string{"model", "sampler", "guidance", "seed", "prompts", "prompts_file", "negative_prompt", "version of sampling"}, top)
+		return !slices.Contains([]string{"model", "sampler", "guidance", "seed", "labels", "prompts", "prompts_file", "prompts_draw", "negative_prompt", "negative_prompts", "negative_prompts_file", "version of sampling"}, top)
 	})
 	return all
 }
