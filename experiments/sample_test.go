@@ -133,6 +133,11 @@ func TestSampleToFiles(t *testing.T) {
 	}
 	tiny.Same(t, tiny.Tree(t, pictures), before)
 
+	// Two processes share the work, and write the same files.
+	shared := filepath.Join(folder, "shared")
+	succeed(t, "sample", file, "--rows", "2", "--png", shared, "--results", filepath.Join(folder, "apart"), "--devices", "cpu,cpu")
+	tiny.Same(t, tiny.Tree(t, shared), before)
+
 	// Several rows, of more images: a folder each.
 	both := filepath.Join(folder, "both")
 	succeed(t, "sample", file, "samples=7", "--png", both, "--results", results)

@@ -26,8 +26,9 @@ const (
 	maxCaptionsFile = 128 << 20 // bytes of COCO's captions: those of train2014 are 67 MB
 	maxPrompt       = 64 << 10  // bytes of a text
 	maxImageName    = 1024      // bytes of a file_name
-	maxCaptioned    = 1_000_000 // images of COCO
-	maxCaptions     = 5_000_000 // captions of all
+	maxObjects      = 1_000_000 // lines of objects
+	maxCaptioned    = 500_000   // images of COCO: train2014 has 82,783
+	maxCaptions     = 2_500_000 // captions of all
 )
 
 // A promptFile is what was read from a file of prompts: lines, or images with captions.
@@ -175,6 +176,9 @@ func (p *promptFile) readObjects(data []byte) error {
 		line++
 		if text = bytes.TrimSpace(text); len(text) == 0 {
 			continue
+		}
+		if len(l.texts) == maxObjects {
+			return &placed{line, fmt.Errorf("there are more than %s objects, expected at most so many", human.Count(maxObjects))}
 		}
 		one, err := promptOf(text, ignored)
 		if err != nil {

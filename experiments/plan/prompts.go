@@ -272,5 +272,15 @@ func (r *Row) DescribeDraw() string {
 	if r.Drawn == (Drawn{}) {
 		return ""
 	}
-	return fmt.Sprintf("prompts: %d drawn from %s in %s (sha256 %.12s…) with seed %d", len(r.Prompts), r.Drawn.From, r.Drawn.File, r.Drawn.SHA256, r.Drawn.Seed)
+	text := fmt.Sprintf("prompts: %d drawn from %s in %s (sha256 %.12s…) with seed %d", len(r.Prompts), r.Drawn.From, r.Drawn.File, r.Drawn.SHA256, r.Drawn.Seed)
+	switch n := len(r.Prompts); {
+	case r.Most() < n:
+		text += fmt.Sprintf("; the %d images take the first %[1]d of them", r.Most())
+	case r.Most() > n:
+		text += fmt.Sprintf("; the %d images take each more than once", r.Most())
+		if r.Most() < 2*n {
+			text = fmt.Sprintf("%s (the last %d once)", text, 2*n-r.Most())
+		}
+	}
+	return text
 }

@@ -308,6 +308,10 @@ func TestPromptFileErrors(t *testing.T) {
 			t.Errorf("%d: no %q in %v", i, c.want, err)
 		}
 	}
+	many := writeFile(t, t.TempDir(), "many.jsonl", strings.Repeat("{\"prompt\":\"a\"}\n", maxObjects+1))
+	if _, err := readPromptsFile(sampling.File{Path: many}); err == nil || !strings.Contains(err.Error(), "many.jsonl:1000001: there are more than 1,000,000 objects") {
+		t.Error(err)
+	}
 	long := filepath.Join(t.TempDir(), "long.jsonl")
 	tiny.Write(t, long, "")
 	if err := os.Truncate(long, maxPromptsFile+1); err != nil {

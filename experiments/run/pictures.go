@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -89,7 +90,7 @@ func numberedNames(n int) []string {
 // pictures writes the images of all rows as PNG files: of one row into the folder, of
 // several into folders below it that are called as those of the results.
 func (s *session) pictures(ctx context.Context) error {
-	if s.Pictures.Folder == "" || s.Child && s.Work.Part.I > 0 { // another child does it
+	if s.Pictures.Folder == "" {
 		return nil
 	}
 	for _, r := range s.runs {
@@ -109,7 +110,8 @@ func (s *session) pictures(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w := pictureWriter{folder: folder, title: r.NumberedTitle(), names: names, images: r.Images, progress: s.Progress, by: fmt.Sprint(os.Getpid())}
+		w := pictureWriter{folder: folder, title: r.NumberedTitle(), names: names, images: r.Images, progress: s.Progress, by: pictureBy()}
+		w.begin, w.silent = len(names)*s.Work.Part.I/max(1, s.Work.Part.N), s.Child && s.Work.Part.I > 0
 		w.texts = func(i int) []store.PNGText { return append(texts(i), labelText(labels, i)...) }
 		if err := w.write(ctx); err != nil {
 			return err
@@ -183,13 +185,17 @@ func ExportFile(ctx context.Context, path string, p Pictures, progress *human.Pr
 	if err != nil {
 		progress.Note(fmt.Sprintf("note: %v; the files have no labels", err))
 	}
-	w := pictureWriter{folder: p.Folder, title: filepath.Base(path), names: numberedNames(n), images: images, progress: progress, by: fmt.Sprint(os.Getpid())}
+	w := pictureWriter{folder: p.Folder, title: filepath.Base(path), names: numberedNames(n), images: images, progress: progress, by: pictureBy()}
 	w.texts = func(i int) []store.PNGText {
 		return append([]store.PNGText{{Key: "source", Value: filepath.Base(path)}, {Key: "image", Value: fmt.Sprint(i)}}, labelText(labels, i)...)
 	}
 	defer progress.End()
 	return w.write(ctx)
 }
+
+// pictureBy is a part of temporary names that no other process has, on any machine. It
+// ends in a digit.
+func pictureBy() string { return fmt.Sprintf("%d-%d", os.Getpid(), rand.Uint64()) }
 
 // A pictureWriter writes the images of one file as PNG files.
 type pictureWriter struct {
@@ -198,10 +204,14 @@ type pictureWriter struct {
 	images            *store.Images
 	texts             func(i int) []store.PNGText
 	progress          *human.Progress
+	begin             int  // the first image that is written; those before it follow
+	silent            bool // another process tells what is done
 }
 
 // write encodes several images at once, since this takes longer than reading them. The
-// first error ends it; files that are written by then are whole.
+// first error ends it; files that are written by then are whole. Of several processes
+// that write the same files each begins at a place of its own and compares what others
+// have written.
 func (w *pictureWriter) write(ctx context.Context) error {
 	others, one, err := store.PreparePNGs(w.folder, w.names)
 	if err != nil {
@@ -211,24 +221,30 @@ func (w *pictureWriter) write(ctx context.Context) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	var kept, done atomic.Int64
-	i, told := 0, int64(0)
-	err = w.images.Each(inner, store.Span{To: len(w.names)}, func(pixels []uint8) error {
-		p := &store.PNGFile{Path: filepath.Join(w.folder, w.names[i]), Height: w.images.Height, Width: w.images.Width, Pixels: slices.Clone(pixels), Texts: w.texts(i)}
-		i++
-		group.Go(func() error {
-			was, err := p.Write(w.by)
-			if err == nil && was {
-				kept.Add(1)
+	told := int64(0)
+	for _, span := range []store.Span{{From: w.begin, To: len(w.names)}, {To: w.begin}} {
+		i := span.From
+		one := func(pixels []uint8) error {
+			p := &store.PNGFile{Path: filepath.Join(w.folder, w.names[i]), Height: w.images.Height, Width: w.images.Width, Pixels: slices.Clone(pixels), Texts: w.texts(i)}
+			i++
+			group.Go(func() error {
+				was, err := p.Write(w.by)
+				if err == nil && was {
+					kept.Add(1)
+				}
+				done.Add(1)
+				return err
+			})
+			if n := done.Load(); n > told {
+				w.progress.Add(int(n - told))
+				told = n
 			}
-			done.Add(1)
-			return err
-		})
-		if n := done.Load(); n > told {
-			w.progress.Add(int(n - told))
-			told = n
+			return nil
 		}
-		return nil
-	})
+		if err = w.images.Each(inner, span, one); err != nil {
+			break
+		}
+	}
 	failed := group.Wait()
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -243,6 +259,9 @@ func (w *pictureWriter) write(ctx context.Context) error {
 	text := fmt.Sprintf("%s: %d pictures in %s", w.title, len(w.names), w.folder)
 	if n := kept.Load(); n > 0 {
 		text += fmt.Sprintf(", %d of which were there", n)
+	}
+	if w.silent {
+		return nil
 	}
 	w.progress.Tell(text)
 	if others > 0 {
