@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sagbench/internal/tiny"
 )
@@ -361,4 +362,44 @@ func mustRead(t *testing.T, path string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// A process that is killed leaves whole files, and the next one writes the others.
+func TestKilledWhileWriting(t *testing.T) {
+	folder := t.TempDir()
+	const n = 600
+	pixels := make([]uint8, n*32*32*3)
+	for i := range pixels {
+		pixels[i] = uint8(i * i >> 7)
+	}
+	array, want, pictures := filepath.Join(folder, "array.npz"), filepath.Join(folder, "want"), filepath.Join(folder, "pictures")
+	if err := tiny.WriteImages(array, pixels, n, 32, 32); err != nil {
+		t.Fatal(err)
+	}
+	succeed(t, "sample", array, "--png", want)
+	p := program("sample", array, "--png", pictures)
+	p.start(t)
+	there := func() int {
+		found, _ := filepath.Glob(filepath.Join(pictures, "??????.png"))
+		return len(found)
+	}
+	for deadline := time.Now().Add(time.Minute); there() < 20; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no 20 files after a minute")
+		}
+	}
+	p.Process.Kill()
+	p.status(t)
+	left := there()
+	whole := tiny.Tree(t, want)
+	for name, sum := range tiny.Tree(t, pictures) {
+		if !strings.HasPrefix(name, ".") && whole[name] != sum {
+			t.Errorf("%s is not whole", name)
+		}
+	}
+	said := succeed(t, "sample", array, "--png", pictures).stderr.String()
+	if !strings.Contains(said, fmt.Sprintf("600 pictures in %s, %d of which were there", pictures, left)) {
+		t.Errorf("%d were there: %s", left, said)
+	}
+	tiny.Same(t, tiny.Tree(t, pictures), whole)
 }
