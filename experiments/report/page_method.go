@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -72,7 +73,7 @@ func networkOf(m *store.Metrics) string {
 	return text
 }
 
-// samplingOf names sampler, steps and seed.
+// samplingOf names sampler, steps and seed, and what the images are of.
 func samplingOf(m *store.Metrics) string {
 	config := configOf(m)
 	var parts []string
@@ -80,7 +81,27 @@ func samplingOf(m *store.Metrics) string {
 	for _, name := range slices.Sorted(maps.Keys(samplers)) {
 		parts = append(parts, name+settingsText(samplers[name], sweptOf(m, "sampler."+name+".")))
 	}
-	return fmt.Sprintf("%s images a row from seed %v by %s", human.Count(m.Samples), number(config["seed"]), list(parts, "and"))
+	return fmt.Sprintf("%s images a row from seed %v by %s", human.Count(m.Samples), number(config["seed"]), list(parts, "and")) + setOf(m, config)
+}
+
+// setOf says how classes were chosen, where that was not at random and is not swept, and
+// which prompts were drawn; "" where neither is so.
+func setOf(m *store.Metrics, config map[string]any) (text string) {
+	if !slices.ContainsFunc(m.Settings, func(s store.Setting) bool { return s.Path == "labels" }) {
+		switch labels := config["labels"].(type) {
+		case string:
+			text = ", " + oneLine(labels) + " labels"
+		case []any:
+			text = fmt.Sprintf(", labels of a list of %s", human.Count(len(labels)))
+		case map[string]any:
+			text = fmt.Sprintf(", so many images of each of %s classes", human.Count(len(labels)))
+		}
+	}
+	if drawn, ok := config["prompts_draw"].(map[string]any); ok {
+		file, _ := config["prompts_file"].(string)
+		text += fmt.Sprintf(", %s prompts drawn from %s with seed %v", number(drawn["number"]), oneLine(filepath.Base(file)), number(drawn["seed"]))
+	}
+	return text
 }
 
 // guidanceOf names the guidances with their settings, but for the swept ones.
