@@ -285,6 +285,44 @@ func TestLabelsOfRuns(t *testing.T) {
 	}
 }
 
+// The transformer draws so many images of each class, the same ones whatever the batch.
+func TestCountedLabelsOfDiT(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "dit.yaml")
+	tiny.Write(t, file, strings.ReplaceAll(`name: dit
+samples: 5
+metrics: []
+model: {family: dit, checkpoint: ROOT/dit.pt, depth: 6, hidden_size: 128, input_size: 16, learn_sigma: true, num_classes: 10,
+  num_heads: 4, patch_size: 2, vae: ROOT/sd/vae, vae_scaling_factor: 1.049873}
+sampler: {ddpm: {steps: 1}}
+guidance: {cfg: {scale: 1.5, channels: 3}}
+labels: {2: 3, 9: 2}
+`, "ROOT", tiny.Root()+"/models/pretrained"))
+	var want []uint8
+	for _, batch := range []string{"1", "3"} {
+		results := filepath.Join(folder, batch)
+		said := succeed(t, "sample", file, "batch="+batch, "--results", results)
+		if !strings.Contains(said.stderr.String(), "labels: so many images of each class: 3 of class 2, 2 of class 9") {
+			t.Errorf("nothing about labels in\n%s", &said.stderr)
+		}
+		labels := drawnLabels(t, filepath.Join(results, "dit", "*", "samples", "*.npz"))
+		if got := fmt.Sprint(labels); got != "[2 9 2 9 2]" {
+			t.Errorf("labels %s", got)
+		}
+		pixels := drawnPixels(t, filepath.Join(results, "dit"), "")
+		if want == nil {
+			want = pixels
+		}
+		if !bytes.Equal(pixels, want) {
+			t.Errorf("batch %s: other pixels", batch)
+		}
+	}
+	plan := succeed(t, "plan", file, "labels=balanced").stdout.String()
+	if !strings.Contains(plan, "1 of each of classes 0 to 4, none of the other 5") {
+		t.Errorf("the plan does not tell of classes without images:\n%s", plan)
+	}
+}
+
 // Images that are drawn from COCO's captions are called as COCO's, and tell which caption
 // they are of; their scores are those of the row.
 func TestCaptionsToFiles(t *testing.T) {

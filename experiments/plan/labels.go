@@ -154,7 +154,17 @@ func (r *Row) DescribeLabels(counts []int) string {
 	case len(l.Counts) > 0:
 		how = "so many images of each class"
 	}
-	return fmt.Sprintf("labels: %s: %s", how, sampling.DescribeCounts(counts))
+	text := fmt.Sprintf("labels: %s: %s", how, sampling.DescribeCounts(counts))
+	none := 0
+	for _, n := range counts {
+		if n == 0 {
+			none++
+		}
+	}
+	if none > 0 && r.Labels.Balanced {
+		text += fmt.Sprintf(", none of the other %d", none)
+	}
+	return text
 }
 
 // labels are lines about the classes of the rows' images, each with the rows that it is
