@@ -112,8 +112,14 @@ func TestDrawnCaptions(t *testing.T) {
 	if got := load(sorted, 3, 0).Prompts; strings.Join(got, "; ") != drawGolden {
 		t.Errorf("drew %q, want %q: sets that were drawn before would be others", strings.Join(got, "; "), drawGolden)
 	}
-	if got := all.DescribeDraw(); !strings.Contains(got, "prompts: 60 drawn from 60 images, of each one caption, in sorted.json (sha256 ") || !strings.HasSuffix(got, ") with seed 4") {
+	if got := all.DescribeDraw(); !strings.Contains(got, "prompts: 60 drawn from 60 images, of each one caption, in sorted.json (sha256 ") || !strings.HasSuffix(got, ") with seed 4; the 50000 images take each more than once") {
 		t.Error(got)
+	}
+	for samples, want := range map[int]string{59: "; the 59 images take the first 59 of them", 60: ") with seed 4", 61: "; the 61 images take each more than once (the last 59 once)"} {
+		some := *all
+		if some.Samples = samples; !strings.HasSuffix(some.DescribeDraw(), want) {
+			t.Errorf("%d images: %s, want …%s", samples, some.DescribeDraw(), want)
+		}
 	}
 	// The ids hold the content of the file and the seed.
 	seen := map[string]bool{}
