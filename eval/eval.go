@@ -28,6 +28,7 @@ import (
 
 	"sagbench/eval/linalg"
 	"sagbench/eval/neighbours"
+	"sagbench/eval/rows"
 )
 
 // A Metric compares a generated set of images with a reference. Its exported
@@ -267,6 +268,7 @@ type Features struct {
 	ClassWeight []float32            // [K,D] last layer of the classifier, without bias
 	Products    linalg.Products      // nil: Gonum
 	Notes       []string             // what was assumed, converted or left out, for people
+	Held        []*rows.Rows         // what holds Pool, Logits and SpatialRows, where they may lie in a file; Close frees it
 
 	Height, Width int // of the first image in pixels; 0 = not known
 
@@ -284,7 +286,7 @@ func (f *Features) Validate() error {
 	if f.Pool != nil {
 		if f.N < 1 || f.D < 1 || len(f.Pool) != f.N*f.D {
 			fail("%d pool features, expected %d images of %d", len(f.Pool), f.N, f.D)
-		} else if err := checkFinite(f.Pool, f.D, 0); err != nil {
+		} else if err := f.checkFinite(f.Pool, f.D); err != nil {
 			fail("%w", err)
 		}
 	}
@@ -299,7 +301,7 @@ func (f *Features) Validate() error {
 	if f.SpatialRows != nil {
 		if f.N < 1 || f.Spatial == nil || len(f.SpatialRows) != f.N*f.Spatial.D() {
 			fail("%d spatial features of %d images that do not fit their statistics", len(f.SpatialRows), f.N)
-		} else if err := checkFinite(f.SpatialRows, f.Spatial.D(), 0); err != nil {
+		} else if err := f.checkFinite(f.SpatialRows, f.Spatial.D()); err != nil {
 			fail("spatial features: %w", err)
 		}
 	}
@@ -313,12 +315,43 @@ func (f *Features) Validate() error {
 			fail("%d %s for %d images", len(values), what, f.N)
 		} else if what == "logits" { // −∞ is the probability 0; the Inception Score refuses others
 			continue
-		} else if err := checkFinite(values, len(values)/f.N, 0); err != nil {
+		} else if err := f.checkFinite(values, len(values)/f.N); err != nil {
 			fail("%s: %w", what, err)
 		}
 	}
 	if f.ClassWeight != nil && (f.D < 1 || len(f.ClassWeight)%f.D != 0) {
 		fail("class weight of %d values for %d features", len(f.ClassWeight), f.D)
+	}
+	return errors.Join(faults...)
+}
+
+// checkFinite is an error about the first of rows of width values that is not finite.
+func (f *Features) checkFinite(rows []float32, width int) error {
+	const images = 4096
+	for at := 0; at < len(rows); at += images * width {
+		part := rows[at:min(at+images*width, len(rows))]
+		if err := checkFinite(part, width, at/width); err != nil {
+			return err
+		}
+		f.Touched(len(part))
+	}
+	return nil
+}
+
+// Touched tells that so many values of single images were looked at, so that those
+// in a file need not stay in memory.
+func (f *Features) Touched(values int) {
+	for _, r := range f.Held {
+		r.Touched(values)
+	}
+}
+
+// Close frees the features of single images, which must not be used any more, where
+// they lie in a file.
+func (f *Features) Close() error {
+	var faults []error
+	for _, r := range f.Held {
+		faults = append(faults, r.Close())
 	}
 	return errors.Join(faults...)
 }

@@ -123,6 +123,7 @@ func FIDOfSubsets(ctx context.Context, ref, gen *Features, subsets [][]int) (Inf
 		if err != nil {
 			return fit, err
 		}
+		gen.Touched(len(list) * gen.D)
 		f, err := FrechetDistance(r, s, MeanFloat64, p)
 		if err != nil {
 			return fit, err

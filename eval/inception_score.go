@@ -270,6 +270,7 @@ func (f *Features) logits(from, n int, order []int) ([]float32, int, error) {
 			rows = append(rows, source[i*width:(i+1)*width]...)
 		}
 	}
+	defer f.Touched(n * width)
 	if f.Logits != nil {
 		return rows, width, nil
 	}

@@ -70,8 +70,8 @@ func (m *KID) Score(ctx context.Context, ref, gen *Features) ([]Score, error) {
 	random := newRandomState(m.Seed)
 	var g, r [][]int
 	for range m.Subsets {
-		g = append(g, random.permutation(gen.N)[:size])
-		r = append(r, random.permutation(ref.N)[:size])
+		g = append(g, slices.Clone(random.permutation(gen.N)[:size]))
+		r = append(r, slices.Clone(random.permutation(ref.N)[:size]))
 	}
 	mean, std, err := KIDOfSubsets(ctx, ref, gen, r, g)
 	if err != nil {
@@ -184,6 +184,7 @@ func total(k []float64, m int) float64 {
 // wideRows are n rows of features as float64, from a position of a list of
 // indices on (nil: of the rows themselves).
 func wideRows(f *Features, list []int, from, n int) []float64 {
+	defer f.Touched(n * f.D)
 	out := make([]float64, n*f.D)
 	for r := range n {
 		i := from + r

@@ -128,6 +128,10 @@ func (b balls) members(ctx context.Context, ref, gen *Features) (*neighbours.Mem
 	}
 	return remember(gen, key{ref, b}, func() (*neighbours.Members, error) {
 		s := neighbours.NewScan(ctx, b.distance, products(gen, ref), ref.Pool, ref.D)
+		s.Touched = func(values int) {
+			ref.Touched(values)
+			gen.Touched(values)
+		}
 		r, err := b.radii(s, ref)
 		if err != nil {
 			return nil, err

@@ -22,6 +22,7 @@ import (
 // and tile by tile; the whole matrix of distances never exists. It remembers
 // the blocks that it looked at last: rows must not change meanwhile.
 type Scan struct {
+	Touched  func(values int) // called for rows that were read; may be nil
 	ctx      context.Context
 	kind     Distance
 	products linalg.Products
@@ -87,6 +88,9 @@ func (s *Scan) block(features []float32, i int) *block {
 		s.ready = slices.Delete(s.ready, 0, 1)
 	}
 	b := s.prepare(s.kind, raw, offset, used)
+	if s.Touched != nil {
+		s.Touched(len(raw))
+	}
 	s.ready = append(s.ready, b)
 	return b
 }

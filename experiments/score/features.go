@@ -11,6 +11,7 @@ import (
 
 	"sagbench/eval"
 	"sagbench/eval/images"
+	"sagbench/eval/rows"
 	"sagbench/experiments/plan"
 	"sagbench/experiments/store"
 	"sagbench/models"
@@ -194,24 +195,22 @@ func (x *Extractor) Input(im images.Image) ([]float32, error) {
 
 // A collector keeps those parts of features that are wanted.
 type collector struct {
-	want     eval.Parts
-	outputs  []string
-	pool     []float32
-	logits   []float32
-	rows     []float32 // spatial
-	others   map[string][]float32
-	n, width int
-	stats    *eval.Accumulator // of pool
-	spatial  *eval.Accumulator // made when the first ones tell how many there are
-	products *ort.Products
+	want      eval.Parts
+	outputs   []string
+	pool      rows.Rows
+	logits    rows.Rows
+	spatial   rows.Rows
+	others    map[string][]float32
+	n, width  int
+	expected  int               // images
+	stats     *eval.Accumulator // of pool
+	ofSpatial *eval.Accumulator // made when the first ones tell how many there are
+	products  *ort.Products
 }
 
 func newCollector(x *Extractor, want eval.Parts, n int) *collector {
-	c := &collector{want: want, outputs: []string{features.Pool}, width: x.Net.Width(), products: x.Products}
+	c := &collector{want: want, expected: n, outputs: []string{features.Pool}, width: x.Net.Width(), products: x.Products}
 	c.stats = eval.NewAccumulator(c.width, x.Products)
-	if want.Pool {
-		c.pool = make([]float32, 0, n*c.width)
-	}
 	if want.Spatial || want.SpatialRows {
 		c.outputs = append(c.outputs, features.Spatial)
 	}
@@ -226,15 +225,15 @@ func newCollector(x *Extractor, want eval.Parts, n int) *collector {
 
 // add takes what the network gives of a batch.
 func (c *collector) add(out map[string]ort.Array) error {
-	rows := func(name string) []float32 {
+	of := func(name string) []float32 {
 		if a, ok := out[name]; ok {
 			return a.Tensor().Data
 		}
 		return nil
 	}
-	f := &eval.Features{N: out[features.Pool].Tensor().Rows(), Pool: rows(features.Pool), Logits: rows(features.Logits), SpatialRows: rows(features.Spatial), Outputs: map[string][]float32{}}
+	f := &eval.Features{N: out[features.Pool].Tensor().Rows(), Pool: of(features.Pool), Logits: of(features.Logits), SpatialRows: of(features.Spatial), Outputs: map[string][]float32{}}
 	for _, name := range strings.Fields(c.want.Outputs) {
-		f.Outputs[name] = rows(name)
+		f.Outputs[name] = of(name)
 	}
 	return c.addRows(f)
 }
@@ -243,36 +242,55 @@ func (c *collector) add(out map[string]ort.Array) error {
 func (c *collector) addRows(f *eval.Features) error {
 	c.n += f.N
 	if c.want.Pool {
-		c.pool = append(c.pool, f.Pool...)
+		if err := c.keep(&c.pool, f.Pool, f.N); err != nil {
+			return err
+		}
 	}
 	if c.want.Stats {
 		if err := c.stats.Add(f.Pool); err != nil {
 			return err
 		}
 	}
-	c.logits = append(c.logits, f.Logits...)
-	for name, rows := range f.Outputs {
-		c.others[name] = append(c.others[name], rows...)
+	if err := c.keep(&c.logits, f.Logits, f.N); err != nil {
+		return err
+	}
+	for name, values := range f.Outputs {
+		c.others[name] = append(c.others[name], values...)
 	}
 	if c.want.SpatialRows {
-		c.rows = append(c.rows, f.SpatialRows...)
+		if err := c.keep(&c.spatial, f.SpatialRows, f.N); err != nil {
+			return err
+		}
 	}
 	if !c.want.Spatial {
 		return nil
 	}
-	if c.spatial == nil {
-		c.spatial = eval.NewAccumulator(len(f.SpatialRows)/f.N, c.products)
+	if c.ofSpatial == nil {
+		c.ofSpatial = eval.NewAccumulator(len(f.SpatialRows)/f.N, c.products)
 	}
-	return c.spatial.Add(f.SpatialRows)
+	return c.ofSpatial.Add(f.SpatialRows)
+}
+
+// keep adds the rows of n images.
+func (c *collector) keep(to *rows.Rows, values []float32, n int) error {
+	if to.Len() == 0 && len(values) > 0 {
+		to.Expect(len(values) / n * c.expected)
+	}
+	return to.Append(values)
 }
 
 func (c *collector) features() (f *eval.Features, err error) {
-	f = &eval.Features{N: c.n, D: c.width, Pool: c.pool, Logits: c.logits, SpatialRows: c.rows, Outputs: c.others}
+	f = &eval.Features{N: c.n, D: c.width, Outputs: c.others, Held: []*rows.Rows{&c.pool, &c.logits, &c.spatial}}
+	for i, to := range []*[]float32{&f.Pool, &f.Logits, &f.SpatialRows} {
+		if *to, err = f.Held[i].Values(); err != nil {
+			return nil, err
+		}
+	}
 	if c.want.Stats {
 		f.Stats, err = c.stats.Stats()
 	}
 	if c.want.Spatial && err == nil {
-		f.Spatial, err = c.spatial.Stats()
+		f.Spatial, err = c.ofSpatial.Stats()
 	}
 	return f, err
 }

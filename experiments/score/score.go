@@ -41,6 +41,20 @@ type openNetwork struct {
 	read         images.Report // in computing them
 }
 
+// Close frees the network and the features of the reference.
+func (o *openNetwork) Close() {
+	o.forget()
+	o.Extractor.Close()
+}
+
+// forget frees the features of the reference.
+func (o *openNetwork) forget() {
+	if o.reference != nil {
+		o.reference.Close()
+		o.reference, o.referenceKey = nil, ""
+	}
+}
+
 // NewEngine is an engine whose networks run as opt says and which tells p what is
 // going on. h may hold the hashes of files that were read before.
 func NewEngine(opt ort.Options, h store.Hashes, p *human.Progress) *Engine {
@@ -204,6 +218,7 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	if err != nil {
 		return err
 	}
+	defer gen.Close()
 	out.samples.Add(gen, read)
 	out.note(gen.Notes...)
 	if n := unlikeSizes(ref, gen); n != "" {
@@ -263,6 +278,7 @@ func (e *Engine) referenceOf(ctx context.Context, s fileSet, x *openNetwork, wan
 	if x.reference != nil && x.referenceKey == key {
 		return x.reference, nil
 	}
+	x.forget()
 	if x.reference, x.read, err = s.features(ctx, e, x.Extractor, want); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"sagbench/eval"
 	"sagbench/eval/images"
 	"sagbench/eval/npz"
+	"sagbench/eval/rows"
 )
 
 // FeaturesFile names the file, in a run's folder, of the features that a network
@@ -69,9 +70,9 @@ func writeFeatures(file *npz.Writer, key []byte, f *eval.Features, read images.R
 	w := &arrayWriter{Writer: file}
 	write(w, "key", key, len(key))
 	write(w, "count", []int64{int64(f.N)}, 1)
-	writeRows(w, "pool", f.Pool, f.N)
-	writeRows(w, "logits", f.Logits, f.N)
-	writeRows(w, "spatial", f.SpatialRows, f.N)
+	w.heldRows("pool", f, f.Pool)
+	w.heldRows("logits", f, f.Logits)
+	w.heldRows("spatial", f, f.SpatialRows)
 	for _, name := range slices.Sorted(maps.Keys(f.Outputs)) {
 		writeRows(w, outputPrefix+name, f.Outputs[name], f.N)
 	}
@@ -116,6 +117,24 @@ func writeRows(w *arrayWriter, name string, values []float32, n int) {
 	}
 }
 
+// heldRows writes rows of the images of f, which may lie in a file.
+func (w *arrayWriter) heldRows(name string, f *eval.Features, values []float32) {
+	if values == nil || w.err != nil {
+		return
+	}
+	width := len(values) / f.N
+	to, err := w.Array(name, npz.Float32, f.N, width)
+	for at := 0; at < len(values) && err == nil; at += heldBatch * width {
+		part := values[at:min(at+heldBatch*width, len(values))]
+		err = npz.WriteRows(to, part)
+		f.Touched(len(part))
+	}
+	w.err = err
+}
+
+// heldBatch is how many rows go from or to a file at a time.
+const heldBatch = 4096
+
 // stats writes statistics, where there are any.
 func (w *arrayWriter) stats(suffix string, s *eval.Stats) {
 	if s == nil {
@@ -149,7 +168,7 @@ func ReadFeatures(path string, key []byte, want eval.Parts) (*eval.Features, ima
 	}
 	report.Decoded = f.N
 	if want.Pool {
-		f.Pool = read[float32](r, "pool")
+		f.Pool = r.heldRows("pool", f)
 		f.D = len(f.Pool) / f.N
 	}
 	if want.Stats {
@@ -160,10 +179,10 @@ func ReadFeatures(path string, key []byte, want eval.Parts) (*eval.Features, ima
 		f.Spatial = r.stats("_s", f.N)
 	}
 	if want.Logits {
-		f.Logits = read[float32](r, "logits")
+		f.Logits = r.heldRows("logits", f)
 	}
 	if want.SpatialRows {
-		f.SpatialRows = read[float32](r, "spatial")
+		f.SpatialRows = r.heldRows("spatial", f)
 	}
 	for _, name := range strings.Fields(want.Outputs) {
 		if f.Outputs == nil {
@@ -182,10 +201,15 @@ func ReadFeatures(path string, key []byte, want eval.Parts) (*eval.Features, ima
 		case name == brokenArray:
 			report.Broken = r.broken()
 		case !strings.HasPrefix(name, outputPrefix) && !slices.Contains(ownArrays, name):
+			f.Close()
 			return nil, report, false
 		}
 	}
-	return f, report, !r.failed && f.Validate() == nil
+	if r.failed || f.Validate() != nil {
+		f.Close()
+		return nil, report, false
+	}
+	return f, report, true
 }
 
 // broken reads which images were left out.
@@ -214,18 +238,55 @@ func read[T npz.Number](r *arrayReader, name string) []T {
 		return nil
 	}
 	r.failed = true
-	a, err := r.Array(name)
-	if err != nil {
+	a := r.array(name)
+	if a == nil {
 		return nil
 	}
 	defer a.Close()
-	if float64(a.Rows())*float64(a.RowLen())*float64(a.Dtype.Size) > float64(r.size) {
-		return nil
-	}
 	out := make([]T, a.Rows()*a.RowLen())
 	n, err := npz.ReadRows(a, out)
 	r.failed = err != nil || n != a.Rows()
 	return out
+}
+
+// array opens an array, nil where there is none or it claims more than the file has.
+func (r *arrayReader) array(name string) *npz.Array {
+	a, err := r.Array(name)
+	if err != nil {
+		return nil
+	}
+	if float64(a.Rows())*float64(a.RowLen())*float64(a.Dtype.Size) > float64(r.size) {
+		a.Close()
+		return nil
+	}
+	return a
+}
+
+// heldRows reads rows of the images of f, which holds them from then on.
+func (r *arrayReader) heldRows(name string, f *eval.Features) []float32 {
+	if r.failed {
+		return nil
+	}
+	r.failed = true
+	a := r.array(name)
+	if a == nil {
+		return nil
+	}
+	defer a.Close()
+	held := &rows.Rows{}
+	f.Held = append(f.Held, held)
+	held.Expect(a.Rows() * a.RowLen())
+	for left := a.Rows(); left > 0; {
+		batch := make([]float32, min(left, heldBatch)*a.RowLen())
+		n, err := npz.ReadRows(a, batch)
+		if err != nil || n == 0 || held.Append(batch[:n*a.RowLen()]) != nil {
+			return nil
+		}
+		left -= n
+	}
+	values, err := held.Values()
+	r.failed = err != nil
+	return values
 }
 
 // number reads an array of one whole number.
