@@ -81,7 +81,7 @@ bench: build
 
 bench-peers: build
 	@sh models/ort/install.sh openvino
-	@peers=$$(sh eval/peers/install.sh) && SAGBENCH_PEERS="$$peers" SAGBENCH_OFFICIAL="$(abspath $(OFFICIAL))" bin/sagbench bench peer-networks peer-families peers
+	@peers=$$(sh eval/peers/install.sh) && SAGBENCH_PEERS="$$peers" SAGBENCH_OFFICIAL="$(abspath $(OFFICIAL))" bin/sagbench bench peer-networks peer-families peers peer-evaluations
 
 fuzz: onnxruntime
 	@for p in $$(go list ./...); do \

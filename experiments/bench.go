@@ -10,7 +10,8 @@ import (
 
 func benchCommand(g *globals) *cobra.Command {
 	names := bench.Sections()
-	return g.computes(&cobra.Command{
+	o := bench.Options{Images: 5000}
+	c := g.computes(&cobra.Command{
 		Use:   "bench [SECTION...]",
 		Short: "measure network calls, the evaluator and memory on this machine",
 		Long: `Prints the figures that docs/performance.md keeps, as Markdown tables. Networks of
@@ -24,13 +25,14 @@ Sections: ` + strings.Join(names, ", ") + `.`,
 		ValidArgs: names,
 		Args:      cobra.OnlyValidArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			results := ""
 			if cmd.Flags().Changed("results") {
-				results = g.results
+				o.Results = g.results
 			}
-			opt := g.runtime()
-			opt.Precision = g.precision
-			return bench.Run(cmd.Context(), cmd.OutOrStdout(), g.progress(), opt, results, args)
+			o.Runtime = g.runtime()
+			o.Runtime.Precision = g.precision
+			return bench.Run(cmd.Context(), cmd.OutOrStdout(), g.progress(), o, args)
 		},
 	})
+	boundedInt(c.Flags(), &o.Images, "images", o.Images, 100, 50_000, "images that the section peer-evaluations scores, on the CPU")
+	return c
 }

@@ -9,8 +9,9 @@ under pytorch-fid's names) and data.npz with images (uint8 NHWC), ref and gen
 official code for each network. A network's TASK is its name and a batch size, adm-64/8.
 SAGBENCH_OFFICIAL names a folder with checkouts of the official code that no package
 registry has: SiT (willisma/SiT), edm (NVlabs/edm), edm2 (NVlabs/edm2).
-Prints one line: seconds, of the fastest repetition where there are several, and
-the largest resident size of the process in bytes.
+The TASK evaluation scores the folders images-png and images-jpg beside these.
+Prints one line: seconds, of the fastest repetition where there are several,
+the largest resident size of the process in bytes and, of an evaluation, its FID.
 """
 
 import inspect
@@ -61,7 +62,34 @@ def statistics(x):
     return np.mean(x, axis=0), np.cov(x, rowvar=False)
 
 
+def pytorch_fid_inception(folder, **options):
+    from pytorch_fid import inception
+
+    inception.load_state_dict_from_url = lambda *_, **__: torch.load(folder / "inception.pt")
+    return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]], **options).eval()
+
+
+def folders(folder):
+    """The images of a whole evaluation: samples, reference."""
+    return str(folder / "images-png"), str(folder / "images-jpg")
+
+
+def timed_score(work):
+    start = time.perf_counter()
+    value = float(work())
+    return time.perf_counter() - start, value
+
+
 class TorchFidelity:
+    def evaluation(self, folder):
+        from torch_fidelity import calculate_metrics
+
+        samples, reference = folders(folder)
+        return timed_score(lambda: calculate_metrics(
+            input1=samples, input2=reference, fid=True, cuda=False, verbose=False, cache=False,
+            feature_extractor_weights_path=str(folder / "inception.pt"),
+        )["frechet_inception_distance"])
+
     def inception(self, folder):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -91,11 +119,14 @@ class TorchFidelity:
 
 class PytorchFID:
     def inception(self, folder):
-        from pytorch_fid import inception
+        return in_batches(pytorch_fid_inception(folder), images(folder).float() / 255, 50)  # its default batch size
+
+    def evaluation(self, folder):
+        from pytorch_fid import fid_score, inception
 
         inception.load_state_dict_from_url = lambda *_, **__: torch.load(folder / "inception.pt")
-        net = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
-        return in_batches(net, images(folder).float() / 255, 50)  # its default batch size
+        samples, reference = folders(folder)
+        return timed_score(lambda: fid_score.calculate_fid_given_paths([samples, reference], 50, "cpu", 2048, os.cpu_count()))
 
     def fid(self, folder):
         from pytorch_fid.fid_score import calculate_frechet_distance
@@ -105,6 +136,17 @@ class PytorchFID:
 
 
 class CleanFID:
+    def evaluation(self, folder):
+        from cleanfid import fid
+
+        # Its own network is a TorchScript file; this one has the same layers.
+        network = pytorch_fid_inception(folder, resize_input=False, normalize_input=False)
+        samples, reference = folders(folder)
+        return timed_score(lambda: fid.compute_fid(
+            samples, reference, mode="clean", device=torch.device("cpu"), num_workers=os.cpu_count(), verbose=False, use_dataparallel=False,
+            custom_feat_extractor=lambda x: network((x - 128) / 128)[0].flatten(1),
+        ))
+
     def fid(self, folder):
         from cleanfid.fid import frechet_distance
 
@@ -229,7 +271,10 @@ def main():
         seconds = NETWORKS[peer]().run(Path(folder), name, int(batch))
     else:
         seconds = getattr(PEERS[peer](), task)(Path(folder))
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    value = []
+    if task == "evaluation":
+        seconds, *value = seconds
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, *value)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ type bench struct {
 	results  string // folder of images that a later call may go on with
 
 	precision string // of networks that draw; "" = that of their settings
+	images    int    // that whole evaluations score
 }
 
 // These sections take long and run only where they are named.
@@ -41,9 +42,10 @@ const (
 	peerNetsSection     = "peer-networks"
 	peerFamiliesSection = "peer-families"
 	peersSection        = "peers"
+	peerEvalSection     = "peer-evaluations"
 )
 
-var onlyNamed = []string{precisionSection, peerNetsSection, peerFamiliesSection, peersSection}
+var onlyNamed = []string{precisionSection, peerNetsSection, peerFamiliesSection, peersSection, peerEvalSection}
 
 var sections = []section{
 	{"adm-fashion", "ADM, embedded (32×32, 4 M parameters)", (*bench).admFashion},
@@ -67,6 +69,7 @@ var sections = []section{
 	{peerNetsSection, "Networks against public libraries, in turns (make bench-peers)", func(b *bench) error { return b.peerNets(peerNetsSection) }},
 	{peerFamiliesSection, "SiT, EDM and EDM2 against PyTorch, in turns (make bench-peers OFFICIAL=DIR)", func(b *bench) error { return b.peerNets(peerFamiliesSection) }},
 	{peersSection, "Against public evaluators, in turns (make bench-peers)", (*bench).peers},
+	{peerEvalSection, "Whole evaluations against public evaluators (make bench-peers)", (*bench).peerEval},
 }
 
 // Sections lists the names that Run takes.
@@ -78,17 +81,24 @@ func Sections() []string {
 	return names
 }
 
-// Run measures the named sections, or all but the longest, on the device that opt
+// Options say what is measured on.
+type Options struct {
+	Runtime ort.Options
+	Results string // folder of drawn images that stay; "": a temporary one
+	Images  int    // samples of the section peer-evaluations
+}
+
+// Run measures the named sections, or all but the longest, on the device that o
 // names, and prints their figures to w as Markdown tables. Networks of official size
 // take up to 2.7 GB of a temporary folder, which is removed afterwards. Images that are
-// drawn lie there as well, unless results names a folder, where the next call finds them.
-func Run(ctx context.Context, w io.Writer, progress *human.Progress, opt ort.Options, results string, names []string) error {
+// drawn lie there as well, unless o names a folder, where the next call finds them.
+func Run(ctx context.Context, w io.Writer, progress *human.Progress, o Options, names []string) error {
 	scratch, err := os.MkdirTemp("", "sagbench-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	b := &bench{ctx, w, progress, opt, scratch, cmp.Or(results, scratch), opt.Precision}
+	b := &bench{ctx, w, progress, o.Runtime, scratch, cmp.Or(o.Results, scratch), o.Runtime.Precision, o.Images}
 	b.options.Precision = "" // features are float32's
 	if err := b.machine(); err != nil {
 		return err

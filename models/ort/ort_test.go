@@ -447,7 +447,7 @@ func TestLinkedWeights(t *testing.T) {
 
 func mustLibrary(t *testing.T) string {
 	t.Helper()
-	p, err := libraryPath()
+	p, err := LibraryPath()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func failure(message *C.char) error {
 
 // base is OrtGetApiBase of the runtime that is loaded.
 func base() (unsafe.Pointer, error) {
-	library, err := libraryPath()
+	library, err := LibraryPath()
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func verifyLibrary(path string) error {
 
 // verifyCUDA is verifyLibrary for what the runtime loads when a GPU is asked for.
 var verifyCUDA = sync.OnceValue(func() error {
-	library, err := libraryPath()
+	library, err := LibraryPath()
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ var verifyCUDA = sync.OnceValue(func() error {
 })
 
 var initialize = sync.OnceValue(func() error {
-	path, err := libraryPath()
+	path, err := LibraryPath()
 	if err == nil {
 		err = verifyLibrary(path)
 	}
@@ -89,11 +89,11 @@ var initialize = sync.OnceValue(func() error {
 	return nil
 })
 
-// libraryPath is $SAGBENCH_ONNXRUNTIME, or else the library in the user's
+// LibraryPath is $SAGBENCH_ONNXRUNTIME, or else the library in the user's
 // cache folder where `make onnxruntime` puts it, or in ../lib/sagbench of the
 // program's folder, as in a container; the CUDA build, if it is
 // there, is a superset of the CPU one and is preferred.
-func libraryPath() (string, error) {
+func LibraryPath() (string, error) {
 	if p := os.Getenv(EnvLibrary); p != "" {
 		info, err := os.Stat(p)
 		if err == nil && !info.Mode().IsRegular() { // loading would wait on a pipe
@@ -128,7 +128,7 @@ func libraryPath() (string, error) {
 // HasCUDA is an error where the ONNX Runtime that is found is not the GPU build. It
 // needs no GPU.
 func HasCUDA() error {
-	library, err := libraryPath()
+	library, err := LibraryPath()
 	if err == nil {
 		_, err = os.Stat(filepath.Join(filepath.Dir(library), "libonnxruntime_providers_cuda.so"))
 	}
