@@ -103,6 +103,9 @@ func (r *Reference) read(f *npz.File) error {
 		faults = append(faults, err)
 		if err == nil {
 			r.Warnings = append(r.Warnings, r.Images.Warnings...)
+			if has("arr_1") {
+				r.Images.LabelledBy(func() (*npz.Array, error) { return f.Array("arr_1") })
+			}
 		}
 	}
 	return errors.Join(faults...)

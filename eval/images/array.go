@@ -28,6 +28,13 @@ func OfArray(path string, open func() (*npz.Array, error), closer io.Closer) (*S
 		return nil, fmt.Errorf("%s: %s %w", path, a.Name, err)
 	}
 	s.pending = l.images(open)
+	s.about = func(yield func(About, error) bool) {
+		for i := range l.n {
+			if !yield(About{Name: arrayName(i)}, nil) {
+				return
+			}
+		}
+	}
 	return s, nil
 }
 
@@ -118,7 +125,7 @@ func (l layout) images(open func() (*npz.Array, error)) iter.Seq2[Pending, error
 				return
 			}
 			decode := func() (Image, error) { return l.image(pixels), nil }
-			if !yield(Pending{fmt.Sprintf("image %d", i), decode}, nil) {
+			if !yield(Pending{arrayName(i), decode}, nil) {
 				return
 			}
 		}

@@ -40,7 +40,7 @@ func isHidden(name string) bool {
 // maxFile bounds the file of one image.
 const maxFile = 1 << 29
 
-// A file is one image of a folder or an archive.
+// A file is one image of a folder or an archive, or a file that tells of one.
 type file struct {
 	name string // slash-separated, below the folder or in the archive
 	size int64  // as the directory says
@@ -50,6 +50,7 @@ type file struct {
 // A listing is what a folder or an archive holds.
 type listing struct {
 	files  []file
+	sides  []file         // files that may tell of an image
 	others map[string]int // files that are not taken for images, by suffix
 	flat   bool           // images in subfolders are left out
 	below  int            // how many these are
@@ -65,16 +66,36 @@ func (l *listing) add(f file) {
 		}
 	case isImageFile(f.name):
 		l.files = append(l.files, f)
+	case isSide(f.name):
+		l.sides = append(l.sides, f)
 	default:
-		if l.others == nil {
-			l.others = map[string]int{}
-		}
-		l.others[strings.ToLower(path.Ext(f.name))]++
+		l.other(f.name)
 	}
 }
 
+// other counts a file that is not read.
+func (l *listing) other(name string) {
+	if l.others == nil {
+		l.others = map[string]int{}
+	}
+	l.others[strings.ToLower(path.Ext(name))]++
+}
+
+// sort puts the files into the order of the set. Those beside no image are not read.
 func (l *listing) sort() {
-	slices.SortFunc(l.files, func(a, b file) int { return cmp.Compare(a.name, b.name) })
+	byName := func(a, b file) int { return cmp.Compare(a.name, b.name) }
+	slices.SortFunc(l.files, byName)
+	byKey := func(a, b file) int { return cmp.Compare(keyOf(a.name), keyOf(b.name)) }
+	slices.SortStableFunc(l.sides, byKey)
+	keys := slices.Clone(l.files)
+	slices.SortFunc(keys, byKey)
+	l.sides = slices.DeleteFunc(l.sides, func(f file) bool {
+		_, found := slices.BinarySearchFunc(keys, f, byKey)
+		if !found {
+			l.other(f.name)
+		}
+		return !found
+	})
 }
 
 // unread says which files are left out; "" if none.
@@ -109,6 +130,7 @@ func (l *listing) newSet(ctx context.Context, path string, opt Options, closer i
 	}
 	s.pending = l.images(func(f file) (Image, error) { return f.decode(opt.maxPixels()) })
 	s.headers = l.images(func(f file) (Image, error) { return f.header(opt.maxPixels()) })
+	s.about = l.abouts()
 	if opt.SkipBroken {
 		return s, nil
 	}
@@ -217,7 +239,7 @@ func (l *listing) walk(root, below string, above []os.FileInfo) error {
 				return err
 			}
 		case info.Mode().IsRegular():
-			l.add(file{name, info.Size(), func() (io.ReadCloser, error) { return os.Open(path) }})
+			l.add(file{name, info.Size(), func() (io.ReadCloser, error) { return os.Open(filepath.Join(root, filepath.FromSlash(name))) }})
 		}
 	}
 	return nil

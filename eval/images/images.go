@@ -63,6 +63,7 @@ type Set struct {
 
 	pending iter.Seq2[Pending, error]
 	headers iter.Seq2[Pending, error] // images without pixels; nil where all have one size
+	about   iter.Seq2[About, error]   // nil where the container tells nothing
 	closer  io.Closer
 }
 
