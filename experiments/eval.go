@@ -3,8 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,20 +15,19 @@ import (
 	"sagbench/experiments/plan"
 	"sagbench/experiments/report"
 	"sagbench/experiments/score"
-	"sagbench/experiments/store"
 )
 
 func evalCommand(g *globals) *cobra.Command {
 	var task score.Task
 	var networks networkFlags
 	protocol, metrics := eval.DefaultProtocol, ""
-	var out outputs
+	var out report.EvaluationOutputs
 	var share shareFlags
-	folder, verbose := "", false
+	folder := ""
 	cmd := &cobra.Command{
-		Use:   "eval REF SAMPLES",
+		Use:   "eval REF SAMPLES...",
 		Short: "score samples against a reference batch, as ADM's evaluator.py does",
-		Long: `Scores SAMPLES against REF. Either is
+		Long: `Scores SAMPLES, one set or several, against REF. Each is
   - an .npz in the layout of ADM's evaluator: images arr_0 [N,H,W,3] and, where they
     are known, statistics mu, sigma, mu_s, sigma_s, which are used instead of the
     images' own (mu and sigma alone is the layout of pytorch-fid, clean-fid and EDM),
@@ -38,6 +37,9 @@ func evalCommand(g *globals) *cobra.Command {
     the byte order of their paths; or a .zip of such files.
 Images of one set may differ in size. Their pixels are those that Pillow's
 convert("RGB") gives: grey is repeated over three channels, transparency is dropped.
+
+Of several SAMPLES the table has a row for each set, and the JSON their evaluations in a
+list; REF is read once. A set that fails does not keep the others from being scored.
 
 --protocol says whose numbers are wanted: it sets the resize and the options of the
 metrics, any of which --resize and --metrics set otherwise, --metrics as an experiment
@@ -50,18 +52,24 @@ Features are kept in the user's cache folder under the hash of the images' conte
 exit status is 1 where a metric could not be computed; the others are printed.`,
 		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
+  sagbench eval REF run-a.npz run-b.npz run-c.npz --inception FILE --bootstrap 200 --json all.json --csv scores.csv --append
   sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
   sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json
   sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
   sagbench eval REF SAMPLES --network mine.onnx --output pool=features --range imagenet --metrics fid,precision,recall`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 2 {
-				return fmt.Errorf("eval: %d files given, expected two: the reference batch and the samples", len(args))
+			if len(args) < 2 {
+				return fmt.Errorf("eval: %d files given, expected two or more: the reference batch and the samples", len(args))
+			}
+			for i, path := range args[2:] {
+				if slices.Contains(args[1:2+i], path) {
+					return fmt.Errorf("eval: %s is given twice as SAMPLES", path)
+				}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			task.Reference, task.Samples = args[0], args[1]
+			task.Reference, task.Samples = args[0], args[1:]
 			if task.Protocol, err = eval.ProtocolOf(protocol); err != nil {
 				return human.Misusef("--%w", err)
 			}
@@ -79,11 +87,11 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if task.Comparisons, task.Main, err = networks.comparisons(cmd.Flags(), task.Protocol, task.Metrics); err != nil {
 				return err
 			}
-			inputs := []string{task.Reference, task.Samples}
+			inputs := slices.Clone(args)
 			for _, c := range task.Comparisons {
 				inputs = append(inputs, c.Weights.Path)
 			}
-			if err := out.check(inputs); err != nil {
+			if err := out.Check(inputs); err != nil {
 				return err
 			}
 			if share.devices != "" {
@@ -99,7 +107,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if result == nil {
 				return err
 			}
-			return errors.Join(out.write(cmd.OutOrStdout(), result, verbose), err)
+			return errors.Join(out.Write(cmd.OutOrStdout(), result), err)
 		},
 	}
 	f := cmd.Flags()
@@ -108,7 +116,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("share").Hidden, f.Lookup("part").Hidden = true, true
 	f.StringVar(&protocol, "protocol", protocol, "whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid")
 	networks.register(f)
-	registerVerbose(f, &verbose)
+	registerVerbose(f, &out.Verbose)
 	f.Func("metrics", "metrics, separated by commas; the protocol's own if absent; known: "+strings.Join(plan.MetricRegistry.Names(), ", "), func(list string) error {
 		if metrics != "" {
 			return errors.New("is given twice; separate metrics by commas")
@@ -119,8 +127,9 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric: at least 40, or 0 for none")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
-	f.Var((*named)(&out.json), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
-	f.Var((*named)(&out.csv), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
+	f.Var((*named)(&out.JSON), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
+	f.Var((*named)(&out.CSV), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
+	f.BoolVar(&out.Append, "append", false, "add to the file of --csv in place of replacing it; its head has to be the same")
 	return cmd
 }
 
@@ -133,50 +142,4 @@ func evalOnDevices(cmd *cobra.Command, g *globals, share *shareFlags) error {
 	}
 	defer os.RemoveAll(folder)
 	return share.onDevices(cmd, g, devices.Options{Leader: true, Flags: []string{"--share=" + folder}})
-}
-
-// outputs say where an evaluation goes beside the terminal; - is standard
-// output, in place of the table.
-type outputs struct{ json, csv string }
-
-// check reports what keeps the files from being written, before anything is computed.
-func (o outputs) check(inputs []string) error {
-	if o.json == "-" && o.csv == "-" {
-		return human.Misusef("--json and --csv cannot both go to standard output")
-	}
-	for _, out := range []struct{ flag, path string }{{"json", o.json}, {"csv", o.csv}} {
-		if out.path == "" || out.path == "-" {
-			continue
-		}
-		err := store.CheckOutput(out.path)
-		if err == nil {
-			err = store.CheckApart(out.path, inputs...)
-		}
-		if err != nil {
-			return human.Misusef("--%s: %w", out.flag, err)
-		}
-		inputs = append(inputs, out.path)
-	}
-	return nil
-}
-
-// write writes the files, and the table to w unless a file goes there.
-func (o outputs) write(w io.Writer, e *store.Evaluation, verbose bool) error {
-	put := func(path string, data []byte, err error) error {
-		switch {
-		case path == "" || err != nil:
-			return err
-		case path == "-":
-			_, err = w.Write(data)
-			return err
-		}
-		return store.WriteOutput(path, data)
-	}
-	json, errJSON := e.Encode()
-	csv, errCSV := report.EvaluationCSV(e)
-	err := errors.Join(put(o.json, json, errJSON), put(o.csv, csv, errCSV))
-	if o.json != "-" && o.csv != "-" && len(e.Scores) > 0 {
-		err = errors.Join(err, report.PrintEvaluation(w, e, verbose))
-	}
-	return err
 }

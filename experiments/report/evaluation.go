@@ -45,21 +45,151 @@ func PrintEvaluation(w io.Writer, e *store.Evaluation, verbose bool) error {
 	return writeTable(w, human.Table{Fixed: 1, Align: align, Head: head, Lines: lines})
 }
 
-// EvaluationCSV are the scores of an evaluation as CSV, a line each, with every
+// PrintEvaluations draws the scores of evaluations to w: of one as PrintEvaluation does, of
+// several a row for each set.
+func PrintEvaluations(w io.Writer, all *store.Evaluations, verbose bool) error {
+	var scored []*store.Evaluation
+	for _, e := range all.Evaluations {
+		if len(e.Scores) > 0 {
+			scored = append(scored, e)
+		}
+	}
+	switch {
+	case len(scored) == 0:
+		return nil
+	case len(all.Evaluations)+len(all.Failed) == 1:
+		return PrintEvaluation(w, scored[0], verbose)
+	}
+	fmt.Fprintln(w, human.Wrap("protocol: "+scored[0].Protocol, human.Columns(w), 2))
+	columns := scoreColumns(scored)
+	t := human.Table{Fixed: 2, Align: "lr" + strings.Repeat("r", len(columns)), Head: []string{"set", "images"}}
+	for _, c := range columns {
+		t.Head = append(t.Head, oneLine(c.Title)+" "+arrow(c.Direction))
+	}
+	notes := newSetNotes()
+	for _, e := range scored {
+		line := []string{oneLine(e.Inputs["samples"].Name), human.Count(e.Samples)}
+		for _, c := range columns {
+			line = append(line, notes.cell(e, c, verbose))
+		}
+		t.Lines = append(t.Lines, line)
+	}
+	if err := writeTable(w, t); err != nil {
+		return err
+	}
+	for _, line := range notes.lines() {
+		fmt.Fprintln(w, human.Wrap(line, human.Columns(w), 2))
+	}
+	return nil
+}
+
+// scoreColumns are the scores that any of the evaluations has, in their order.
+func scoreColumns(all []*store.Evaluation) (columns []store.Score) {
+	for _, e := range all {
+		for _, s := range e.Scores {
+			if !slices.ContainsFunc(columns, func(c store.Score) bool { return c.Name == s.Name }) {
+				columns = append(columns, s)
+			}
+		}
+	}
+	return columns
+}
+
+// setNotes are what the cells of a table of sets leave out.
+type setNotes struct {
+	draws, std bool                // a cell has an interval, a standard deviation
+	bootstrap  int                 // draws
+	order      []string            // titles
+	how        map[string][]string // title → notes of its scores
+}
+
+func newSetNotes() *setNotes { return &setNotes{how: map[string][]string{}} }
+
+// cell is an evaluation's entry in a column, with half its interval, or else with its
+// standard deviation.
+func (f *setNotes) cell(e *store.Evaluation, c store.Score, verbose bool) string {
+	i := slices.IndexFunc(e.Scores, func(s store.Score) bool { return s.Name == c.Name })
+	if i < 0 {
+		return "–"
+	}
+	s := e.Scores[i]
+	notes := []string{s.Note}
+	if verbose {
+		notes = append(notes, s.Numerics)
+	}
+	title := oneLine(s.Title)
+	for _, n := range notes {
+		if n = oneLine(n); n == "" || slices.Contains(f.how[title], n) {
+			continue
+		}
+		if f.how[title] == nil {
+			f.order = append(f.order, title)
+		}
+		f.how[title] = append(f.how[title], n)
+	}
+	text := telling(s.Value, s.Decimals+2)
+	switch {
+	case s.Interval != nil:
+		f.draws, f.bootstrap = true, e.Settings.Bootstrap
+		return text + " ± " + telling(s.Interval.Half(), s.Decimals+2)
+	case s.Std > 0:
+		f.std = true
+		return text + " ± " + telling(s.Std, s.Decimals+2)
+	}
+	return text
+}
+
+// lines are the notes below the table.
+func (f *setNotes) lines() (lines []string) {
+	for _, title := range f.order {
+		if common := commonParts(f.how[title]); common != "" {
+			lines = append(lines, title+": "+common)
+		}
+	}
+	if f.draws {
+		lines = append(lines, fmt.Sprintf("±: half the width of the 95 %% interval, from %s draws of each set's images; both ends are in --json and --csv", human.Count(f.bootstrap)))
+	} else if f.std {
+		lines = append(lines, "±: standard deviation over splits or subsets")
+	}
+	return lines
+}
+
+// commonParts is what notes begin with alike, up to a comma: of "k = 3, 600 images" and
+// "k = 3, 400 images" it is "k = 3".
+func commonParts(notes []string) string {
+	parts := strings.Split(notes[0], ", ")
+	for _, n := range notes[1:] {
+		others, k := strings.Split(n, ", "), 0
+		for k < min(len(parts), len(others)) && parts[k] == others[k] {
+			k++
+		}
+		parts = parts[:k]
+	}
+	return strings.Join(parts, ", ")
+}
+
+// evaluationHead is the first line of EvaluationCSV.
+func evaluationHead() []string {
+	return []string{"metric", "value", "std", "low", "high", "direction", "protocol", "samples", "reference", "reference_sha256", "sample", "sample_sha256"}
+}
+
+// EvaluationCSV are the scores of evaluations as CSV, a line each, with every
 // digit.
-func EvaluationCSV(e *store.Evaluation) ([]byte, error) {
+func EvaluationCSV(all *store.Evaluations) ([]byte, error) {
 	var out bytes.Buffer
-	lines := [][]string{{"metric", "value", "std", "low", "high", "direction", "protocol", "samples", "reference", "reference_sha256", "sample", "sample_sha256"}}
-	reference, sample := e.Inputs["reference"].InputFile, e.Inputs["samples"].InputFile
-	for _, s := range e.Scores {
-		line := []string{s.Name, exact(s.Value), "", "", "", s.Direction, e.Protocol, strconv.Itoa(e.Samples), reference.Name, reference.SHA256, sample.Name, sample.SHA256}
-		if s.Std > 0 {
-			line[2] = exact(s.Std)
+	lines := [][]string{evaluationHead()}
+	for _, e := range all.Evaluations {
+		reference, sample := e.Inputs["reference"].InputFile, e.Inputs["samples"].InputFile
+		for _, s := range e.Scores {
+			line := []string{s.Name, exact(s.Value), "", "", "", s.Direction, e.Protocol, strconv.Itoa(e.Samples), reference.Name, reference.SHA256, sample.Name, sample.SHA256}
+			if s.Std > 0 {
+				line[2] = exact(s.Std)
+			}
+			if i := s.Interval; i != nil {
+				line[3], line[4] = exact(i.Low), exact(i.High)
+			}
+			lines = append(lines, line)
 		}
-		if i := s.Interval; i != nil {
-			line[3], line[4] = exact(i.Low), exact(i.High)
-		}
-		lines = append(lines, line)
 	}
 	err := writeCSV(&out, lines)
 	return out.Bytes(), err

@@ -197,7 +197,7 @@ func TestDeviceAndVersionsAreTrue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	task := Task{Protocol: protocol, Main: "inception", Reference: path, Samples: path, Metrics: metrics}
+	task := Task{Protocol: protocol, Main: "inception", Reference: path, Samples: []string{path}, Metrics: metrics}
 	task.Comparisons = plan.ComparisonsOf(metrics, map[string]plan.FeatureNetwork{"inception": network}, "inception")
 	p := human.NewProgress(os.Stderr)
 	if _, err := task.Run(t.Context(), ort.Options{}, p); err != nil {

@@ -2,7 +2,11 @@ package score
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 
 	"sagbench/configs"
 	"sagbench/eval"
@@ -13,46 +17,111 @@ import (
 	"sagbench/models/ort"
 )
 
-// A Task is an evaluation of one set of images, as the command eval asks for it.
+// A Task is an evaluation of sets of images against one reference, as the command eval
+// asks for it.
 type Task struct {
-	Protocol           eval.Protocol
-	Comparisons        []plan.Comparison // the networks, each with its metrics
-	Main               string            // name of the network that --network chose
-	Reference, Samples string            // paths
-	Metrics            []configs.Named[eval.Metric]
-	Bootstrap          int // draws of the samples; 0: none
-	Read               images.Options
-	Share              *Share // of the features, with other processes; nil: there are none
+	Protocol    eval.Protocol
+	Comparisons []plan.Comparison // the networks, each with its metrics
+	Main        string            // name of the network that --network chose
+	Reference   string            // path
+	Samples     []string          // paths of the sets, at least one
+	Metrics     []configs.Named[eval.Metric]
+	Bootstrap   int // draws of the samples; 0: none
+	Read        images.Options
+	Share       *Share // of the features, with other processes; nil: there are none
 }
 
-// Run scores the samples against the reference, network by network. Where a
-// metric fails, the evaluation holds the others beside the error, and why it failed;
-// it is nil where no metric was come to, and in a process that only helps another.
-func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*store.Evaluation, error) {
+// Run scores the sets against the reference, network by network. Networks are opened,
+// and features of the reference computed, once. Where a metric fails, the evaluation holds
+// the others beside the error, and why it failed; a set that fails does not keep others
+// from being evaluated. What Run returns is nil where no metric was come to, and in a process that
+// only helps another.
+func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*store.Evaluations, error) {
 	defer p.End()
 	e := NewEngine(opt, store.Hashes{}, p)
 	defer e.Close()
 	e.share = t.Share
 	t.Read.Flat = t.Protocol.Flat
-	paths := map[string]string{"reference": t.Reference, "samples": t.Samples}
+	paths := map[string]string{"reference": t.Reference}
 	for _, c := range t.Comparisons {
 		paths[t.role(c)] = c.Weights.Path
+	}
+	several := len(t.Samples) > 1
+	if !several {
+		paths["samples"] = t.Samples[0] // so that one error tells of all files
 	}
 	files, err := e.hashes.Files(paths)
 	if err != nil {
 		return nil, err
 	}
+	out := &store.Evaluations{Format: store.EvaluationFormat}
 	notes := plan.ForeignMetrics(t.Protocol, t.Metrics)
-	if files["reference"].SHA256 == files["samples"].SHA256 {
-		notes = append(notes, fmt.Sprintf("REF and SAMPLES have the same content (sha256 %.12s…): the scores are those of a set compared with itself", files["samples"].SHA256))
-	}
 	for _, n := range notes {
 		p.Note("note: " + n)
 	}
-	found, err := e.evaluate(ctx, job{
-		comparisons: t.Comparisons, reference: fileSet{t.Reference, t.Read}, samples: fileSet{t.Samples, t.Read},
+	if several { // what fails here would fail for each
+		if err := e.prepare(ctx, t.job(t.Samples[0])); err != nil {
+			return nil, err
+		}
+	}
+	names := human.ShortPaths(t.Samples)
+	var faults []error
+	for i, path := range t.Samples {
+		if several {
+			e.label = names[i] + ": "
+		}
+		one, err := t.evaluate(ctx, e, path, names[i], files, notes)
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		if one != nil {
+			out.Evaluations = append(out.Evaluations, one)
+		}
+		if err != nil && several && !strings.Contains(err.Error(), path) {
+			err = fmt.Errorf("%s: %w", names[i], err)
+		}
+		if err != nil && one == nil {
+			out.Failed = append(out.Failed, store.FailedSet{Set: names[i], Reason: strings.ReplaceAll(strings.TrimPrefix(err.Error(), names[i]+": "), path, names[i])})
+		}
+		faults = append(faults, err)
+		if several && path != t.Reference {
+			delete(e.hashes, path) // what becomes of the set from now on is no concern of the others
+		}
+	}
+	if err = errors.Join(faults...); len(out.Evaluations) == 0 {
+		return nil, err
+	}
+	if several {
+		out.Notes = together(out.Evaluations)
+		for _, n := range out.Notes {
+			p.Note("note: " + n)
+		}
+	}
+	return out, err
+}
+
+// job is the evaluation of the set at a path.
+func (t *Task) job(path string) job {
+	return job{
+		comparisons: t.Comparisons, reference: fileSet{t.Reference, t.Read}, samples: fileSet{path, t.Read},
 		bootstrap: t.Bootstrap, published: true,
-	})
+	}
+}
+
+// evaluate scores the set at a path; name is what the result calls it. notes are those
+// that every set has.
+func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files map[string]store.InputFile, notes []string) (*store.Evaluation, error) {
+	sum, err := e.hashes.Of(path)
+	if err != nil {
+		return nil, err
+	}
+	notes = slices.Clone(notes)
+	if files["reference"].SHA256 == sum {
+		same := fmt.Sprintf("REF and SAMPLES have the same content (sha256 %.12s…): the scores are those of a set compared with itself", sum)
+		notes = append(notes, same)
+		e.progress.Note("note: " + e.label + same)
+	}
+	found, err := e.evaluate(ctx, t.job(path))
 	if len(found.scores)+len(found.failed) == 0 || ctx.Err() != nil {
 		return nil, err
 	}
@@ -60,13 +129,78 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 		Format: store.EvaluationFormat, Scores: found.scores, Failed: found.failed, Samples: found.count, Notes: append(notes, found.notes...),
 		Inputs: map[string]store.Input{
 			"reference": {InputFile: files["reference"], SetRead: found.reference},
-			"samples":   {InputFile: files["samples"], SetRead: found.samples},
+			"samples":   {InputFile: store.InputFile{Name: name, SHA256: sum}, SetRead: found.samples},
 		},
+	}
+	if r := found.replicates; r != nil && len(r.Values) > 0 {
+		out.Draws = &store.EvaluationDraws{Seed: store.BootstrapSeed, Images: found.count, Values: r.Values}
+		names, errNames := t.names(ctx, path, found.samples)
+		if errNames != nil {
+			return nil, errNames
+		}
+		out.Draws.Names = store.NamesSum(names)
 	}
 	if fault := t.describe(out, files, e); fault != nil {
 		return nil, fault
 	}
 	return out, err
+}
+
+// numbered is the name of an image that has none, of an array.
+var numbered = regexp.MustCompile(`(^|\s)image [0-9]+$`)
+
+// names are those of a set's images but for the broken ones, in their order; nil where
+// they have none.
+func (t *Task) names(ctx context.Context, path string, read store.SetRead) ([]string, error) {
+	if read.Images == nil {
+		return nil, nil
+	}
+	set, err := eval.ReadReference(ctx, path, t.Read)
+	if err != nil || set.Images == nil {
+		return nil, err
+	}
+	defer set.Close()
+	broken := map[string]bool{}
+	for _, name := range read.Images.Broken {
+		broken[name] = true
+	}
+	var names []string
+	for p, err := range set.Images.Images() {
+		if err != nil {
+			return nil, images.WithPath(err, path)
+		}
+		if numbered.MatchString(p.Name) {
+			return nil, nil
+		}
+		if !broken[p.Name] {
+			names = append(names, p.Name)
+		}
+	}
+	return names, ctx.Err()
+}
+
+// together are notes about sets that are evaluated side by side.
+func together(all []*store.Evaluation) (notes []string) {
+	unequal := false
+	var sizes []string
+	first := map[string]string{} // sha256 → name
+	for _, e := range all {
+		unequal = unequal || e.Samples != all[0].Samples
+		in := e.Inputs["samples"]
+		sizes = append(sizes, fmt.Sprintf("%s %s", in.Name, human.Count(e.Samples)))
+		if other, twice := first[in.SHA256]; twice {
+			notes = append(notes, fmt.Sprintf("%s and %s have the same content (sha256 %.12s…)", other, in.Name, in.SHA256))
+		} else {
+			first[in.SHA256] = in.Name
+		}
+	}
+	if unequal {
+		if more := len(sizes) - 12; more > 0 {
+			sizes = append(sizes[:12], fmt.Sprintf("and %d more", more))
+		}
+		notes = append(notes, "the sets differ in their numbers of images, with which FID, sFID, IS, recall and coverage change: "+strings.Join(sizes, ", "))
+	}
+	return notes
 }
 
 // role is what the inputs call the file of a network.

@@ -30,6 +30,7 @@ type Engine struct {
 	progress *human.Progress
 	open     map[string]*openNetwork // by the network's name
 	said     map[string]bool         // notes that were shown
+	label    string                  // before warnings: the set among several that they are about
 	share    *Share                  // with other processes; nil: there are none
 }
 
@@ -132,18 +133,11 @@ func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
 	if j.bootstrap > 0 {
 		out.replicates = &store.Replicates{Values: map[string][]float64{}}
 	}
-	networks := make([]*openNetwork, len(j.comparisons))
-	var faults []error
-	for i, c := range j.comparisons {
-		x, err := e.network(ctx, c.FeatureNetwork)
-		if err == nil {
-			err = c.CheckOutputs(x.Net)
-		}
-		networks[i], faults = x, append(faults, err)
-	}
-	if err := errors.Join(faults...); err != nil {
+	networks, err := e.networks(ctx, j.comparisons)
+	if err != nil {
 		return out, err
 	}
+	var faults []error
 	for i, c := range j.comparisons {
 		known := len(out.scores) + len(out.failed)
 		err := e.compare(ctx, j, c, networks[i], &out)
@@ -161,6 +155,44 @@ func (e *Engine) evaluate(ctx context.Context, j job) (outcome, error) {
 		return outcome{}, err
 	}
 	return out, errors.Join(faults...)
+}
+
+// networks opens the feature networks, unless they are open.
+func (e *Engine) networks(ctx context.Context, comparisons []plan.Comparison) ([]*openNetwork, error) {
+	networks := make([]*openNetwork, len(comparisons))
+	var faults []error
+	for i, c := range comparisons {
+		x, err := e.network(ctx, c.FeatureNetwork)
+		if err == nil {
+			err = c.CheckOutputs(x.Net)
+		}
+		networks[i], faults = x, append(faults, err)
+	}
+	return networks, errors.Join(faults...)
+}
+
+// prepare opens the networks of a job, and computes the features of its reference.
+func (e *Engine) prepare(ctx context.Context, j job) error {
+	networks, err := e.networks(ctx, j.comparisons)
+	if err != nil {
+		return err
+	}
+	for i, c := range j.comparisons {
+		if _, err := e.referenceOf(ctx, j.reference, networks[i], j.wants(c).Reference); err != nil && !errors.Is(err, errHelped) {
+			return err
+		}
+		networks[i].Net.Rest()
+	}
+	return nil
+}
+
+// wants are the parts of both sets that a comparison takes.
+func (j job) wants(c plan.Comparison) eval.Needs {
+	n := c.Needs()
+	if j.bootstrap > 0 {
+		n.Generated = n.Generated.Resampled()
+	}
+	return n
 }
 
 // network opens a feature network, unless it is open.
@@ -187,17 +219,13 @@ func (e *Engine) network(ctx context.Context, n plan.FeatureNetwork) (*openNetwo
 
 // compare adds the scores of one network's metrics to the outcome.
 func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openNetwork, out *outcome) error {
-	needs := c.Needs()
+	needs := j.wants(c)
 	ref, err := e.referenceOf(ctx, j.reference, x, needs.Reference)
 	if err != nil && !errors.Is(err, errHelped) {
 		return err
 	}
-	want := needs.Generated
-	if j.bootstrap > 0 {
-		want = want.Resampled()
-	}
 	if e.share.helps() {
-		if _, _, err = j.samples.features(ctx, e, x.Extractor, want); errors.Is(err, errHelped) {
+		if _, _, err = j.samples.features(ctx, e, x.Extractor, needs.Generated); errors.Is(err, errHelped) {
 			err = nil
 		}
 		return err
@@ -214,7 +242,7 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	}
 	out.reference.Add(ref, x.read)
 	out.note(ref.Notes...)
-	gen, read, err := j.samples.features(ctx, e, x.Extractor, want)
+	gen, read, err := j.samples.features(ctx, e, x.Extractor, needs.Generated)
 	if err != nil {
 		return err
 	}
@@ -291,7 +319,7 @@ func (e *Engine) referenceOf(ctx context.Context, s fileSet, x *openNetwork, wan
 func (e *Engine) score(ctx context.Context, ref, gen *eval.Features, metrics []eval.Metric) (out []store.Score, failed []store.Failure, err error) {
 	report, err := eval.Evaluate(ctx, ref, gen, metrics...)
 	for _, w := range report.Warnings {
-		e.progress.Warn(relative(w, ref, gen))
+		e.progress.Warn(e.label + relative(w, ref, gen))
 	}
 	faults := []error{err}
 	fail := func(metric string, err error) {

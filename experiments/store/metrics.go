@@ -426,6 +426,8 @@ type Evaluation struct {
 	Notes    []string           `json:"notes,omitempty"`  // what was assumed, converted or left out
 	Inputs   map[string]Input   `json:"inputs"`           // reference, samples, network; dinov2, where it is a second one
 	Versions map[string]string  `json:"versions"`
+
+	Draws *EvaluationDraws `json:"draws,omitempty"` // nil without a bootstrap, and in older files
 }
 
 // A Failure is a metric that could not be computed, and why.
@@ -481,9 +483,6 @@ func (s *SetRead) Add(f *eval.Features, r images.Report) {
 		s.Images.Broken = append(s.Images.Broken, b.Name)
 	}
 }
-
-// Encode is the evaluation as JSON with every digit.
-func (e *Evaluation) Encode() ([]byte, error) { return encodeJSON(e) }
 
 // encodeJSON is the form of every JSON file: indented, without HTML's escapes.
 func encodeJSON(v any) ([]byte, error) {

@@ -1,0 +1,159 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+
+	"sagbench/eval"
+)
+
+// Evaluations are those of several sets against one reference, as the command eval
+// writes them to one JSON file. docs/results.md describes the fields.
+type Evaluations struct {
+	Format      int           `json:"format"`           // EvaluationFormat
+	Evaluations []*Evaluation `json:"evaluations"`      // in the order of the sets
+	Failed      []FailedSet   `json:"failed,omitempty"` // sets without an evaluation
+	Notes       []string      `json:"notes,omitempty"`  // about the sets together
+}
+
+// A FailedSet is a set that could not be evaluated at all, and why.
+type FailedSet struct {
+	Set    string `json:"set"`
+	Reason string `json:"reason"`
+}
+
+// EvaluationDraws are the scores of each bootstrap draw of an evaluation's samples. Draw
+// b is a function of seed, number of images and b alone: two sets of as many images
+// that pair off, one by one, have the same draws of pairs.
+type EvaluationDraws struct {
+	Seed   int                  `json:"seed"`
+	Images int                  `json:"images"`                 // that are drawn, of as many
+	Names  string               `json:"names_sha256,omitempty"` // of the images' names in their order (see NamesSum); "" where they have none
+	Values map[string][]float64 `json:"values"`                 // score's name → its value for each draw
+}
+
+// Encode is the file: that of a single evaluation where one set was asked for.
+func (e *Evaluations) Encode() ([]byte, error) {
+	if len(e.Evaluations) == 1 && len(e.Failed) == 0 {
+		return e.Evaluations[0].Encode()
+	}
+	data, err := encodeJSON(e)
+	return flat(data), err
+}
+
+// Encode is the evaluation as JSON with every digit.
+func (e *Evaluation) Encode() ([]byte, error) {
+	data, err := encodeJSON(e)
+	return flat(data), err
+}
+
+// numbers are a list of numbers over several lines of JSON.
+var numbers = regexp.MustCompile(`\[\n\s+-?[0-9][-+0-9.eE,\n\s]*\]`)
+
+// flat puts lists of numbers on one line each.
+func flat(data []byte) []byte {
+	return numbers.ReplaceAllFunc(data, func(list []byte) []byte {
+		fields := bytes.Fields(list[1 : len(list)-1])
+		return fmt.Appendf(nil, "[%s]", bytes.Join(fields, []byte(" ")))
+	})
+}
+
+// maxEvaluations bounds a file of evaluations, in bytes.
+const maxEvaluations = 1 << 28
+
+// IsEvaluation reports whether a path is that of a file which eval has written, or at
+// least none of a run: JSON that is no metrics.json.
+func IsEvaluation(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxEvaluations {
+		return false
+	}
+	data, err := os.ReadFile(path)
+	var keys map[string]json.RawMessage
+	if err != nil || json.Unmarshal(data, &keys) != nil {
+		return false
+	}
+	_, run := keys["experiment"]
+	return !run
+}
+
+// ReadEvaluations reads what eval wrote to a file as JSON: of one set or of several.
+func ReadEvaluations(path string) ([]*Evaluation, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > maxEvaluations {
+		err = fmt.Errorf("%s: has %d bytes, more than the %d that are read", path, info.Size(), maxEvaluations)
+	}
+	if err != nil {
+		return nil, err
+	}
+	data, err := readRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	all, err := decodeEvaluations(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: not a JSON file of `sagbench eval --json`: %w", path, err)
+	}
+	return all, nil
+}
+
+// decodeEvaluations is ReadEvaluations for the content of a file.
+func decodeEvaluations(data []byte) ([]*Evaluation, error) {
+	var several struct {
+		Evaluations []json.RawMessage `json:"evaluations"`
+	}
+	if err := json.Unmarshal(data, &several); err != nil {
+		return nil, err
+	}
+	var all Evaluations
+	var into any = &all
+	if several.Evaluations == nil {
+		all.Evaluations = []*Evaluation{{}}
+		into = all.Evaluations[0]
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields() // which may say what the scores depend on
+	if err := d.Decode(into); err != nil {
+		return nil, err
+	}
+	if several.Evaluations != nil && all.Format != EvaluationFormat {
+		return nil, fmt.Errorf("has format %d, this program reads %d", all.Format, EvaluationFormat)
+	}
+	if len(all.Evaluations) == 0 {
+		return nil, errors.New("holds no evaluation")
+	}
+	for i, e := range all.Evaluations {
+		if e == nil {
+			return nil, fmt.Errorf("evaluation %d is null", i+1)
+		}
+		if err := e.check(); err != nil {
+			return nil, fmt.Errorf("evaluation %d (%q): %w", i+1, e.Inputs["samples"].Name, err)
+		}
+	}
+	return all.Evaluations, nil
+}
+
+// check is an error where an evaluation that was read is none that was written.
+func (e *Evaluation) check() error {
+	if e.Format != EvaluationFormat {
+		return fmt.Errorf("has format %d, this program reads %d", e.Format, EvaluationFormat)
+	}
+	for _, s := range e.Scores {
+		if s.Decimals < 0 || s.Decimals > maxDecimals {
+			return fmt.Errorf("%q has %d decimals, expected 0 to %d: the file is damaged", s.Name, s.Decimals, maxDecimals)
+		}
+	}
+	if e.Draws == nil {
+		return nil
+	}
+	for name, values := range e.Draws.Values {
+		if len(values) != e.Settings.Bootstrap || len(values) < eval.MinReplicates {
+			return fmt.Errorf("%d draws of %q, expected %d, and %d at least: the file is damaged", len(values), name, e.Settings.Bootstrap, eval.MinReplicates)
+		}
+	}
+	return nil
+}
