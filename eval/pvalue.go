@@ -4,34 +4,46 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"gonum.org/v1/gonum/stat/distuv"
 )
 
 // PValue is the two-sided p-value of a difference whose true value may be 0, from its
-// bootstrap replicates d*:
+// bootstrap replicates d*. It counts those beyond the difference,
 //
-//	(1 + #{b : |d*_b − d̄*| ≥ |d|}) / (B + 1)
+//	k = #{b : |d*_b − d̄*| ≥ |d|},  p = (1 + k) / (B + 1)
 //
 // The replicates, shifted so that their mean is 0, stand for what the difference is where
 // there is none (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, §16.2;
 // the ones are those of Davison and Hinkley, "Bootstrap Methods and their Application",
-// eq. 4.11). It is never below 1/(B+1): so many draws cannot show less. Replicates that
-// are all equal spread nothing: the value is then 1, which claims nothing.
+// eq. 4.11). B draws cannot count below 1/(B+1). Where none is beyond the difference, and
+// only there, p is the tail of Student's t with B−1 degrees of freedom beyond d divided
+// by the replicates' standard deviation, or 1/(B+1) if that is less: so a difference of
+// many standard errors stands a correction for many comparisons (as Knijnenburg et al.,
+// "Fewer Permutations, More Accurate P-values", 2009, extend counts by a fitted tail).
+// Replicates that are all equal spread nothing: p is then 1, which claims nothing.
 func PValue(difference float64, replicates []float64) float64 {
-	mean, spread := replicates[0], 0.0 // exact where all are equal
+	n := float64(len(replicates))
+	mean, squares := replicates[0], 0.0 // exact where all are equal
 	for _, v := range replicates {
-		mean += (v - replicates[0]) / float64(len(replicates))
-		spread = max(spread, math.Abs(v-replicates[0]))
+		mean += (v - replicates[0]) / n
 	}
-	if spread == 0 {
-		return 1
-	}
-	beyond := 0
+	beyond := 0.0
 	for _, v := range replicates {
 		if math.Abs(v-mean) >= math.Abs(difference) {
 			beyond++
 		}
+		squares += (v - mean) * (v - mean)
 	}
-	return float64(1+beyond) / float64(1+len(replicates))
+	if squares == 0 {
+		return 1
+	}
+	counted := (1 + beyond) / (1 + n)
+	if beyond > 0 {
+		return counted
+	}
+	t := math.Abs(difference) / math.Sqrt(squares/(n-1))
+	return min(counted, 2*distuv.StudentsT{Sigma: 1, Nu: n - 1}.Survival(t))
 }
 
 // Holm corrects the p-values of several comparisons (Holm, "A Simple Sequentially

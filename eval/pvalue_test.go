@@ -12,10 +12,18 @@ func TestPValue(t *testing.T) {
 	for i := range replicates {
 		replicates[i] = float64(i-99) + 7
 	}
-	for difference, want := range map[float64]float64{0: 1, 99: 3.0 / 200, -99: 3.0 / 200, 98: 5.0 / 200, 99.5: 1.0 / 200, -1e9: 1.0 / 200} {
+	for difference, want := range map[float64]float64{0: 1, 99: 3.0 / 200, -99: 3.0 / 200, 98: 5.0 / 200} {
 		if got := PValue(difference, replicates); got != want {
 			t.Errorf("p of %g is %g, want %g", difference, got, want)
 		}
+	}
+	// Beyond the draws: the tail beyond t = 99.5/57.59 is larger than the count; that beyond
+	// t = 10 with 198 degrees of freedom, by Simpson's rule, is 2.5610135e-19.
+	if got := PValue(99.5, replicates); got != 1.0/200 {
+		t.Errorf("just beyond the draws: %g", got)
+	}
+	if got := PValue(-10*math.Sqrt(328350.0*2/198), replicates); math.Abs(got/2.5610135e-19-1) > 1e-6 {
+		t.Errorf("ten standard errors: %g", got)
 	}
 	if got := PValue(3, make([]float64, 50)); got != 1 {
 		t.Errorf("draws without spread: p = %g, want 1", got)
@@ -124,6 +132,31 @@ func TestFalsePositives(t *testing.T) {
 		if slack := 3.5 * math.Sqrt(0.05*0.95/float64(c.repeats)); math.Abs(got-0.05) > slack {
 			t.Errorf("%s: p < 0.05 in %.1f %% of the cases, expected 5 ± %.1f %%", c.name, 100*got, 100*slack)
 		}
+	}
+	// Of twenty comparisons at once, after Holm, any is below 0.05 in 5 % of the cases: their
+	// smallest has to be below 0.0025, which 199 draws cannot count.
+	const families, size, n, draws = 400, 20, 100, 199
+	d, err := NewDraws(n, draws, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dice, wrong := rand.New(rand.NewPCG(20, 5)), 0
+	for range families {
+		p := make([]float64, size)
+		for k := range p {
+			x := make([]float32, 2*n)
+			for i := range n {
+				x[2*i] = float32(dice.ExpFloat64()-dice.ExpFloat64()) + 0.2*float32(dice.NormFloat64()) // of a pair's difference
+			}
+			p[k] = PValue(mean(x, d))
+		}
+		if slices.Min(Holm(p)) < 0.05 {
+			wrong++
+		}
+	}
+	t.Logf("twenty at once: %.1f %% of the families", 100*float64(wrong)/families)
+	if slack := 3.5 * math.Sqrt(0.05*0.95/families); float64(wrong)/families > 0.05+slack {
+		t.Errorf("twenty at once: a difference in %d of %d families, expected 5 ± %.1f %%", wrong, families, 100*slack)
 	}
 	// Pairs that are taken for none cost power, not validity: they claim less than 5 %.
 	if got := rate(t, 1000, 80, 199, 0.8, false, rand.New(rand.NewPCG(5, 96)), mean); got > 0.05 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,36 +27,69 @@ type DifferenceOptions struct {
 // DifferenceFormats are the values of DifferenceOptions.Format.
 var DifferenceFormats = []string{"terminal", "csv"}
 
-// Differences compares the rows of the runs below the folders and prints to w how
-// they differ from a baseline, with intervals of 95 %. It is an error where rows have
-// no draws or were evaluated in different ways.
-func Differences(w io.Writer, folders []string, o DifferenceOptions) error {
+// Differences compares the rows of the runs below the folders, or the sets in files of
+// eval's JSON, and prints to w how they differ from a baseline, with intervals of 95 % and
+// p-values, and in a sentence each. It is an error where rows have no draws or were
+// evaluated in different ways.
+func Differences(w io.Writer, paths []string, o DifferenceOptions) error {
 	render, ok := map[string]func(io.Writer, []difference) error{"terminal": printDifferences, "csv": differencesCSV}[o.Format]
 	if !ok {
 		return human.Misusef("compare: --format is %q, expected %s", o.Format, strings.Join(DifferenceFormats, " or "))
 	}
-	rows, err := store.FindMetrics(folders...)
+	found, notes, err := findDifferences(paths, o)
 	if err != nil {
 		return err
-	}
-	rows, dropped := comparable(rows)
-	found, err := compareRows(rows, o)
-	if err != nil && dropped > 0 {
-		err = fmt.Errorf("%w; of the rows, %d were dropped by a search, whose tables show their differences", err, dropped)
-	}
-	if err != nil {
-		return fmt.Errorf("compare: %w", err)
 	}
 	if err := render(w, found); err != nil || o.Format == "csv" {
 		return err
 	}
-	if dropped > 0 {
-		fmt.Fprintln(w, human.Wrap(fmt.Sprintf("left out: rows that a search dropped (%d), which have fewer images; the table shows in which round, and their differences", dropped), human.Columns(w), 2))
-	}
-	for _, line := range differencesOf(rows) {
+	fmt.Fprintln(w)
+	for _, line := range slices.Concat(sentences(found), notes) {
 		fmt.Fprintln(w, human.Wrap(oneLine(line), human.Columns(w), 2))
 	}
 	return nil
+}
+
+// findDifferences compares what lies at the paths, and tells what to say of it.
+func findDifferences(paths []string, o DifferenceOptions) (found []difference, notes []string, err error) {
+	files := 0
+	for _, path := range paths {
+		if store.IsEvaluation(path) {
+			files++
+		}
+	}
+	switch files {
+	case 0:
+		found, notes, err = runDifferences(paths, o)
+	case len(paths):
+		found, notes, err = setDifferences(paths, o)
+	default:
+		return nil, nil, human.Misusef("compare: some of these are folders of results, and some files of `eval --json`; compare one kind at a time")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return found, append(notes, extrapolated(found)...), nil
+}
+
+// runDifferences compares the rows of the runs below the folders.
+func runDifferences(folders []string, o DifferenceOptions) (found []difference, notes []string, err error) {
+	rows, err := store.FindMetrics(folders...)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, dropped := comparable(rows)
+	found, err = compareRows(rows, o)
+	if err != nil && dropped > 0 {
+		err = fmt.Errorf("%w; of the rows, %d were dropped by a search, whose tables show their differences", err, dropped)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("compare: %w", err)
+	}
+	if dropped > 0 {
+		notes = append(notes, fmt.Sprintf("left out: rows that a search dropped (%d), which have fewer images; the table shows in which round, and their differences", dropped))
+	}
+	return found, append(notes, differencesOf(rows)...), nil
 }
 
 // A difference is a row's score less the baseline's.
@@ -63,11 +97,61 @@ type difference struct {
 	experiment    string
 	row, baseline string      // titles
 	score         store.Score // the row's
+	base          float64     // the baseline's
 	value         float64
 	interval      eval.Interval
 	spread        float64 // standard error of the difference
 
-	of, from *store.Metrics // the rows themselves
+	p, corrected float64 // see eval.PValue; the corrected one is eval.Holm's, over so many comparisons
+	comparisons  int
+	draws        int
+
+	pairs          string  // what makes pairs of the images: byNoise, byName, byContent; "": they are none
+	images, others int     // of the row and of the baseline
+	own, theirs    float64 // standard errors of the two scores
+
+	of, from *store.Metrics // the rows themselves; nil where sets are compared
+}
+
+// What makes pairs of images.
+const (
+	byNoise   = "noise"
+	byName    = "file name"
+	byContent = "content"
+)
+
+// newDifference compares two scores by their values for each draw. Those of images that
+// are no pairs are independent of each other: a draw of one is subtracted from the next
+// draw of the other.
+func newDifference(s, base store.Score, mine, theirs []float64, pairs string) difference {
+	n := min(len(mine), len(theirs))
+	d := difference{score: s, base: base.Value, value: s.Value - base.Value, pairs: pairs, draws: n}
+	mine, others := mine[:n], slices.Clone(theirs[:n])
+	if pairs == "" {
+		others = append(others[1:], others[0])
+	}
+	replicates := make([]float64, n)
+	for i := range replicates {
+		replicates[i] = mine[i] - others[i]
+	}
+	d.interval, d.p = eval.NewInterval(d.value, replicates), eval.PValue(d.value, replicates)
+	zeros := make([]float64, n)
+	d.own, d.theirs = search.Spread(mine, zeros), search.Spread(others, zeros)
+	if d.spread = search.Spread(mine, others); pairs == "" {
+		d.spread = math.Hypot(d.own, d.theirs)
+	}
+	return d
+}
+
+// correct corrects the p-values of all comparisons that are made at once.
+func correct(all []difference) {
+	p := make([]float64, len(all))
+	for i, d := range all {
+		p[i] = d.p
+	}
+	for i, corrected := range eval.Holm(p) {
+		all[i].corrected, all[i].comparisons = corrected, len(all)
+	}
 }
 
 // verdict says what the interval allows to say.
@@ -117,6 +201,7 @@ func compareRows(rows []*store.Metrics, o DifferenceOptions) ([]difference, erro
 			}
 		}
 	}
+	correct(out)
 	err = errors.Join(faults...)
 	if len(out) == 0 && err == nil {
 		err = errors.New("no row beside its baseline; there is nothing to compare")
@@ -197,12 +282,8 @@ func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, er
 		if !ok || mine == nil || theirs == nil || len(metrics) > 0 && !slices.Contains(metrics, s.Name) {
 			continue
 		}
-		pairs := make([]float64, len(mine))
-		for i := range pairs {
-			pairs[i] = mine[i] - theirs[i]
-		}
-		d := difference{score: s, value: s.Value - b.Value}
-		d.interval, d.spread = eval.NewInterval(d.value, pairs), search.Spread(mine, theirs)
+		d := newDifference(s, b, mine, theirs, byNoise)
+		d.images, d.others = m.Samples, base.Samples
 		out = append(out, d)
 	}
 	return out, nil
@@ -218,17 +299,18 @@ func printDifferences(w io.Writer, all []difference) error {
 			sign = "+"
 		}
 		lines = append(lines, []string{oneLine(d.row), oneLine(d.baseline), oneLine(d.score.Title) + " " + arrow(d.score.Direction),
-			number(d.score.Value), sign + number(d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict()})
+			number(d.score.Value), sign + number(d.value), number(d.interval.Low) + " … " + number(d.interval.High), d.verdict(), likely(d.corrected)})
 	}
-	return writeTable(w, human.Table{Fixed: 3, Align: "lllrrrl", Head: []string{"row", "baseline", "metric", "value", "difference", "95 %", ""}, Lines: lines})
+	return writeTable(w, human.Table{Fixed: 3, Align: "lllrrrlr", Head: []string{"row", "baseline", "metric", "value", "difference", "95 %", "", pTitle(all)}, Lines: lines})
 }
 
 // differencesCSV writes the table for programs, with every digit.
 func differencesCSV(w io.Writer, all []difference) error {
-	lines := [][]string{{"experiment", "row", "baseline", "metric", "value", "difference", "low", "high", "verdict"}}
+	lines := [][]string{{"experiment", "row", "baseline", "metric", "value", "difference", "low", "high", "verdict", "p", "p_holm", "comparisons", "pairs", "images", "baseline_images"}}
 	for _, d := range all {
 		lines = append(lines, []string{d.experiment, d.row, d.baseline, d.score.Name,
-			exact(d.score.Value), exact(d.value), exact(d.interval.Low), exact(d.interval.High), d.verdict()})
+			exact(d.score.Value), exact(d.value), exact(d.interval.Low), exact(d.interval.High), d.verdict(),
+			exact(d.p), exact(d.corrected), strconv.Itoa(d.comparisons), d.pairs, strconv.Itoa(d.images), strconv.Itoa(d.others)})
 	}
 	return writeCSV(w, lines)
 }

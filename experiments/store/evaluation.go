@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 
 	"sagbench/eval"
@@ -65,20 +66,21 @@ func flat(data []byte) []byte {
 // maxEvaluations bounds a file of evaluations, in bytes.
 const maxEvaluations = 1 << 28
 
-// IsEvaluation reports whether a path is that of a file which eval has written, or at
-// least none of a run: JSON that is no metrics.json.
+// IsEvaluation reports whether a path is meant for a file which eval has written: it is
+// a file, and none of a run.
 func IsEvaluation(path string) bool {
 	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxEvaluations {
+	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}
-	data, err := os.ReadFile(path)
 	var keys map[string]json.RawMessage
-	if err != nil || json.Unmarshal(data, &keys) != nil {
-		return false
+	if info.Size() <= maxEvaluations {
+		if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &keys) == nil {
+			_, run := keys["experiment"]
+			return !run
+		}
 	}
-	_, run := keys["experiment"]
-	return !run
+	return filepath.Base(path) != MetricsFile
 }
 
 // ReadEvaluations reads what eval wrote to a file as JSON: of one set or of several.
