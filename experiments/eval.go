@@ -53,6 +53,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
   sagbench eval REF run-a.npz run-b.npz run-c.npz --inception FILE --bootstrap 200 --json all.json --csv scores.csv --append
+  sagbench eval REF samples.npz --inception FILE --per-class --metrics fid,precision,recall
   sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
   sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json
   sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
@@ -87,6 +88,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			if task.Comparisons, task.Main, err = networks.comparisons(cmd.Flags(), task.Protocol, task.Metrics); err != nil {
 				return err
 			}
+			task.PerClass = out.PerClass
 			inputs := slices.Clone(args)
 			for _, c := range task.Comparisons {
 				inputs = append(inputs, c.Weights.Path)
@@ -129,6 +131,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.Var((*named)(&out.JSON), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.Var((*named)(&out.CSV), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
+	f.BoolVar(&out.PerClass, "per-class", false, "score each class as well, against the reference's images of that class, the worst first; classes are arr_1 of an .npz, folders, or labels beside images")
 	f.BoolVar(&out.Append, "append", false, "add to the file of --csv in place of replacing it; its head has to be the same")
 	return cmd
 }

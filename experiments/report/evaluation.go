@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -58,10 +59,13 @@ func PrintEvaluations(w io.Writer, all *store.Evaluations, verbose bool) error {
 	case len(scored) == 0:
 		return nil
 	case len(all.Evaluations)+len(all.Failed) == 1:
-		return PrintEvaluation(w, scored[0], verbose)
+		return errors.Join(PrintEvaluation(w, scored[0], verbose), printClasses(w, scored[0], verbose))
 	}
 	fmt.Fprintln(w, human.Wrap("protocol: "+scored[0].Protocol, human.Columns(w), 2))
-	columns := scoreColumns(scored)
+	var columns []store.Score
+	for _, e := range scored {
+		columns = scoreColumns(columns, e.Scores)
+	}
 	t := human.Table{Fixed: 2, Align: "lr" + strings.Repeat("r", len(columns)), Head: []string{"set", "images"}}
 	for _, c := range columns {
 		t.Head = append(t.Head, oneLine(c.Title)+" "+arrow(c.Direction))
@@ -80,16 +84,66 @@ func PrintEvaluations(w io.Writer, all *store.Evaluations, verbose bool) error {
 	for _, line := range notes.lines() {
 		fmt.Fprintln(w, human.Wrap(line, human.Columns(w), 2))
 	}
+	for _, e := range scored {
+		if err := printClasses(w, e, verbose); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// scoreColumns are the scores that any of the evaluations has, in their order.
-func scoreColumns(all []*store.Evaluation) (columns []store.Score) {
-	for _, e := range all {
-		for _, s := range e.Scores {
-			if !slices.ContainsFunc(columns, func(c store.Score) bool { return c.Name == s.Name }) {
-				columns = append(columns, s)
+// shownClasses are how many classes a table shows unless it is to show all.
+const shownClasses = 20
+
+// printClasses draws the scores of single classes, the worst first: some of them, or all
+// with verbose set.
+func printClasses(w io.Writer, e *store.Evaluation, verbose bool) error {
+	if e.PerClass == nil {
+		return nil
+	}
+	all := e.PerClass.Classes
+	shown := all
+	if !verbose && len(all) > shownClasses {
+		shown = all[:shownClasses]
+	}
+	var columns []store.Score
+	for _, c := range all {
+		columns = scoreColumns(columns, c.Scores)
+	}
+	title := "by class: " + oneLine(e.Inputs["samples"].Name)
+	if len(columns) > 0 {
+		title += ", the worst " + oneLine(columns[0].Title) + " first"
+	}
+	fmt.Fprintln(w, "\n"+human.Wrap(title, human.Columns(w), 2))
+	t := human.Table{Fixed: 1, Align: "lrr" + strings.Repeat("r", len(columns)), Head: []string{"class", "samples", "reference"}}
+	for _, c := range columns {
+		t.Head = append(t.Head, oneLine(c.Title)+" "+arrow(c.Direction))
+	}
+	for _, c := range shown {
+		line := []string{oneLine(c.Class), human.Count(c.Samples), human.Count(c.Reference)}
+		for _, column := range columns {
+			text := "–"
+			if i := slices.IndexFunc(c.Scores, func(s store.Score) bool { return s.Name == column.Name }); i >= 0 {
+				text = telling(c.Scores[i].Value, column.Decimals+2)
 			}
+			line = append(line, text)
+		}
+		t.Lines = append(t.Lines, line)
+	}
+	if err := writeTable(w, t); err != nil {
+		return err
+	}
+	if more := len(all) - len(shown); more > 0 {
+		fmt.Fprintln(w, human.Wrap(fmt.Sprintf("and %s classes more: all are in --json and --csv, and here with --verbose", human.Count(more)), human.Columns(w), 2))
+	}
+	return nil
+}
+
+// scoreColumns are the columns with those of more scores that are not among them.
+func scoreColumns(columns, scores []store.Score) []store.Score {
+	for _, s := range scores {
+		if !slices.ContainsFunc(columns, func(c store.Score) bool { return c.Name == s.Name }) {
+			columns = append(columns, s)
 		}
 	}
 	return columns
@@ -168,27 +222,46 @@ func commonParts(notes []string) string {
 	return strings.Join(parts, ", ")
 }
 
-// evaluationHead is the first line of EvaluationCSV.
-func evaluationHead() []string {
-	return []string{"metric", "value", "std", "low", "high", "direction", "protocol", "samples", "reference", "reference_sha256", "sample", "sample_sha256"}
+// evaluationHead is the first line of EvaluationCSV, with the columns of classes where
+// there are such lines.
+func evaluationHead(perClass bool) []string {
+	head := []string{"metric", "value", "std", "low", "high", "direction", "protocol", "samples", "reference", "reference_sha256", "sample", "sample_sha256"}
+	if perClass {
+		head = append(head, "class", "class_reference")
+	}
+	return head
 }
 
 // EvaluationCSV are the scores of evaluations as CSV, a line each, with every
-// digit.
-func EvaluationCSV(all *store.Evaluations) ([]byte, error) {
+// digit; with perClass set those of single classes as well, below those of their set.
+func EvaluationCSV(all *store.Evaluations, perClass bool) ([]byte, error) {
 	var out bytes.Buffer
-	lines := [][]string{evaluationHead()}
+	lines := [][]string{evaluationHead(perClass)}
 	for _, e := range all.Evaluations {
-		reference, sample := e.Inputs["reference"].InputFile, e.Inputs["samples"].InputFile
-		for _, s := range e.Scores {
-			line := []string{s.Name, exact(s.Value), "", "", "", s.Direction, e.Protocol, strconv.Itoa(e.Samples), reference.Name, reference.SHA256, sample.Name, sample.SHA256}
+		add := func(s store.Score, images int, of ...string) {
+			reference, sample := e.Inputs["reference"].InputFile, e.Inputs["samples"].InputFile
+			line := []string{s.Name, exact(s.Value), "", "", "", s.Direction, e.Protocol, strconv.Itoa(images), reference.Name, reference.SHA256, sample.Name, sample.SHA256}
 			if s.Std > 0 {
 				line[2] = exact(s.Std)
 			}
 			if i := s.Interval; i != nil {
 				line[3], line[4] = exact(i.Low), exact(i.High)
 			}
+			if perClass {
+				line = append(line, of...)
+			}
 			lines = append(lines, line)
+		}
+		for _, s := range e.Scores {
+			add(s, e.Samples, "", "")
+		}
+		if e.PerClass == nil {
+			continue
+		}
+		for _, c := range e.PerClass.Classes {
+			for _, s := range c.Scores {
+				add(s, c.Samples, c.Class, strconv.Itoa(c.Reference))
+			}
 		}
 	}
 	err := writeCSV(&out, lines)

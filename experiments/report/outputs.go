@@ -13,6 +13,7 @@ import (
 type EvaluationOutputs struct {
 	JSON, CSV string // paths; "": none
 	Append    bool   // add to the CSV in place of replacing it
+	PerClass  bool   // whether there are scores of single classes
 	Verbose   bool   // tell in the table how the arithmetic went
 }
 
@@ -33,7 +34,7 @@ func (o EvaluationOutputs) Check(inputs []string) error {
 			err = store.CheckApart(out.path, inputs...)
 		}
 		if err == nil && out.flag == "csv" && o.Append {
-			err = store.CheckAppend(out.path, evaluationHead())
+			err = store.CheckAppend(out.path, evaluationHead(o.PerClass))
 		}
 		if err != nil {
 			return human.Misusef("--%s: %w", out.flag, err)
@@ -60,7 +61,7 @@ func (o EvaluationOutputs) Write(w io.Writer, all *store.Evaluations) error {
 		writeCSV = store.AppendCSV
 	}
 	json, errJSON := all.Encode()
-	csv, errCSV := EvaluationCSV(all)
+	csv, errCSV := EvaluationCSV(all, o.PerClass)
 	err := errors.Join(put(o.JSON, json, errJSON, store.WriteOutput), put(o.CSV, csv, errCSV, writeCSV))
 	if o.JSON != "-" && o.CSV != "-" {
 		err = errors.Join(err, PrintEvaluations(w, all, o.Verbose))

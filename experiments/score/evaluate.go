@@ -26,9 +26,12 @@ type Task struct {
 	Reference   string            // path
 	Samples     []string          // paths of the sets, at least one
 	Metrics     []configs.Named[eval.Metric]
-	Bootstrap   int // draws of the samples; 0: none
+	Bootstrap   int  // draws of the samples; 0: none
+	PerClass    bool // score single classes as well
 	Read        images.Options
 	Share       *Share // of the features, with other processes; nil: there are none
+
+	referenceClasses []images.About // see PerClass
 }
 
 // Run scores the sets against the reference, network by network. Networks are opened,
@@ -58,6 +61,11 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 	notes := plan.ForeignMetrics(t.Protocol, t.Metrics)
 	for _, n := range notes {
 		p.Note("note: " + n)
+	}
+	if t.PerClass {
+		if t.referenceClasses, err = (fileSet{t.Reference, t.Read}).classesOf(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if several { // what fails here would fail for each
 		if err := e.prepare(ctx, t.job(t.Samples[0])); err != nil {
@@ -104,7 +112,7 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 func (t *Task) job(path string) job {
 	return job{
 		comparisons: t.Comparisons, reference: fileSet{t.Reference, t.Read}, samples: fileSet{path, t.Read},
-		bootstrap: t.Bootstrap, published: true,
+		bootstrap: t.Bootstrap, perClass: t.PerClass, published: true,
 	}
 }
 
@@ -121,12 +129,21 @@ func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files
 		notes = append(notes, same)
 		e.progress.Note("note: " + e.label + same)
 	}
-	found, err := e.evaluate(ctx, t.job(path))
+	job := t.job(path)
+	if t.PerClass {
+		samples, err := fileSet{path, t.Read}.classesOf(ctx)
+		if err != nil { // before hours of computing
+			return nil, err
+		}
+		job.classes = &byClass{t.referenceClasses, samples}
+	}
+	found, err := e.evaluate(ctx, job)
 	if len(found.scores)+len(found.failed) == 0 || ctx.Err() != nil {
 		return nil, err
 	}
 	out := &store.Evaluation{
 		Format: store.EvaluationFormat, Scores: found.scores, Failed: found.failed, Samples: found.count, Notes: append(notes, found.notes...),
+		PerClass: found.perClass,
 		Inputs: map[string]store.Input{
 			"reference": {InputFile: files["reference"], SetRead: found.reference},
 			"samples":   {InputFile: store.InputFile{Name: name, SHA256: sum}, SetRead: found.samples},

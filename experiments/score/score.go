@@ -88,8 +88,10 @@ type job struct {
 	comparisons []plan.Comparison // the feature networks, each with its metrics
 	reference   fileSet
 	samples     imageSet
-	bootstrap   int  // draws of the samples; 0: none
-	published   bool // say where the samples are not of the number that published scores are of
+	bootstrap   int      // draws of the samples; 0: none
+	perClass    bool     // score single classes as well
+	classes     *byClass // of these images; nil until they are read
+	published   bool     // say where the samples are not of the number that published scores are of
 }
 
 // An imageSet is where the features of images come from.
@@ -118,6 +120,7 @@ type outcome struct {
 	scores             []store.Score
 	failed             []store.Failure   // metrics without a score
 	replicates         *store.Replicates // nil without a bootstrap
+	perClass           *store.PerClass   // nil where it was not asked for
 	count              int               // of the samples
 	notes              []string          // what was assumed, converted or left out
 	reference, samples store.SetRead
@@ -191,6 +194,9 @@ func (j job) wants(c plan.Comparison) eval.Needs {
 	n := c.Needs()
 	if j.bootstrap > 0 {
 		n.Generated = n.Generated.Resampled()
+	}
+	if j.perClass {
+		n.Reference, n.Generated = n.Reference.Resampled(), n.Generated.Resampled()
 	}
 	return n
 }
@@ -268,6 +274,9 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 		}
 	}
 	out.scores = append(out.scores, scores...)
+	if j.classes != nil {
+		err = errors.Join(err, e.scoreClasses(ctx, j, c, ref, gen, x.read, read, out))
+	}
 	return err
 }
 
@@ -321,7 +330,14 @@ func (e *Engine) score(ctx context.Context, ref, gen *eval.Features, metrics []e
 	for _, w := range report.Warnings {
 		e.progress.Warn(e.label + relative(w, ref, gen))
 	}
-	faults := []error{err}
+	out, failed, fault := scoresOf(report, ref, gen)
+	return out, failed, errors.Join(err, fault)
+}
+
+// scoresOf are the scores of a report as results hold them, and the metrics that have
+// none; the error is about those whose value is no number.
+func scoresOf(report eval.Report, ref, gen *eval.Features) (out []store.Score, failed []store.Failure, err error) {
+	var faults []error
 	fail := func(metric string, err error) {
 		failed = append(failed, store.Failure{Metric: metric, Reason: relative(err.Error(), ref, gen)})
 	}

@@ -2,12 +2,15 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"sagbench/eval"
 )
@@ -35,6 +38,58 @@ type EvaluationDraws struct {
 	Images int                  `json:"images"`                 // that are drawn, of as many
 	Names  string               `json:"names_sha256,omitempty"` // of the images' names in their order (see NamesSum); "" where they have none
 	Values map[string][]float64 `json:"values"`                 // score's name → its value for each draw
+}
+
+// PerClass are the scores of single classes of the samples, each against the images of
+// that class in the reference.
+type PerClass struct {
+	Classes          []*ClassScores `json:"classes"`                     // the worst first, by the first metric
+	OnlyReference    []string       `json:"only_reference,omitempty"`    // classes that the samples lack
+	OnlySamples      []string       `json:"only_samples,omitempty"`      // classes that the reference lacks
+	ReferenceWithout int            `json:"reference_without,omitempty"` // images that have no class
+	SamplesWithout   int            `json:"samples_without,omitempty"`
+}
+
+// ClassScores are the scores of one class.
+type ClassScores struct {
+	Class     string    `json:"class"`
+	Samples   int       `json:"samples"`   // its images there
+	Reference int       `json:"reference"` // and there
+	Scores    []Score   `json:"scores"`
+	Failed    []Failure `json:"failed,omitempty"` // metrics that have no score
+}
+
+// Add adds scores of a class, by one network, to those of others.
+func (p *PerClass) Add(class string, samples, reference int, scores []Score, failed []Failure) {
+	i := slices.IndexFunc(p.Classes, func(c *ClassScores) bool { return c.Class == class })
+	if i < 0 {
+		i = len(p.Classes)
+		p.Classes = append(p.Classes, &ClassScores{Class: class, Samples: samples, Reference: reference})
+	}
+	c := p.Classes[i]
+	c.Scores, c.Failed = append(c.Scores, scores...), append(c.Failed, failed...)
+}
+
+// Sort puts the worst classes first, by the first score of the first class that has any;
+// those without it come last.
+func (p *PerClass) Sort() {
+	name := ""
+	for _, c := range p.Classes {
+		if name == "" && len(c.Scores) > 0 {
+			name = c.Scores[0].Name
+		}
+	}
+	rank := func(c *ClassScores) float64 {
+		for _, s := range c.Scores {
+			if s.Name == name && s.Direction == HigherIsBetter {
+				return s.Value
+			} else if s.Name == name {
+				return -s.Value
+			}
+		}
+		return math.Inf(1)
+	}
+	slices.SortStableFunc(p.Classes, func(a, b *ClassScores) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
 // Encode is the file: that of a single evaluation where one set was asked for.
