@@ -54,6 +54,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
   sagbench eval REF run-a.npz run-b.npz run-c.npz --inception FILE --bootstrap 200 --json all.json --csv scores.csv --append
   sagbench eval REF samples.npz --inception FILE --per-class --metrics fid,precision,recall
+  sagbench eval REF samples.npz --inception FILE --metrics fid --neighbours 5 -o nearest.png
   sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
   sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json
   sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
@@ -93,7 +94,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			for _, c := range task.Comparisons {
 				inputs = append(inputs, c.Weights.Path)
 			}
-			if err := out.Check(inputs); err != nil {
+			if err := errors.Join(checkNeighbours(cmd, &task, out.Picture), out.Check(inputs)); err != nil {
 				return err
 			}
 			if share.devices != "" {
@@ -132,8 +133,25 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Var((*named)(&out.JSON), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.Var((*named)(&out.CSV), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
 	f.BoolVar(&out.PerClass, "per-class", false, "score each class as well, against the reference's images of that class, the worst first; classes are arr_1 of an .npz, folders, or labels beside images")
+	boundedInt(f, &task.Nearest.Neighbours, "neighbours", 0, 0, 100, "reference images nearest to a sample, in the network's features, that the picture of -o shows beside it: what was learned by heart is among the first")
+	boundedInt(f, &task.Nearest.Samples, "closest", 8, 1, 1000, "samples in that picture: so many that are closest to a reference image")
+	f.VarP((*named)(&out.Picture), "output-picture", "o", "PNG for the picture of --neighbours")
 	f.BoolVar(&out.Append, "append", false, "add to the file of --csv in place of replacing it; its head has to be the same")
 	return cmd
+}
+
+// checkNeighbours is an error where flags of neighbours stand without each other.
+func checkNeighbours(cmd *cobra.Command, t *score.Task, picture string) error {
+	wanted := t.Nearest.Neighbours > 0
+	switch {
+	case wanted && picture == "":
+		return human.Misusef("--neighbours draws a picture: name it with -o FILE.png")
+	case wanted && len(t.Samples) > 1:
+		return human.Misusef("--neighbours takes one set of SAMPLES, and %d are given", len(t.Samples))
+	case !wanted && (picture != "" || cmd.Flags().Changed("closest")):
+		return human.Misusef("-o and --closest are about the picture of --neighbours K, which is missing")
+	}
+	return nil
 }
 
 // evalOnDevices evaluates with a process on each device: all of them make features, in

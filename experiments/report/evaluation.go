@@ -59,7 +59,7 @@ func PrintEvaluations(w io.Writer, all *store.Evaluations, verbose bool) error {
 	case len(scored) == 0:
 		return nil
 	case len(all.Evaluations)+len(all.Failed) == 1:
-		return errors.Join(PrintEvaluation(w, scored[0], verbose), printClasses(w, scored[0], verbose))
+		return errors.Join(PrintEvaluation(w, scored[0], verbose), printClasses(w, scored[0], verbose), printNeighbours(w, scored[0].Near))
 	}
 	fmt.Fprintln(w, human.Wrap("protocol: "+scored[0].Protocol, human.Columns(w), 2))
 	var columns []store.Score

@@ -13,6 +13,7 @@ import (
 type EvaluationOutputs struct {
 	JSON, CSV string // paths; "": none
 	Append    bool   // add to the CSV in place of replacing it
+	Picture   string // path of the picture of neighbours; "": none
 	PerClass  bool   // whether there are scores of single classes
 	Verbose   bool   // tell in the table how the arithmetic went
 }
@@ -25,7 +26,12 @@ func (o EvaluationOutputs) Check(inputs []string) error {
 	case o.Append && (o.CSV == "" || o.CSV == "-"):
 		return human.Misusef("--append adds to a file: name it with --csv FILE")
 	}
-	for _, out := range []struct{ flag, path string }{{"json", o.JSON}, {"csv", o.CSV}} {
+	if o.Picture != "" {
+		if err := checkPicture(o.Picture); err != nil {
+			return human.Misusef("-o: %w", err)
+		}
+	}
+	for _, out := range []struct{ flag, path string }{{"-json", o.JSON}, {"-csv", o.CSV}, {"o", o.Picture}} {
 		if out.path == "" || out.path == "-" {
 			continue
 		}
@@ -33,11 +39,11 @@ func (o EvaluationOutputs) Check(inputs []string) error {
 		if err == nil {
 			err = store.CheckApart(out.path, inputs...)
 		}
-		if err == nil && out.flag == "csv" && o.Append {
+		if err == nil && out.flag == "-csv" && o.Append {
 			err = store.CheckAppend(out.path, evaluationHead(o.PerClass))
 		}
 		if err != nil {
-			return human.Misusef("--%s: %w", out.flag, err)
+			return human.Misusef("-%s: %w", out.flag, err)
 		}
 		inputs = append(inputs, out.path)
 	}
@@ -63,6 +69,10 @@ func (o EvaluationOutputs) Write(w io.Writer, all *store.Evaluations) error {
 	json, errJSON := all.Encode()
 	csv, errCSV := EvaluationCSV(all, o.PerClass)
 	err := errors.Join(put(o.JSON, json, errJSON, store.WriteOutput), put(o.CSV, csv, errCSV, writeCSV))
+	if o.Picture != "" && len(all.Evaluations) == 1 && all.Evaluations[0].Near != nil {
+		picture, errDraw := drawNeighbours(all.Evaluations[0].Near)
+		err = errors.Join(err, put(o.Picture, picture, errDraw, store.WriteOutput))
+	}
 	if o.JSON != "-" && o.CSV != "-" {
 		err = errors.Join(err, PrintEvaluations(w, all, o.Verbose))
 	}

@@ -28,6 +28,7 @@ type Task struct {
 	Metrics     []configs.Named[eval.Metric]
 	Bootstrap   int  // draws of the samples; 0: none
 	PerClass    bool // score single classes as well
+	Nearest     Nearest
 	Read        images.Options
 	Share       *Share // of the features, with other processes; nil: there are none
 
@@ -65,6 +66,13 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 	if t.PerClass {
 		if t.referenceClasses, err = (fileSet{t.Reference, t.Read}).classesOf(ctx); err != nil {
 			return nil, err
+		}
+	}
+	if t.Nearest.Neighbours > 0 { // before hours of computing
+		for _, path := range append([]string{t.Reference}, t.Samples...) {
+			if err := (fileSet{path, t.Read}).checkImages(ctx); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if several { // what fails here would fail for each
@@ -112,7 +120,7 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 func (t *Task) job(path string) job {
 	return job{
 		comparisons: t.Comparisons, reference: fileSet{t.Reference, t.Read}, samples: fileSet{path, t.Read},
-		bootstrap: t.Bootstrap, perClass: t.PerClass, published: true,
+		bootstrap: t.Bootstrap, perClass: t.PerClass, nearest: t.Nearest, main: t.Main, published: true,
 	}
 }
 
@@ -143,7 +151,7 @@ func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files
 	}
 	out := &store.Evaluation{
 		Format: store.EvaluationFormat, Scores: found.scores, Failed: found.failed, Samples: found.count, Notes: append(notes, found.notes...),
-		PerClass: found.perClass,
+		PerClass: found.perClass, Near: found.nearest,
 		Inputs: map[string]store.Input{
 			"reference": {InputFile: files["reference"], SetRead: found.reference},
 			"samples":   {InputFile: store.InputFile{Name: name, SHA256: sum}, SetRead: found.samples},

@@ -88,7 +88,9 @@ type job struct {
 	comparisons []plan.Comparison // the feature networks, each with its metrics
 	reference   fileSet
 	samples     imageSet
-	bootstrap   int      // draws of the samples; 0: none
+	bootstrap   int     // draws of the samples; 0: none
+	nearest     Nearest // of the samples, in the features of the network called main
+	main        string
 	perClass    bool     // score single classes as well
 	classes     *byClass // of these images; nil until they are read
 	published   bool     // say where the samples are not of the number that published scores are of
@@ -120,6 +122,7 @@ type outcome struct {
 	scores             []store.Score
 	failed             []store.Failure   // metrics without a score
 	replicates         *store.Replicates // nil without a bootstrap
+	nearest            *store.Neighbours // nil where it was not asked for
 	perClass           *store.PerClass   // nil where it was not asked for
 	count              int               // of the samples
 	notes              []string          // what was assumed, converted or left out
@@ -194,6 +197,9 @@ func (j job) wants(c plan.Comparison) eval.Needs {
 	n := c.Needs()
 	if j.bootstrap > 0 {
 		n.Generated = n.Generated.Resampled()
+	}
+	if j.nearest.Neighbours > 0 && c.Name == j.main {
+		n.Reference.Pool, n.Generated.Pool = true, true
 	}
 	if j.perClass {
 		n.Reference, n.Generated = n.Reference.Resampled(), n.Generated.Resampled()
@@ -276,6 +282,9 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	out.scores = append(out.scores, scores...)
 	if j.classes != nil {
 		err = errors.Join(err, e.scoreClasses(ctx, j, c, ref, gen, x.read, read, out))
+	}
+	if j.nearest.Neighbours > 0 && c.Name == j.main {
+		err = errors.Join(err, e.findNearest(ctx, j, c, ref, gen, x.read, read, out))
 	}
 	return err
 }

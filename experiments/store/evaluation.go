@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"sagbench/eval"
+	"sagbench/eval/images"
 )
 
 // Evaluations are those of several sets against one reference, as the command eval
@@ -90,6 +91,33 @@ func (p *PerClass) Sort() {
 		return math.Inf(1)
 	}
 	slices.SortStableFunc(p.Classes, func(a, b *ClassScores) int { return cmp.Compare(rank(a), rank(b)) })
+}
+
+// Neighbours are the samples that are closest to the reference, the closest first, each
+// with the reference images that are nearest to it.
+type Neighbours struct {
+	Network   string       `json:"network"`   // in whose features they are near
+	Reference int          `json:"reference"` // images that were looked through
+	Samples   []NearSample `json:"samples"`
+}
+
+// A NearSample is a sample with its nearest reference images, the nearest first.
+type NearSample struct {
+	*Picture
+	Nearest []Neighbour `json:"nearest"`
+}
+
+// A Neighbour is a reference image near a sample.
+type Neighbour struct {
+	*Picture
+	Distance float64 `json:"distance"` // Euclidean, of their features
+}
+
+// A Picture is an image of a set.
+type Picture struct {
+	Index int          `json:"index"` // among those of its set that are not broken, from 0
+	Name  string       `json:"name"`
+	Image images.Image `json:"-"` // its pixels, unless it was read from a file
 }
 
 // Encode is the file: that of a single evaluation where one set was asked for.

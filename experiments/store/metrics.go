@@ -427,8 +427,9 @@ type Evaluation struct {
 	Inputs   map[string]Input   `json:"inputs"`           // reference, samples, network; dinov2, where it is a second one
 	Versions map[string]string  `json:"versions"`
 
-	PerClass *PerClass        `json:"per_class,omitempty"` // nil where it was not asked for
-	Draws    *EvaluationDraws `json:"draws,omitempty"`     // nil without a bootstrap, and in older files
+	PerClass *PerClass        `json:"per_class,omitempty"`  // nil where it was not asked for
+	Near     *Neighbours      `json:"neighbours,omitempty"` // nil where they were not asked for
+	Draws    *EvaluationDraws `json:"draws,omitempty"`      // nil without a bootstrap, and in older files
 }
 
 // A Failure is a metric that could not be computed, and why.
