@@ -135,7 +135,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.BoolVar(&out.PerClass, "per-class", false, "score each class as well, against the reference's images of that class, the worst first; classes are arr_1 of an .npz, folders, or labels beside images")
 	boundedInt(f, &task.Nearest.Neighbours, "neighbours", 0, 0, 100, "reference images nearest to a sample, in the network's features, that the picture of -o shows beside it: what was learned by heart is among the first")
 	boundedInt(f, &task.Nearest.Samples, "closest", 8, 1, 1000, "samples in that picture: so many that are closest to a reference image")
-	f.VarP((*named)(&out.Picture), "output-picture", "o", "PNG for the picture of --neighbours")
+	f.VarP((*named)(&out.Picture), "out", "o", "PNG for the picture of --neighbours")
 	f.BoolVar(&out.Append, "append", false, "add to the file of --csv in place of replacing it; its head has to be the same")
 	return cmd
 }

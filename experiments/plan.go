@@ -1,8 +1,11 @@
 package main
 
 import (
+	"path/filepath"
+
 	"github.com/spf13/cobra"
 
+	"sagbench/experiments/report"
 	"sagbench/experiments/run"
 )
 
@@ -16,8 +19,9 @@ and those still to draw, the passes that an image makes through the network (a s
 guided by sag or cfg takes two) and the calls that they come in, at most, and the disk
 space. With --trial two batches go through each network and each Inception for an
 estimate of the time. Files that are missing are listed with the page on which their
-authors publish them, and so is what in a checkpoint does not fit its flags. Nothing
-is written.`,
+authors publish them, and so is what in a checkpoint does not fit its flags. Where the
+results hold draws of a pilot (bootstrap: 200, fewer samples), it tells how small a
+difference the images that are wanted will tell. Nothing is written.`,
 		Example: `  sagbench plan configs/table1-fashion.yaml --trial
   MODELS=/data/models REFERENCES=/data/references sagbench plan configs/table1.yaml`,
 		Args: experimentArgs,
@@ -31,6 +35,9 @@ is written.`,
 				return err
 			}
 			if err := f.Print(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			if err := report.Told(cmd.OutOrStdout(), filepath.Join(g.results, e.Name), f.Wanted()); err != nil {
 				return err
 			}
 			return faults

@@ -137,6 +137,17 @@ func (f *Forecast) Images() int {
 	return n
 }
 
+// Wanted are the images that each row is to have, by the folder of its run.
+func (f *Forecast) Wanted() map[string]int {
+	wanted := map[string]int{}
+	for _, p := range f.Rows {
+		if p.Folder != "" {
+			wanted[p.Folder] = p.Row.Samples
+		}
+	}
+	return wanted
+}
+
 // Passes is how many passes of an image through the networks are still to be made.
 func (f *Forecast) Passes() int {
 	n := 0

@@ -3,13 +3,16 @@ package report
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"sagbench/experiments/human"
 	"sagbench/experiments/search"
+	"sagbench/experiments/store"
 )
 
 // Needed tells how many images of each row, or set, it takes to tell a difference of a
@@ -74,4 +77,59 @@ func countOf(images float64) string {
 		return "more than 10 million"
 	}
 	return human.Count(int(images))
+}
+
+// Told tells which differences the rows of an experiment will tell with the images that are
+// wanted, by the folders of their runs, from the draws of images that are there: of a
+// pilot with fewer. It prints nothing where there are no draws.
+func Told(w io.Writer, folder string, wanted map[string]int) error {
+	if !store.Exists(folder) || len(wanted) == 0 {
+		return nil
+	}
+	all, err := store.FindMetrics(folder)
+	if err != nil {
+		return nil // no pilot; a file that is damaged is the affair of those who need it
+	}
+	rows := slices.DeleteFunc(all, func(m *store.Metrics) bool { return wanted[filepath.Base(m.Folder)] == 0 || m.Bootstrap == 0 })
+	if len(rows) < 2 {
+		return nil
+	}
+	found, _ := compareRows(rows, DifferenceOptions{}) // those pairs that there are
+	var titles []string
+	most, decimals := map[string]float64{}, map[string]int{}
+	images, least, draws := map[int]bool{}, math.MaxInt, 0
+	for _, d := range found {
+		n := min(wanted[filepath.Base(d.of.Folder)], wanted[filepath.Base(d.from.Folder)])
+		title := oneLine(d.score.Title)
+		if _, known := most[title]; !known {
+			titles = append(titles, title)
+		}
+		most[title], decimals[title] = max(most[title], search.Told(d.spread, d.images, n)), d.score.Decimals
+		images[d.images], least, draws = true, min(least, n), d.draws
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	var parts, sizes []string
+	for _, title := range titles {
+		parts = append(parts, fmt.Sprintf("%s in %s", telling(most[title], decimals[title]+1), title))
+	}
+	for _, n := range slices.Sorted(maps.Keys(images)) {
+		sizes = append(sizes, human.Count(n))
+	}
+	_, err = fmt.Fprintln(w, human.Wrap(fmt.Sprintf("tell:  with %s images a row, differences from %s on, by an interval of 95 %% in four cases of five; from %s draws of the %s images that are scored, the largest over %s",
+		human.Count(least), list(parts, "and"), human.Count(draws), strings.Join(sizes, " and "), pairsOf(found)), human.Columns(w), 7))
+	return err
+}
+
+// pairsOf counts the pairs of rows that are compared.
+func pairsOf(found []difference) string {
+	pairs := map[[2]string]bool{}
+	for _, d := range found {
+		pairs[[2]string{d.row, d.baseline}] = true
+	}
+	if len(pairs) == 1 {
+		return "one pair of rows"
+	}
+	return human.Count(len(pairs)) + " pairs of rows"
 }

@@ -196,10 +196,20 @@ func Spread(a, b []float64) float64 {
 	return math.Sqrt(squares / float64(len(a)-1))
 }
 
+// quantiles are how many standard errors a true difference is to be away from 0, for an
+// interval of 95 % to leave 0 out in four cases of five: 97.5 % and 80 % of a normal
+// distribution.
+const quantiles = 1.959963984540054 + 0.8416212335729143
+
 // Needed is how many images it takes to tell a true difference of two rows from 0 with
 // an interval of 95 % in four cases of five: the standard error, which so many images
 // have, falls with the square root of their number.
 func Needed(spread float64, images int, difference float64) float64 {
-	const quantiles = 1.959963984540054 + 0.8416212335729143 // of a normal distribution: 97.5 %, 80 %
 	return math.Ceil(float64(images) * math.Pow(quantiles*spread/difference, 2))
+}
+
+// Told is the smallest true difference that wanted images of each row tell, as Needed has
+// it, where so many images have the standard error spread.
+func Told(spread float64, images, wanted int) float64 {
+	return quantiles * spread * math.Sqrt(float64(images)/float64(wanted))
 }
