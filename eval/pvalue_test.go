@@ -163,3 +163,16 @@ func TestFalsePositives(t *testing.T) {
 		t.Errorf("pairs taken for none: %.1f %%", 100*got)
 	}
 }
+
+// Draws are those of NumPy: RandomState(0).randint(10, size=10), twice.
+func TestDrawsAreNumPys(t *testing.T) {
+	d, err := NewDraws(10, MinReplicates, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b, want := range [][]int32{{5, 0, 3, 3, 7, 9, 3, 5, 2, 4}, {7, 6, 8, 8, 1, 6, 7, 7, 8, 1}} {
+		if !slices.Equal(d.index[b], want) {
+			t.Errorf("draw %d: %v, want %v", b, d.index[b], want)
+		}
+	}
+}

@@ -31,7 +31,7 @@ func ShortPaths(paths []string) []string {
 				if n > len(parts[j]) || slices.ContainsFunc(alike, func(k int) bool { return k != j && filepath.Clean(paths[k]) == filepath.Clean(paths[j]) }) {
 					continue
 				}
-				short[j], more = filepath.Join(parts[j][len(parts[j])-n:]...), true
+				short[j], more = strings.Join(parts[j][len(parts[j])-n:], string(filepath.Separator)), true
 			}
 		}
 	}

@@ -81,7 +81,7 @@ func TestResultsAreDocumented(t *testing.T) {
 	jsonFields(reflect.TypeFor[Placement](), shared["devices.json"])
 	for section, file := range map[string]reflect.Type{
 		"metrics.json": reflect.TypeFor[Metrics](),
-		"eval's JSON":  reflect.TypeFor[Evaluation](),
+		"eval's JSON":  reflect.TypeFor[Evaluations](),
 		"devices.json": reflect.TypeFor[devicesJSON](),
 
 		"search/round-1.json": reflect.TypeFor[SearchRound](),
