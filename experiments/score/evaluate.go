@@ -90,6 +90,9 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 		if ctx.Err() != nil {
 			return nil, err
 		}
+		if several && err != nil && one != nil && len(one.Scores) == 0 && one.Samples == 0 {
+			one = nil // there were no features
+		}
 		if one != nil {
 			out.Evaluations = append(out.Evaluations, one)
 		}
