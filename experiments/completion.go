@@ -79,7 +79,7 @@ func complete(root *cobra.Command) {
 		case len(use) == 0:
 		case use[0] == "EXPERIMENT.yaml":
 			c.ValidArgsFunction = completeExperiment
-		case use[0] == "RESULTS..." && c.Name() != "grid": // which takes files too
+		case use[0] == "RESULTS..." && c.Name() != "grid" && c.Name() != "compare": // which take files too
 			c.ValidArgsFunction = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
 		}
 	}
