@@ -83,7 +83,7 @@ func TestCompareSets(t *testing.T) {
 	terminal := DifferenceOptions{Format: "terminal"}
 	got := compare(terminal, writtenSets(t, a, b)...)
 	for _, want := range []string{"b is better than a in FID: 13.900 against 14.100, difference −0.200 [", "], p < 0.0001 after Holm over 2 comparisons, paired by file name, 500 images each\n",
-		"no difference between b and a is seen in Recall: ", "│ p (Holm) │", "│ < 0.0001 │", "199 draws count no p-value below 0.005 before the correction; of 1 of the 2 comparisons no draw is beyond"} {
+		"no difference between b and a is seen in Recall: ", "│ p (Holm) │", "│ < 0.0001 │", "199 draws count no p-value below 0.005 before the correction; in 1 of 2 comparisons none of them is beyond"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
