@@ -64,13 +64,13 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 		p.Note("note: " + n)
 	}
 	if t.PerClass {
-		if t.referenceClasses, err = (fileSet{t.Reference, t.Read}).classesOf(ctx); err != nil {
+		if t.referenceClasses, err = t.reference().classesOf(ctx); err != nil {
 			return nil, err
 		}
 	}
 	if t.Nearest.Neighbours > 0 { // before hours of computing
-		for _, path := range append([]string{t.Reference}, t.Samples...) {
-			if err := (fileSet{path, t.Read}).checkImages(ctx); err != nil {
+		for _, set := range []fileSet{t.reference(), t.samples(t.Samples[0])} {
+			if err := set.checkImages(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -119,10 +119,16 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 	return out, err
 }
 
+// reference is the set that samples are compared with.
+func (t *Task) reference() fileSet { return fileSet{t.Reference, t.Read} }
+
+// samples is the set at a path.
+func (t *Task) samples(path string) fileSet { return fileSet{path, t.Read} }
+
 // job is the evaluation of the set at a path.
 func (t *Task) job(path string) job {
 	return job{
-		comparisons: t.Comparisons, reference: fileSet{t.Reference, t.Read}, samples: fileSet{path, t.Read},
+		comparisons: t.Comparisons, reference: t.reference(), samples: t.samples(path),
 		bootstrap: t.Bootstrap, perClass: t.PerClass, nearest: t.Nearest, main: t.Main, published: true,
 	}
 }
@@ -142,7 +148,7 @@ func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files
 	}
 	job := t.job(path)
 	if t.PerClass {
-		samples, err := fileSet{path, t.Read}.classesOf(ctx)
+		samples, err := t.samples(path).classesOf(ctx)
 		if err != nil { // before hours of computing
 			return nil, err
 		}
@@ -183,7 +189,7 @@ func (t *Task) names(ctx context.Context, path string, read store.SetRead) ([]st
 	if read.Images == nil {
 		return nil, nil
 	}
-	set, err := eval.ReadReference(ctx, path, t.Read)
+	set, err := eval.ReadReference(ctx, path, t.samples(path).read)
 	if err != nil || set.Images == nil {
 		return nil, err
 	}

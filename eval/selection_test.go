@@ -7,7 +7,7 @@ import (
 )
 
 // The features of a subset are those of a set of these images alone.
-func TestSubset(t *testing.T) {
+func TestFeaturesOfSome(t *testing.T) {
 	rows := func(n, d int, of func(i, j int) float32) (out []float32) {
 		for i := range n {
 			for j := range d {
