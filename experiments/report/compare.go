@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -275,6 +276,10 @@ func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, er
 			return nil, fmt.Errorf("there is no metric %q; known: %s", name, strings.Join(own.Names, ", "))
 		}
 	}
+	pairs := ""
+	if seedOf(m) == seedOf(base) {
+		pairs = byNoise
+	}
 	var out []difference
 	for _, s := range m.Scores {
 		b, ok := base.Score(s.Name)
@@ -282,11 +287,22 @@ func differencesFrom(base, m *store.Metrics, metrics []string) ([]difference, er
 		if !ok || mine == nil || theirs == nil || len(metrics) > 0 && !slices.Contains(metrics, s.Name) {
 			continue
 		}
-		d := newDifference(s, b, mine, theirs, byNoise)
+		d := newDifference(s, b, mine, theirs, pairs)
 		d.images, d.others = m.Samples, base.Samples
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+// seedOf is the seed of a row's noise, as its config has it.
+func seedOf(m *store.Metrics) string {
+	var config struct {
+		Seed json.RawMessage `json:"seed"`
+	}
+	if json.Unmarshal(m.Config, &config) != nil {
+		return ""
+	}
+	return string(config.Seed)
 }
 
 // printDifferences draws the table for people at a terminal.

@@ -154,6 +154,27 @@ func TestCompareRefuses(t *testing.T) {
 	}
 }
 
+// Rows of other seeds are of other noise, and are no pairs.
+func TestCompareSeeds(t *testing.T) {
+	folder, noise := t.TempDir(), normal(4, 100)
+	var rows []*store.Metrics
+	for i, seed := range []string{"0", "0", "7"} {
+		m := drawnRow(t, folder, i, fmt.Sprint(i), 25, noise)
+		m.Config = []byte(`{"seed":` + seed + `}`)
+		rows = append(rows, m)
+	}
+	found, err := compareRows(rows, DifferenceOptions{})
+	if err != nil || len(found) != 2 {
+		t.Fatal(found, err)
+	}
+	if d := found[0]; d.pairs != byNoise || d.spread != 0 {
+		t.Errorf("one seed: %+v", d)
+	}
+	if d := found[1]; d.pairs != "" || math.Abs(d.spread-math.Hypot(d.own, d.theirs)) > 1e-12 || d.interval.Half() < 2 || !strings.Contains(d.sentence(), ", unpaired, ") {
+		t.Errorf("two seeds: %s, %+v", d.sentence(), d)
+	}
+}
+
 // A table shows half of the interval behind ±, and both ends to programs.
 func TestTableOfIntervals(t *testing.T) {
 	m := drawnRow(t, t.TempDir(), 0, "0", 25, make([]float64, 40))

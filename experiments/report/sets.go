@@ -42,6 +42,12 @@ func readSets(files []string) ([]evaluatedSet, error) {
 			sets[i].name = short[slices.Index(files, s.file)] + ": " + s.name
 		}
 	}
+	seen := map[string]int{}
+	for i, s := range sets {
+		if seen[s.name]++; seen[s.name] > 1 {
+			sets[i].name += fmt.Sprintf(" (%d)", seen[s.name])
+		}
+	}
 	return sets, errors.Join(faults...)
 }
 

@@ -148,7 +148,7 @@ func TestCompareSetsRefuses(t *testing.T) {
 	}{
 		"compare one kind at a time":                                {append(paths, t.TempDir()), DifferenceOptions{}},
 		"no set beside the baseline":                                {paths, DifferenceOptions{}},
-		`there is no row "7"; there are 1: 0.json: a; 2: 0.json: a`: {append(paths, paths...), DifferenceOptions{Baseline: "7"}},
+		`there is no row "7"; there are 1: 0.json: a; 2: 0.json: a (2)`: {append(paths, paths...), DifferenceOptions{Baseline: "7"}},
 		`there is no metric "kid" in both; known: fid, recall`:      {append(paths, paths...), DifferenceOptions{Metrics: []string{"kid"}}},
 	} {
 		c.o.Format = "terminal"

@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -14,7 +15,7 @@ import (
 )
 
 // maxAppended bounds a CSV file that lines are added to, in bytes.
-const maxAppended = 1 << 28
+const maxAppended = 1 << 27
 
 // CheckAppend is an error where AppendCSV could not add lines under this head to a file.
 func CheckAppend(path string, head []string) error {
@@ -44,8 +45,11 @@ func appendable(path string, head []string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: lines can only be added under the same head; its first line is %.300q, expected %q; name another file", path, first, want)
 	}
 	r := csv.NewReader(bytes.NewReader(data))
-	r.FieldsPerRecord = len(head)
-	if _, err := r.ReadAll(); err != nil {
+	r.FieldsPerRecord, r.ReuseRecord = len(head), true
+	for err == nil {
+		_, err = r.Read()
+	}
+	if err != io.EOF {
 		return nil, fmt.Errorf("%s: lines cannot be added: %w; mend it, or name another file", path, err)
 	}
 	if data[len(data)-1] != '\n' {

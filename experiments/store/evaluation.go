@@ -147,7 +147,7 @@ func flat(data []byte) []byte {
 }
 
 // maxEvaluations bounds a file of evaluations, in bytes.
-const maxEvaluations = 1 << 28
+const maxEvaluations = 1 << 26
 
 // IsEvaluation reports whether a path is meant for a file which eval has written: it is
 // a file, and none of a run.
