@@ -146,10 +146,10 @@ func TestCompareSetsRefuses(t *testing.T) {
 		paths []string
 		o     DifferenceOptions
 	}{
-		"compare one kind at a time":                                {append(paths, t.TempDir()), DifferenceOptions{}},
-		"no set beside the baseline":                                {paths, DifferenceOptions{}},
+		"compare one kind at a time":                                    {append(paths, t.TempDir()), DifferenceOptions{}},
+		"no set beside the baseline":                                    {paths, DifferenceOptions{}},
 		`there is no row "7"; there are 1: 0.json: a; 2: 0.json: a (2)`: {append(paths, paths...), DifferenceOptions{Baseline: "7"}},
-		`there is no metric "kid" in both; known: fid, recall`:      {append(paths, paths...), DifferenceOptions{Metrics: []string{"kid"}}},
+		`there is no metric "kid" in both; known: fid, recall`:          {append(paths, paths...), DifferenceOptions{Metrics: []string{"kid"}}},
 	} {
 		c.o.Format = "terminal"
 		if err := Differences(&strings.Builder{}, c.paths, c.o); err == nil || !strings.Contains(err.Error(), want) {
