@@ -101,6 +101,10 @@ func extrapolated(all []difference) []string {
 	if any == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s draws count no p-value below %s before the correction; in %s of %s comparisons none of them is beyond the difference, and p is the tail of Student's t beyond as many standard errors",
-		human.Count(draws), likely(least), human.Count(any), human.Count(len(all)))}
+	tail := "p is the tail of Student's t beyond as many standard errors"
+	if len(all) == 1 {
+		return []string{fmt.Sprintf("%s draws count no p-value below %s; none of them is beyond the difference, and %s", human.Count(draws), likely(least), tail)}
+	}
+	return []string{fmt.Sprintf("%s draws count no p-value below %s before the correction; in %s of %s comparisons none of them is beyond the difference, and %s",
+		human.Count(draws), likely(least), human.Count(any), human.Count(len(all)), tail)}
 }
