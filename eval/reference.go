@@ -25,6 +25,8 @@ type Reference struct {
 	Warnings []string      // what the file cannot supply, or what is suspicious about it
 
 	Provenance *Provenance // how the statistics were made; nil where the file does not say
+
+	subset images.Chooser // of the images; nil = all
 }
 
 // ReadReference reads a set of images in any form that package images opens, or an
@@ -50,7 +52,7 @@ func ReadReference(ctx context.Context, path string, opt images.Options) (*Refer
 	if err != nil {
 		return nil, fmt.Errorf("eval: %w", err)
 	}
-	r := &Reference{Path: path}
+	r := &Reference{Path: path, subset: opt.Subset}
 	if err := r.read(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("eval: %w", err), f.Close())
 	}
@@ -78,6 +80,15 @@ func (r *Reference) read(f *npz.File) error {
 		r.Features, err = readFeatures(f)
 		return err
 	}
+	if r.subset != nil {
+		if !has("arr_0") {
+			return fmt.Errorf("%s: holds no images to choose some of: %v", r.Path, f.Names())
+		}
+		if has("mu", "sigma", "mu_s", "sigma_s") {
+			r.Warnings = append(r.Warnings, r.Path+": its statistics are of all its images and are not used")
+		}
+		return r.readImages(f)
+	}
 	if has("mu", "sigma") {
 		r.Pool, err = r.readStats(f, "mu", "sigma")
 		faults = append(faults, err)
@@ -99,16 +110,22 @@ func (r *Reference) read(f *npz.File) error {
 		}
 	}
 	if has("arr_0") && errors.Join(faults...) == nil {
-		r.Images, err = images.OfArray(r.Path, func() (*npz.Array, error) { return f.Array("arr_0") }, f)
-		faults = append(faults, err)
-		if err == nil {
-			r.Warnings = append(r.Warnings, r.Images.Warnings...)
-			if has("arr_1") {
-				r.Images.LabelledBy(func() (*npz.Array, error) { return f.Array("arr_1") })
-			}
-		}
+		faults = append(faults, r.readImages(f))
 	}
 	return errors.Join(faults...)
+}
+
+// readImages opens arr_0 and its labels arr_1.
+func (r *Reference) readImages(f *npz.File) (err error) {
+	r.Images, err = images.OfArray(r.Path, func() (*npz.Array, error) { return f.Array("arr_0") }, f, r.subset)
+	if err != nil {
+		return err
+	}
+	r.Warnings = append(r.Warnings, r.Images.Warnings...)
+	if f.Has("arr_1") {
+		r.Images.LabelledBy(func() (*npz.Array, error) { return f.Array("arr_1") })
+	}
+	return nil
 }
 
 // Close closes the images.

@@ -23,20 +23,13 @@ func evalCommand(g *globals) *cobra.Command {
 	protocol, metrics := eval.DefaultProtocol, ""
 	var out report.EvaluationOutputs
 	var share shareFlags
+	var subset subsetFlags
 	folder := ""
 	cmd := &cobra.Command{
 		Use:   "eval REF SAMPLES...",
 		Short: "score samples against a reference batch, as ADM's evaluator.py does",
 		Long: `Scores SAMPLES, one set or several, against REF. Each is
-  - an .npz in the layout of ADM's evaluator: images arr_0 [N,H,W,3] and, where they
-    are known, statistics mu, sigma, mu_s, sigma_s, which are used instead of the
-    images' own (mu and sigma alone is the layout of pytorch-fid, clean-fid and EDM),
-    or features feats [N,D], clean-fid's reference of KID;
-  - an .npy array of images;
-  - a folder of PNG, JPEG, WebP and BMP files, those of its subfolders included, in
-    the byte order of their paths; or a .zip of such files.
-Images of one set may differ in size. Their pixels are those that Pillow's
-convert("RGB") gives: grey is repeated over three channels, transparency is dropped.
+` + kindsOfSets + `
 
 Of several SAMPLES the table has a row for each set, and the JSON their evaluations in a
 list; REF is read once. A set that fails does not keep the others from being scored.
@@ -58,6 +51,8 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
   sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
   sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json
   sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
+  sagbench eval ref.npz "shards/{00000..00031}.tar" --inception FILE --random 10000 --subset-seed 1
+  cat samples.tar.gz | sagbench eval ref.npz - --inception FILE
   sagbench eval REF SAMPLES --network mine.onnx --output pool=features --range imagenet --metrics fid,precision,recall`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -71,7 +66,14 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			task.Reference, task.Samples = args[0], args[1:]
+			paths, err := setPaths(args, share.devices != "" || share.child)
+			if err != nil {
+				return err
+			}
+			task.Reference, task.Samples = paths[0], paths[1:]
+			if task.Read.Subset, err = subset.chooser(cmd.Flags()); err != nil {
+				return err
+			}
 			if task.Protocol, err = eval.ProtocolOf(protocol); err != nil {
 				return human.Misusef("--%w", err)
 			}
@@ -129,6 +131,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	})
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric: at least 40, or 0 for none")
+	subset.register(f)
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.Var((*named)(&out.JSON), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.Var((*named)(&out.CSV), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")

@@ -33,7 +33,8 @@ depends on their number alone.
 
 Beside them the file says how it was made (network, resize, number and hash of the
 images): eval and run refuse it where that disagrees with the features that it is to
-be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .npy.`,
+be compared with. DATA is whatever eval reads: a folder, a .zip, a .tar, a .parquet, an
+.npz or an .npy, shards of these, a list of files, or - for a tar on standard input.`,
 		Example: `  sagbench reference imagenet/train -o ref.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench reference faces.zip -o ref.npz --inception FILE --protocol clean-fid --images 0`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -49,7 +50,11 @@ be compared with. DATA is whatever eval reads: a folder, a .zip, an .npz or an .
 			if job.Network, err = networks.main(cmd.Flags(), job.Protocol); err != nil {
 				return err
 			}
-			job.Data = args[0]
+			paths, err := setPaths(args, false)
+			if err != nil {
+				return err
+			}
+			job.Data = paths[0]
 			switch {
 			case job.Out == "":
 				return human.Misusef("-o is missing: the file to write, REF.npz")

@@ -31,19 +31,7 @@ type About struct {
 // in which images lie where there are at least two of these; captions are KEY.txt, KEY.caption or
 // the field caption, text or prompt of KEY.json. An error ends them; it names the entry
 // that cannot be read.
-func (s *Set) Abouts() iter.Seq2[About, error] {
-	return func(yield func(About, error) bool) {
-		if s.about != nil {
-			s.about(yield)
-			return
-		}
-		for p, err := range s.pending {
-			if !yield(About{Name: p.Name}, err) || err != nil {
-				return
-			}
-		}
-	}
-}
+func (s *Set) Abouts() iter.Seq2[About, error] { return pick(s.about, s.chosen) }
 
 // A Told says of how many images of a set the container tells what.
 type Told struct {
@@ -82,16 +70,28 @@ func isSide(name string) bool {
 	return slices.Contains(sideSuffixes, strings.ToLower(path.Ext(name)))
 }
 
-// keyOf is what the name of an image has in common with those of the files beside it.
-func keyOf(name string) string { return strings.TrimSuffix(name, path.Ext(name)) }
+// fileKey is what the name of an image in a folder has in common with those of the files
+// beside it.
+func fileKey(name string) string { return strings.TrimSuffix(name, path.Ext(name)) }
 
-// abouts are what folders and the files beside them tell of the images.
-func (l *listing) abouts() iter.Seq2[About, error] {
+func (l *listing) compareKeys(a, b file) int {
+	key := l.key
+	if key == nil {
+		key = fileKey
+	}
+	return cmp.Compare(key(a.name), key(b.name))
+}
+
+// abouts are what folders and the files beside them tell of the images; of is the path of the set.
+func (l *listing) abouts(of string) iter.Seq2[About, error] {
 	class := l.folderClass()
 	return func(yield func(About, error) bool) {
 		for _, f := range l.files {
 			a := About{Name: f.name}
 			err := l.tell(&a)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", of, err)
+			}
 			if a.Class == "" && err == nil {
 				a.Class = class(f.name)
 			}
@@ -104,14 +104,12 @@ func (l *listing) abouts() iter.Seq2[About, error] {
 
 // tell adds what the files beside the image tell of it.
 func (l *listing) tell(a *About) error {
-	key := keyOf(a.Name)
-	at, _ := slices.BinarySearchFunc(l.sides, key, func(f file, key string) int { return cmp.Compare(keyOf(f.name), key) })
-	end := at
-	for end < len(l.sides) && keyOf(l.sides[end].name) == key {
-		end++
+	sides, err := l.besidesOf(a.Name)
+	if err != nil {
+		return err
 	}
 	for _, suffix := range sideSuffixes {
-		for _, f := range l.sides[at:end] {
+		for _, f := range sides {
 			if strings.ToLower(path.Ext(f.name)) != suffix {
 				continue
 			}
@@ -121,6 +119,20 @@ func (l *listing) tell(a *About) error {
 		}
 	}
 	return nil
+}
+
+// besidesOf are the files beside the image of a name.
+func (l *listing) besidesOf(name string) ([]file, error) {
+	if l.besides != nil {
+		return l.besides(name)
+	}
+	image := file{name: name}
+	at, _ := slices.BinarySearchFunc(l.sides, image, l.compareKeys)
+	end := at
+	for end < len(l.sides) && l.compareKeys(l.sides[end], image) == 0 {
+		end++
+	}
+	return l.sides[at:end], nil
 }
 
 // folderClass gives the outermost folder of an image's name below those that all
@@ -191,10 +203,15 @@ func (a *About) addText(suffix string, data []byte) error {
 	if suffix == ".cls" {
 		return a.setClass(text)
 	}
-	if text != "" {
+	a.addCaption(text)
+	return nil
+}
+
+// addCaption takes a caption that is not empty and not there.
+func (a *About) addCaption(text string) {
+	if text = strings.TrimSpace(text); text != "" && !slices.Contains(a.Captions, text) {
 		a.Captions = append(a.Captions, text)
 	}
-	return nil
 }
 
 // invalid is the first byte that is not UTF-8; -1 if all is.
@@ -265,9 +282,7 @@ func (a *About) addJSON(data []byte) error {
 			return fmt.Errorf("%s is %s, expected a text or a list of texts", field, clip(string(value)))
 		}
 		for _, text := range several {
-			if text = strings.TrimSpace(text); text != "" && !slices.Contains(a.Captions, text) {
-				a.Captions = append(a.Captions, text)
-			}
+			a.addCaption(text)
 		}
 	}
 	return nil
@@ -290,7 +305,7 @@ func scalar(value json.RawMessage) (string, error) {
 // [N,1], anew for each reading.
 func (s *Set) LabelledBy(open func() (*npz.Array, error)) {
 	s.about = func(yield func(About, error) bool) {
-		labels, err := readLabels(open, s.N)
+		labels, err := readLabels(open, s.count)
 		if err != nil {
 			yield(About{}, fmt.Errorf("%s: %w", s.Path, err))
 			return

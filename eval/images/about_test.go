@@ -88,7 +88,7 @@ func TestArrayLabels(t *testing.T) {
 		t.Cleanup(func() { f.Close() })
 		return func() (*npz.Array, error) { return f.Array(name) }
 	}
-	s, err := OfArray(path, open("arr_0"), nil)
+	s, err := OfArray(path, open("arr_0"), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

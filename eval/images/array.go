@@ -13,14 +13,14 @@ import (
 // is the only way to read its shape, with values of 0 to 255. The array is
 // opened anew for each reading; closer, if not nil, is closed with the set. An
 // array that is not uint8 is read through first: its values have to be whole
-// numbers all the same.
-func OfArray(path string, open func() (*npz.Array, error), closer io.Closer) (*Set, error) {
+// numbers all the same. subset, if not nil, chooses some of the images.
+func OfArray(path string, open func() (*npz.Array, error), closer io.Closer, subset Chooser) (*Set, error) {
 	a, err := open()
 	if err != nil {
 		return nil, err
 	}
 	l, err := layoutOf(a)
-	s := &Set{Path: path, N: l.n, closer: closer}
+	s := &Set{Path: path, N: l.n, count: l.n, size: [2]int{l.height, l.width}, closer: closer}
 	if err == nil && a.Dtype != npz.Uint8 {
 		err = s.checkValues(a, l)
 	}
@@ -35,7 +35,7 @@ func OfArray(path string, open func() (*npz.Array, error), closer io.Closer) (*S
 			}
 		}
 	}
-	return s, nil
+	return s, s.choose(subset)
 }
 
 // A layout is the shape of an array of images.
@@ -125,7 +125,8 @@ func (l layout) images(open func() (*npz.Array, error)) iter.Seq2[Pending, error
 				return
 			}
 			decode := func() (Image, error) { return l.image(pixels), nil }
-			if !yield(Pending{arrayName(i), decode}, nil) {
+			sum := func() (sum, error) { return l.image(pixels).sum(), nil }
+			if !yield(Pending{arrayName(i), decode, sum}, nil) {
 				return
 			}
 		}

@@ -36,7 +36,7 @@ func arrayOf(path string) (all []Image, warnings []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := OfArray(path, func() (*npz.Array, error) { return f.Array("arr_0") }, f)
+	s, err := OfArray(path, func() (*npz.Array, error) { return f.Array("arr_0") }, f, nil)
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}

@@ -50,10 +50,14 @@ type file struct {
 // A listing is what a folder or an archive holds.
 type listing struct {
 	files  []file
-	sides  []file         // files that may tell of an image
-	others map[string]int // files that are not taken for images, by suffix
-	flat   bool           // images in subfolders are left out
-	below  int            // how many these are
+	sides  []file                   // files that may tell of an image
+	others map[string]int           // files that are not taken for images, by suffix
+	shards []string                 // those of them that may be shards of a set, by their names
+	key    func(name string) string // that an image and the files beside it have in common; nil = fileKey
+	// besides finds what lies beside the image of a name; nil: sides tell
+	besides func(name string) ([]file, error)
+	flat    bool // images in subfolders are left out
+	below   int  // how many these are
 }
 
 // add lists a file as an image, or counts it among the others.
@@ -69,6 +73,9 @@ func (l *listing) add(f file) {
 	case isSide(f.name):
 		l.sides = append(l.sides, f)
 	default:
+		if shardSuffix(f.name) != "" {
+			l.shards = append(l.shards, f.name)
+		}
 		l.other(f.name)
 	}
 }
@@ -81,21 +88,33 @@ func (l *listing) other(name string) {
 	l.others[strings.ToLower(path.Ext(name))]++
 }
 
-// sort puts the files into the order of the set. Those beside no image are not read.
+// sort puts the files into the order of the set, those beside images into the order of
+// keys. Those beside no image are not read.
 func (l *listing) sort() {
-	byName := func(a, b file) int { return cmp.Compare(a.name, b.name) }
-	slices.SortFunc(l.files, byName)
-	byKey := func(a, b file) int { return cmp.Compare(keyOf(a.name), keyOf(b.name)) }
-	slices.SortStableFunc(l.sides, byKey)
-	keys := slices.Clone(l.files)
-	slices.SortFunc(keys, byKey)
+	slices.SortFunc(l.files, func(a, b file) int { return cmp.Compare(a.name, b.name) })
+	slices.Sort(l.shards)
+	if len(l.sides) == 0 {
+		return
+	}
+	slices.SortStableFunc(l.sides, l.compareKeys)
+	images := slices.Clone(l.files)
+	slices.SortFunc(images, l.compareKeys)
 	l.sides = slices.DeleteFunc(l.sides, func(f file) bool {
-		_, found := slices.BinarySearchFunc(keys, f, byKey)
+		_, found := slices.BinarySearchFunc(images, f, l.compareKeys)
 		if !found {
 			l.other(f.name)
 		}
 		return !found
 	})
+}
+
+// shardPaths are the paths of the files that may be shards.
+func (l *listing) shardPaths(root string) []string {
+	all := make([]string, len(l.shards))
+	for i, name := range l.shards {
+		all[i] = filepath.Join(root, filepath.FromSlash(name))
+	}
+	return all
 }
 
 // unread says which files are left out; "" if none.
@@ -108,39 +127,55 @@ func (l *listing) unread() string {
 }
 
 // newSet makes a set of the files. Their headers are read first, unless broken
-// images are left out anyway.
-func (l *listing) newSet(ctx context.Context, path string, opt Options, closer io.Closer) (*Set, error) {
-	known := strings.Join(suffixes, ", ")
+// images are left out anyway. notes are what else is to be said of it.
+func (l *listing) newSet(ctx context.Context, path string, opt Options, closer io.Closer, notes ...string) (*Set, error) {
 	unread := l.unread()
 	if len(l.files) == 0 {
-		if l.below > 0 {
-			return nil, fmt.Errorf("%s: holds no images but those of its subfolders, %d, which the program of the chosen protocol does not read; name the folder that holds them, or choose the protocol adm or clean-fid", path, l.below)
-		}
-		if unread == "" {
-			return nil, fmt.Errorf("%s: is empty, expected images (%s)", path, known)
-		}
-		return nil, fmt.Errorf("%s: holds no images: %s; images are read from %s", path, unread, known)
+		return nil, l.noImages(path, unread)
 	}
-	s := &Set{Path: path, N: len(l.files), Below: l.below, closer: closer}
+	s := &Set{Path: path, N: len(l.files), count: len(l.files), Below: l.below, Warnings: notes, closer: closer}
 	if l.below > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %s in subfolders left out, as by the program of the chosen protocol", path, plural(l.below, "image")))
 	}
 	if unread != "" {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: files that are not read: %s; images are read from %s", path, unread, known))
 	}
+	if err := s.choose(opt.Subset); err != nil {
+		return nil, err
+	}
 	s.pending = l.images(func(f file) (Image, error) { return f.decode(opt.maxPixels()) })
 	s.headers = l.images(func(f file) (Image, error) { return f.header(opt.maxPixels()) })
-	s.about = l.abouts()
+	s.about = l.abouts(path)
+	return s, s.checkHeaders(ctx, opt)
+}
+
+// known are the suffixes of images for messages.
+var known = strings.Join(suffixes, ", ")
+
+// noImages says that there are none at a path; unread are the files that are there.
+func (l *listing) noImages(path, unread string) error {
+	switch {
+	case l.below > 0:
+		return fmt.Errorf("%s: holds no images but those of its subfolders, %d, which the program of the chosen protocol does not read; name the folder that holds them, or choose the protocol adm or clean-fid", path, l.below)
+	case unread == "":
+		return fmt.Errorf("%s: is empty, expected images (%s)", path, known)
+	}
+	return fmt.Errorf("%s: holds no images: %s; images are read from %s", path, unread, known)
+}
+
+// checkHeaders reads the headers of all images; where one is broken the error lists every
+// broken image, those with a good header as well.
+func (s *Set) checkHeaders(ctx context.Context, opt Options) error {
 	if opt.SkipBroken {
-		return s, nil
+		return nil
 	}
-	headers := Loader[struct{}]{Ahead: 256, Prepare: func(Image) (struct{}, error) { return struct{}{}, nil }}
+	load := Loader[struct{}]{Ahead: 256, Prepare: func(Image) (struct{}, error) { return struct{}{}, nil }}
 	visit := func(struct{}) error { return nil }
-	_, err := headers.Run(ctx, s.headers, visit)
-	if broken := (*BrokenError)(nil); errors.As(err, &broken) { // list all, those with a good header as well
-		_, err = headers.Run(ctx, s.pending, visit)
+	_, err := load.Run(ctx, pick(s.headers, s.chosen), visit)
+	if broken := (*BrokenError)(nil); errors.As(err, &broken) {
+		_, err = load.Run(ctx, s.Images(), visit)
 	}
-	return s, WithPath(err, path)
+	return WithPath(err, s.Path)
 }
 
 // WithPath is an error of reading a set with the set's path: inside a *BrokenError,
@@ -160,7 +195,7 @@ func WithPath(err error, path string) error {
 func (l *listing) images(decode func(file) (Image, error)) iter.Seq2[Pending, error] {
 	return func(yield func(Pending, error) bool) {
 		for _, f := range l.files {
-			if !yield(Pending{f.name, func() (Image, error) { return decode(f) }}, nil) {
+			if !yield(Pending{f.name, func() (Image, error) { return decode(f) }, f.sum}, nil) {
 				return
 			}
 		}

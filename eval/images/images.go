@@ -34,6 +34,8 @@ type Image struct {
 type Pending struct {
 	Name   string                // the path below the folder or in the archive, or "image 12" of an array
 	Decode func() (Image, error) // callable in any goroutine, once; an error says what is wrong with this image alone
+
+	sum func() (sum, error) // of what Decode reads; callable instead of it
 }
 
 // Options say how a set is read. The zero value refuses sets with broken images.
@@ -41,6 +43,8 @@ type Options struct {
 	SkipBroken bool // leave broken images out, count and list them
 	Flat       bool // leave images in subfolders out
 	MaxPixels  int  // of one image; 0 = DefaultMaxPixels
+
+	Subset Chooser // of the images; nil = all
 }
 
 // DefaultMaxPixels is the largest image that is read, 8192×8192: a file that
@@ -63,7 +67,10 @@ type Set struct {
 
 	pending iter.Seq2[Pending, error]
 	headers iter.Seq2[Pending, error] // images without pixels; nil where all have one size
-	about   iter.Seq2[About, error]   // nil where the container tells nothing
+	about   iter.Seq2[About, error]   // what the container tells of the images
+	chosen  []int                     // of all these, by their numbers; nil = all
+	count   int                       // of all these
+	size    [2]int                    // height and width of those of an array
 	closer  io.Closer
 }
 
@@ -71,14 +78,15 @@ type Set struct {
 // where there are none. choose lists those that count among n images, which are the
 // ones whose headers can be read. No pixels are read.
 func (s *Set) Mixed(ctx context.Context, choose func(n int) []int) (string, error) {
-	if s.headers == nil {
+	headers := pick(s.headers, s.chosen)
+	if headers == nil {
 		return "", nil
 	}
 	all := make([]Image, s.N)
 	names := make([]string, s.N)
 	numbered := func(yield func(Pending, error) bool) {
 		at := 0
-		for p, err := range s.headers {
+		for p, err := range headers {
 			i := at
 			at++
 			names[i] = p.Name
@@ -89,7 +97,7 @@ func (s *Set) Mixed(ctx context.Context, choose func(n int) []int) (string, erro
 				}
 				return im, err
 			}
-			if !yield(Pending{p.Name, decode}, err) {
+			if !yield(Pending{Name: p.Name, Decode: decode}, err) {
 				return
 			}
 		}
@@ -120,9 +128,9 @@ func (s *Set) Mixed(ctx context.Context, choose func(n int) []int) (string, erro
 // Size is the height and width in pixels of the first image that can be read; 0 where
 // none can.
 func (s *Set) Size() (height, width int) {
-	all := s.headers
+	all := pick(s.headers, s.chosen)
 	if all == nil {
-		all = s.pending
+		all = s.Images()
 	}
 	for p, err := range all {
 		if err != nil {
@@ -135,10 +143,12 @@ func (s *Set) Size() (height, width int) {
 	return 0, 0
 }
 
-// Open opens a folder, a .zip of images or a .npy array, whichever lies at the
-// path. Files are in the byte order of their slash-separated paths. Where one
-// has no readable header the error is a *BrokenError that lists every broken
-// image of the set, unless they are skipped.
+// Open opens what lies at a path: a folder, a .zip, a tar or a parquet file of images,
+// a .npy array, several tar, .npz or parquet files in a folder or named by a pattern,
+// shard after shard, or a list of files, @ and its path. Files of a folder, a .zip or a
+// tar are in the byte order of their slash-separated paths. Where one has no readable
+// header the error is a *BrokenError that lists every broken image of the set, unless
+// they are skipped.
 func Open(ctx context.Context, path string, opt Options) (*Set, error) {
 	kind, err := KindOf(path)
 	if err != nil {
@@ -150,18 +160,50 @@ func Open(ctx context.Context, path string, opt Options) (*Set, error) {
 		if err != nil {
 			return nil, err
 		}
+		if len(l.files) == 0 && l.below == 0 && len(l.shards) > 0 {
+			return openShards(ctx, path, l.shardPaths(path), opt)
+		}
 		return l.newSet(ctx, path, opt, nil)
 	case Zip:
 		return openZip(ctx, path, opt)
+	case Tar:
+		return openTar(ctx, path, []string{path}, opt)
+	case Parquet:
+		return openParquet(ctx, path, []string{path}, opt)
+	case List:
+		return openList(ctx, path, opt)
+	case Pattern:
+		shards, err := expand(path)
+		if err != nil {
+			return nil, err
+		}
+		return openShards(ctx, path, shards, opt)
 	case Array:
-		return OfArray(path, func() (*npz.Array, error) { return npz.OpenArray(path) }, nil)
+		return OfArray(path, func() (*npz.Array, error) { return npz.OpenArray(path) }, nil, opt.Subset)
 	}
-	return nil, fmt.Errorf("%s: is %s, expected a folder, a .zip or an .npy of images", path, kind)
+	return nil, fmt.Errorf("%s: is %s, expected a folder, a .zip, a .tar, a .parquet or an .npy of images", path, kind)
+}
+
+// Rename gives broken images, which are known by their places, the names that they have in
+// this set.
+func (s *Set) Rename(broken []Broken) error {
+	at := 0
+	for p, err := range s.Images() {
+		if err != nil || len(broken) == 0 {
+			return err
+		}
+		if broken[0].At == at {
+			broken[0].Name = p.Name
+			broken = broken[1:]
+		}
+		at++
+	}
+	return nil
 }
 
 // Images are the images in order, to be ranged over once. An error ends them: the
 // set's file cannot be read further.
-func (s *Set) Images() iter.Seq2[Pending, error] { return s.pending }
+func (s *Set) Images() iter.Seq2[Pending, error] { return pick(s.pending, s.chosen) }
 
 // Close closes the set's file.
 func (s *Set) Close() error {
@@ -176,16 +218,29 @@ type Kind string
 
 // Kinds of sets.
 const (
-	Folder Kind = "a folder"
-	Zip    Kind = "a .zip"
-	Array  Kind = "an .npy array"
-	NPZ    Kind = "an .npz archive" // any other file, in the belief that it is one
+	Folder  Kind = "a folder"
+	Zip     Kind = "a .zip"
+	Tar     Kind = "a .tar" // compressed or not
+	Parquet Kind = "a parquet file"
+	List    Kind = "a list of files"
+	Pattern Kind = "a pattern of files"
+	Array   Kind = "an .npy array"
+	NPZ     Kind = "an .npz archive" // any other file, in the belief that it is one
 )
 
 // KindOf tells what lies at a path by its first bytes and its suffix.
 func KindOf(path string) (Kind, error) {
+	switch {
+	case path == Standard:
+		return Tar, nil
+	case listPath(path) != "":
+		return List, nil
+	}
 	info, err := os.Stat(path)
 	if err != nil {
+		if isPattern(path) {
+			return Pattern, nil
+		}
 		return "", err
 	}
 	if info.IsDir() {
@@ -204,9 +259,15 @@ func KindOf(path string) (Kind, error) {
 		return Array, nil
 	case suffix == ".zip":
 		return Zip, nil
+	case suffix == ".txt":
+		return "", fmt.Errorf("%s: is a text; a list of the paths of images is named with @ before it, @%s", path, path)
 	case suffix == ".pkl", suffix == ".pickle":
 		return "", fmt.Errorf("%s: is a pickle, which is a program and is not run; write its arrays to an .npz in Python: numpy.savez(\"ref.npz\", mu=ref[\"fid\"][\"mu\"], sigma=ref[\"fid\"][\"sigma\"])", path)
-	case isImageFile(path) || formatOf(head) != nil:
+	case kindOfShard(path) == Tar, compression(head) != "", isTar(head):
+		return Tar, nil
+	case kindOfShard(path) == Parquet, strings.HasPrefix(head, parquetMagic):
+		return Parquet, nil
+	case isImageFile(path) || formatOf(head[:min(16, len(head))]) != nil:
 		return "", fmt.Errorf("%s: is one image, expected a folder or an archive of them", path)
 	}
 	return NPZ, nil
@@ -218,6 +279,6 @@ func fileHead(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	head, err := io.ReadAll(io.LimitReader(f, 16))
+	head, err := io.ReadAll(io.LimitReader(f, 512))
 	return string(head), err
 }

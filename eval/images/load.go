@@ -58,7 +58,7 @@ func (l Loader[T]) Run(ctx context.Context, from iter.Seq2[Pending, error], visi
 		case j.fault != nil:
 			return report, j.fault
 		case j.broken != nil:
-			report.Broken = append(report.Broken, Broken{j.Name, j.broken})
+			report.Broken = append(report.Broken, Broken{j.Name, j.broken, n - 1})
 			if !l.SkipBroken {
 				failed.Store(true)
 				if len(report.Broken) == maxBroken {
@@ -174,6 +174,7 @@ func (c Conversion) Known() bool { return sentences[c] != "" }
 type Broken struct {
 	Name string
 	Err  error
+	At   int // place in the set, from 0
 }
 
 // A Report tells what decoding a set has met.
@@ -181,6 +182,7 @@ type Report struct {
 	Decoded   int
 	Converted map[Conversion]int // images by what was done to them
 	Broken    []Broken           // in the order of the set
+	Content   string             // of the set, as Set.Content has it; "" where it is not known
 }
 
 // count adds an image.
@@ -196,6 +198,9 @@ func (r *Report) count(done []Conversion) {
 
 // Add adds the report on the images that follow in the set.
 func (r *Report) Add(next Report) {
+	for i := range next.Broken {
+		next.Broken[i].At += r.Decoded + len(r.Broken)
+	}
 	r.Decoded += next.Decoded
 	for c, n := range next.Converted {
 		if r.Converted == nil {

@@ -256,7 +256,7 @@ func TestHash(t *testing.T) {
 func TestLoaderStops(t *testing.T) {
 	many := func(yield func(Pending, error) bool) {
 		for i := 0; ; i++ {
-			if !yield(Pending{fmt.Sprint(i), func() (Image, error) { return Image{Height: i}, nil }}, nil) {
+			if !yield(Pending{Name: fmt.Sprint(i), Decode: func() (Image, error) { return Image{Height: i}, nil }}, nil) {
 				return
 			}
 		}
@@ -301,7 +301,7 @@ func TestSwollenEntry(t *testing.T) {
 // A decoder that panics has met a broken image.
 func TestLoaderRecovers(t *testing.T) {
 	one := func(yield func(Pending, error) bool) {
-		yield(Pending{"a", func() (Image, error) { panic("index out of range") }}, nil)
+		yield(Pending{Name: "a", Decode: func() (Image, error) { panic("index out of range") }}, nil)
 	}
 	load := Loader[int]{Prepare: func(Image) (int, error) { return 0, nil }}
 	_, err := load.Run(t.Context(), one, func(int) error { return nil })

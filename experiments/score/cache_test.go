@@ -47,10 +47,7 @@ func TestCache(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := x.featuresKey(sum)
-		if err != nil {
-			t.Fatal(err)
-		}
+		key := keyOf(t, x, path)
 		kept, damaged := cache.Features.Find(cacheKey(key, want))
 		if kept == "" || damaged {
 			t.Fatal("the features were not kept")
@@ -62,14 +59,7 @@ func TestCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, err := images.Hash(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := x.featuresKey(sum)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := keyOf(t, x, path)
 	said, err := os.Create(filepath.Join(folder, "notes"))
 	if err != nil {
 		t.Fatal(err)
@@ -122,9 +112,32 @@ func TestCache(t *testing.T) {
 	if other, _ := features(); slices.Equal(other, first) {
 		t.Error("a file of the same size and time got the features of the old one")
 	}
+	pixels[0] = 1 // which are not in the cache
+	if err := tiny.WriteImages(path, pixels, 6, 32, 32); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := x.reference(t.Context(), path, "hash of something else", images.Options{}, want, human.NewProgress(os.Stderr)); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
 		t.Errorf("a file that changed after it was hashed: %v", err)
 	}
+}
+
+// keyOf is what features of the images at a path are kept under.
+func keyOf(t *testing.T, x *Extractor, path string) []byte {
+	t.Helper()
+	ref, err := eval.ReadReference(t.Context(), path, images.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ref.Close()
+	content, err := ref.Images.Content(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x.featuresKey(setKey(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // A network that is replaced once it was hashed computes nothing that is kept under

@@ -120,7 +120,11 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 }
 
 // reference is the set that samples are compared with.
-func (t *Task) reference() fileSet { return fileSet{t.Reference, t.Read} }
+func (t *Task) reference() fileSet {
+	whole := t.Read
+	whole.Subset = nil
+	return fileSet{t.Reference, whole}
+}
 
 // samples is the set at a path.
 func (t *Task) samples(path string) fileSet { return fileSet{path, t.Read} }
@@ -262,6 +266,9 @@ func (t *Task) describe(out *store.Evaluation, files map[string]store.InputFile,
 		}
 		out.Settings = store.EvaluationSettings{Protocol: t.Protocol.Name, Network: c.Name, Resize: string(c.Resize), InputSize: e.open[c.Name].side(),
 			Device: e.options.Device, Bootstrap: t.Bootstrap, SkipBroken: t.Read.SkipBroken}
+	}
+	if s, ok := t.Read.Subset.(eval.Subset); ok {
+		out.Settings.First, out.Settings.Random, out.Settings.SubsetSeed = s.First, s.Random, s.Seed
 	}
 	for _, m := range t.Metrics {
 		options, err := plan.Fields(m.Value)

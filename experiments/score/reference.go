@@ -140,20 +140,25 @@ func (x *Extractor) otherVersions(ref *eval.Reference) (string, error) {
 	return fmt.Sprintf("%s: its statistics were made with %s", ref.Path, strings.Join(differ, ", ")), nil
 }
 
+// setKey is what features of the images of a set are kept under: the hash of what is read of
+// the set, so that no option of reading it has to be part of the key.
+func setKey(content string) string { return "set " + content }
+
 // referenceImages are the features of the images, from the cache if they are
 // there.
 func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, contentSHA256 string, opt images.Options, want eval.Parts, p *human.Progress) (*eval.Features, images.Report, error) {
 	var report images.Report
-	content := contentSHA256
-	if ref.Images.Below > 0 {
-		content += ", top folder"
+	content, err := ref.Images.Content(ctx)
+	if err != nil {
+		return nil, report, err
 	}
-	key, err := x.featuresKey(content)
+	key, err := x.featuresKey(setKey(content))
 	if err != nil {
 		return nil, report, err
 	}
 	if f, read, ok := cachedFeatures(key, want, ref.Path, opt, p); ok {
-		return f, read, nil
+		read.Content = content
+		return f, read, ref.Images.Rename(read.Broken)
 	}
 	p.Stage("features of "+filepath.Base(ref.Path), "images", 0, ref.Images.N)
 	defer p.End()
@@ -164,6 +169,7 @@ func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, co
 	if now, err := images.Hash(ref.Path); err != nil || now != contentSHA256 {
 		return nil, report, errors.Join(err, fmt.Errorf("%s: changed while it was read", ref.Path))
 	}
+	report.Content = content
 	if err := keepFeatures(key, want, f, report); err != nil {
 		p.Note(fmt.Sprintf("the features of %s are not kept for the next time: %v", ref.Path, err))
 	}

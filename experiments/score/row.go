@@ -239,7 +239,7 @@ func evaluationID(r *plan.Run, m *store.Metrics, h store.Hashes) (string, error)
 	if set, chosen := settings["weights"]; chosen {
 		all["weights"] = set
 	}
-	if kind, err := images.KindOf(r.Reference.Path); err == nil && r.Protocol.Flat && (kind == images.Folder || kind == images.Zip) {
+	if kind, err := images.KindOf(r.Reference.Path); err == nil && r.Protocol.Flat && (kind == images.Folder || kind == images.Zip || kind == images.Tar) {
 		all["flat"] = true
 	}
 	if r.Bootstrap > 0 {

@@ -41,6 +41,7 @@ var ownArrays = []string{"key", "count", "pool", "logits", "spatial", brokenArra
 type brokenImage struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
+	At     int    `json:"at"` // place in the set, from 0
 }
 
 // WriteFeatures writes features of images to an .npz file: pool [N,D], logits [N,K]
@@ -84,7 +85,7 @@ func writeFeatures(file *npz.Writer, key []byte, f *eval.Features, read images.R
 	if len(read.Broken) > 0 {
 		var broken []brokenImage
 		for _, b := range read.Broken {
-			broken = append(broken, brokenImage{b.Name, b.Err.Error()})
+			broken = append(broken, brokenImage{b.Name, b.Err.Error(), b.At})
 		}
 		data, err := json.Marshal(broken)
 		if err != nil {
@@ -219,7 +220,7 @@ func (r *arrayReader) broken() (out []images.Broken) {
 		r.failed = true
 	}
 	for _, b := range list {
-		out = append(out, images.Broken{Name: b.Name, Err: errors.New(b.Reason)})
+		out = append(out, images.Broken{Name: b.Name, Err: errors.New(b.Reason), At: b.At})
 	}
 	return out
 }

@@ -347,6 +347,19 @@ type identity struct {
 }
 
 func identityOf(path string) (id identity, err error) {
+	if path == images.Standard { // which is read once
+		return id, nil
+	}
+	if files, err := images.Files(path); err != nil || files != nil {
+		all := sha256.New()
+		for _, name := range files {
+			if info, err := os.Stat(name); err == nil {
+				s := info.Sys().(*syscall.Stat_t)
+				fmt.Fprintln(all, name, s.Dev, s.Ino, s.Size, s.Mtim)
+			}
+		}
+		return identity{true, fmt.Sprintf("%x", all.Sum(nil)), ""}, err
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return id, err

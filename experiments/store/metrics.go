@@ -448,6 +448,9 @@ type EvaluationSettings struct {
 	Metrics    []map[string]any `json:"metrics"` // name → options
 	Bootstrap  int              `json:"bootstrap"`
 	SkipBroken bool             `json:"skip_broken"`
+	First      int              `json:"first,omitempty"`       // images of the samples that were chosen; 0: all
+	Random     int              `json:"random,omitempty"`      // the same, at random
+	SubsetSeed uint32           `json:"subset_seed,omitempty"` // of these
 }
 
 // An Input is a file or a folder and, where its images were read, what was found
@@ -466,9 +469,10 @@ type SetRead struct {
 
 // ImagesRead are the images of a set.
 type ImagesRead struct {
-	Count     int                       `json:"count"`               // that features were computed of
-	Converted map[images.Conversion]int `json:"converted,omitempty"` // of them, by what was done to make them RGB of 8 bits
-	Broken    []string                  `json:"broken,omitempty"`    // left out
+	Count     int                       `json:"count"`                    // that features were computed of
+	Converted map[images.Conversion]int `json:"converted,omitempty"`      // of them, by what was done to make them RGB of 8 bits
+	Broken    []string                  `json:"broken,omitempty"`         // left out
+	Content   string                    `json:"content_sha256,omitempty"` // of the images in their order, whatever they are called and lie in
 }
 
 // Add takes over what is known of a set once features of it, of any network, are
@@ -480,7 +484,7 @@ func (s *SetRead) Add(f *eval.Features, r images.Report) {
 	if r.Decoded == 0 {
 		return
 	}
-	s.Images = &ImagesRead{Count: r.Decoded, Converted: r.Converted}
+	s.Images = &ImagesRead{Count: r.Decoded, Converted: r.Converted, Content: r.Content}
 	for _, b := range r.Broken {
 		s.Images.Broken = append(s.Images.Broken, b.Name)
 	}
