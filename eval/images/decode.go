@@ -34,6 +34,32 @@ var formats = []*format{
 	{"JPEG", begins("\xff\xd8\xff"), libjpeg.DecodeConfig, nil, decodeJPEG},
 	{"WebP", func(h string) bool { return len(h) >= 12 && h[:4] == "RIFF" && h[8:12] == "WEBP" }, webp.DecodeConfig, nil, decodeWebP},
 	{"BMP", begins("BM"), bmp.DecodeConfig, leastBMP, decodeBMP},
+	{"GIF", func(h string) bool { return strings.HasPrefix(h, "GIF87a") || strings.HasPrefix(h, "GIF89a") }, gifConfig, leastGIF, decodeGIF},
+	{"TIFF", func(h string) bool { return strings.HasPrefix(h, "II*\x00") || strings.HasPrefix(h, "MM\x00*") }, tiffConfig, leastTIFF, decodeTIFF},
+	{"PPM", isPNM, pnmConfig, leastPNM, decodePNM},
+}
+
+// foreign are formats that are not read, by what their files begin with after a number of
+// bytes.
+var foreign = []struct {
+	name, begins string
+	at           int
+}{
+	{"AVIF", "ftypavif", 4}, {"AVIF", "ftypavis", 4}, {"HEIC", "ftyphei", 4}, {"HEIC", "ftyphev", 4}, {"HEIF", "ftypmif1", 4}, {"HEIF", "ftypmsf1", 4},
+	{"JPEG XL", "\xff\x0a", 0}, {"JPEG XL", "JXL ", 4}, {"JPEG 2000", "jP  ", 4}, {"JPEG 2000", "\xff\x4f\xff\x51", 0}, {"a video", "ftyp", 4},
+	{"BigTIFF", "II+\x00", 0}, {"BigTIFF", "MM\x00+", 0}, {"PSD", "8BPS", 0}, {"OpenEXR", "v/1\x01", 0}, {"QOI", "qoif", 0}, {"DDS", "DDS ", 0},
+	{"an icon", "\x00\x00\x01\x00", 0}, {"PAM", "P7\n", 0}, {"PFM", "PF\n", 0}, {"PFM", "Pf\n", 0}, {"Radiance HDR", "#?RADIANCE", 0}, {"PDF", "%PDF", 0},
+	{"SVG", "<svg", 0}, {"an .npy array", "\x93NUMPY", 0}, {"a zip archive", "PK\x03\x04", 0}, {"a Git LFS pointer", "version https://", 0},
+}
+
+// unknown says what a file is that begins so and has no format that is read.
+func unknown(head string) error {
+	for _, f := range foreign {
+		if len(head) >= f.at && strings.HasPrefix(head[f.at:], f.begins) {
+			return fmt.Errorf("is %s, which is not read; save it as PNG, which keeps its pixels", f.name)
+		}
+	}
+	return errUnknown
 }
 
 func begins(magic string) func(string) bool {
@@ -50,7 +76,7 @@ func formatOf(head string) *format {
 	return nil
 }
 
-var errUnknown = errors.New("is no PNG, JPEG, WebP or BMP image")
+var errUnknown = errors.New("is no PNG, JPEG, WebP, BMP, GIF, TIFF or PPM image")
 
 // check looks at the format and the size that a file claims.
 func check(head string, rest io.Reader, maxPixels int) (f *format, height, width int, err error) {
@@ -59,7 +85,7 @@ func check(head string, rest io.Reader, maxPixels int) (f *format, height, width
 	case head == "":
 		return nil, 0, 0, errors.New("is empty")
 	case f == nil:
-		return nil, 0, 0, errUnknown
+		return nil, 0, 0, unknown(head)
 	}
 	c, err := f.config(rest)
 	if err != nil {
@@ -121,13 +147,16 @@ func leastPNG(data []byte, pixels int) int {
 	return pixels * channels * int(depth) / 8 / 1032
 }
 
-func decodePNG(data []byte) (Image, error) {
+func decodePNG(data []byte) (im Image, err error) {
 	p, err := png.Decode(bytes.NewReader(data))
 	if err != nil {
 		return Image{}, err
 	}
 	depth, colorType := pngHeader(data)
-	im, err := toRGB(p)
+	im, err = toRGB(p)
+	if animatedPNG(data) {
+		defer func() { im.Converted = append(im.Converted, Animated) }()
+	}
 	if depth == 16 {
 		im.Converted = append(im.Converted, Bits16)
 	}
@@ -150,6 +179,12 @@ func decodePNG(data []byte) (Image, error) {
 		im.Converted = append(im.Converted, Alpha)
 	}
 	return im, err
+}
+
+// animatedPNG reports whether there are further frames than the one in IDAT.
+func animatedPNG(data []byte) bool {
+	at := bytes.Index(data, []byte("acTL"))
+	return at >= 0 && at+8 <= len(data) && at < bytes.Index(data, []byte("IDAT")) && binary.BigEndian.Uint32(data[at+4:]) > 1
 }
 
 // leastBMP: rows are not compressed.

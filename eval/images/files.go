@@ -18,7 +18,7 @@ import (
 
 // suffixes of the files that are taken for images, in upper or lower case. Their
 // formats are told by their first bytes.
-var suffixes = []string{".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+var suffixes = []string{".png", ".apng", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 
 func isImageFile(name string) bool {
 	return slices.Contains(suffixes, strings.ToLower(path.Ext(name)))

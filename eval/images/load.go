@@ -149,12 +149,14 @@ type Conversion string
 
 // Conversions, as Pillow's convert("RGB") does them.
 const (
-	Grey        Conversion = "grey"    // one channel repeated over three
-	Palette     Conversion = "palette" // indices replaced by colours
-	Alpha       Conversion = "alpha"   // dropped; transparent pixels keep the colour that they have in the file
-	CMYK        Conversion = "cmyk"    // (255−C)·(255−K)/255, …
-	Bits16      Conversion = "16-bit"  // the high byte of each channel
-	ClippedGrey Conversion = "grey16"  // grey of 16 bits: min(v, 255), which is nearly white
+	Grey        Conversion = "grey"     // one channel repeated over three
+	Palette     Conversion = "palette"  // indices replaced by colours
+	Alpha       Conversion = "alpha"    // dropped; transparent pixels keep the colour that they have in the file
+	CMYK        Conversion = "cmyk"     // (255−C)·(255−K)/255, …
+	Bits16      Conversion = "16-bit"   // the high byte of each channel
+	ClippedGrey Conversion = "grey16"   // grey of 16 bits: min(v, 255), which is nearly white
+	Animated    Conversion = "animated" // the first frame
+	Page        Conversion = "page"     // the first page
 )
 
 // sentences follow "in 3 images" in notes.
@@ -164,6 +166,8 @@ var sentences = map[Conversion]string{
 	Alpha:       "transparency is dropped, not composited",
 	CMYK:        "CMYK is converted to RGB without a colour profile",
 	Bits16:      "of 16 bits a channel the high byte is kept",
+	Animated:    "of several frames the first one is read",
+	Page:        "of several pages the first one is read",
 	ClippedGrey: "grey of 16 bits is clipped at 255, which is nearly all white, as Pillow does: save these with 8 bits",
 }
 

@@ -185,16 +185,16 @@ func TestUnusableSets(t *testing.T) {
 	twice := map[string][]byte{"a.png": greyLevel(1)}
 	for path, want := range map[string]string{
 		t.TempDir(): "is empty",
-		folderOf(t, map[string][]byte{"a.txt": nil, "b.gif": nil, "c.gif": nil, "d": nil}): "holds no images: 1 without a suffix, 2 .gif, 1 .txt",
-		zipOf(t, map[string][]byte{"a.zip": nil}, "a.zip"):                                 "holds no images: 1 .zip",
-		zipOf(t, twice, "a.png", "a.png"):                                                  `two entries are named "a.png"`,
-		loop:                                                                               "is a link to a folder that it lies in",
-		filepath.Join(one, "a.png"):                                                        "is one image",
-		filepath.Join(one, "ref.pkl"):                                                      "is a pickle",
-		filepath.Join(one, "b.zip"):                                                        "is no zip archive",
-		filepath.Join(one, "c.npy"):                                                        "npy header is cut off",
-		filepath.Join(one, "d.npz"):                                                        "is an .npz archive, expected",
-		filepath.Join(one, "none"):                                                         "no such file",
+		folderOf(t, map[string][]byte{"a.txt": nil, "b.avif": nil, "c.avif": nil, "d": nil}): "holds no images: 1 without a suffix, 2 .avif, 1 .txt",
+		zipOf(t, map[string][]byte{"a.zip": nil}, "a.zip"):                                   "holds no images: 1 .zip",
+		zipOf(t, twice, "a.png", "a.png"):                                                    `two entries are named "a.png"`,
+		loop:                                                                                 "is a link to a folder that it lies in",
+		filepath.Join(one, "a.png"):                                                          "is one image",
+		filepath.Join(one, "ref.pkl"):                                                        "is a pickle",
+		filepath.Join(one, "b.zip"):                                                          "is no zip archive",
+		filepath.Join(one, "c.npy"):                                                          "npy header is cut off",
+		filepath.Join(one, "d.npz"):                                                          "is an .npz archive, expected",
+		filepath.Join(one, "none"):                                                           "no such file",
 	} {
 		if _, _, err := levels(path, Options{}); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v, want %q", path, err, want)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"image"
 	"io"
 
@@ -15,7 +16,7 @@ const animatedWebP = 0x02
 
 func decodeWebP(data []byte) (Image, error) {
 	if len(data) > 20 && string(data[12:16]) == "VP8X" && data[20]&animatedWebP != 0 {
-		return Image{}, errors.New("it is animated; save the frames that are meant as files of one image")
+		return decodeAnimatedWebP(data)
 	}
 	if !wholeWebP(data) {
 		return Image{}, io.ErrUnexpectedEOF
@@ -37,6 +38,107 @@ func decodeWebP(data []byte) (Image, error) {
 		im.Converted = []Conversion{Alpha}
 	}
 	return im, err
+}
+
+// decodeAnimatedWebP decodes the first frame as libwebp's WebPAnimDecoder does: the canvas
+// around it is black.
+func decodeAnimatedWebP(data []byte) (Image, error) {
+	if len(data) < 30 {
+		return Image{}, io.ErrUnexpectedEOF
+	}
+	triple := func(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
+	im := Image{Width: 1 + triple(data[24:]), Height: 1 + triple(data[27:])}
+	frame, frames, err := firstFrame(data)
+	if err != nil {
+		return Image{}, err
+	}
+	left, top, width, height := 2*triple(frame), 2*triple(frame[3:]), 1+triple(frame[6:]), 1+triple(frame[9:])
+	if left+width > im.Width || top+height > im.Height {
+		return Image{}, fmt.Errorf("its first frame, %d×%d at (%d,%d), does not lie in its %d×%d pixels", width, height, left, top, im.Width, im.Height)
+	}
+	still, err := stillWebP(frame[16:], width, height)
+	if err != nil {
+		return Image{}, err
+	}
+	one, err := decodeWebP(still)
+	if err != nil {
+		return Image{}, err
+	}
+	if one.Width != width || one.Height != height {
+		return Image{}, fmt.Errorf("its first frame has %d×%d pixels, expected %d×%d", one.Width, one.Height, width, height)
+	}
+	im.Converted = one.Converted
+	if frames > 1 {
+		im.Converted = append(im.Converted, Animated)
+	}
+	if one.Width == im.Width && one.Height == im.Height {
+		im.Pixels = one.Pixels
+		return im, nil
+	}
+	im.Pixels = make([]uint8, im.Height*im.Width*3)
+	for y := range height {
+		copy(im.Pixels[3*((top+y)*im.Width+left):], one.Pixels[3*y*width:][:3*width])
+	}
+	return im, nil
+}
+
+// firstFrame is the content of the first chunk ANMF, at least 16 bytes, and how many there
+// are.
+func firstFrame(data []byte) (frame []byte, frames int, err error) {
+	for at := 12; at+8 <= len(data); {
+		name, size := string(data[at:at+4]), int64(binary.LittleEndian.Uint32(data[at+4:]))
+		if name == "ANMF" {
+			if frames++; frames == 1 {
+				if size > int64(len(data)-at-8) || size < 16 {
+					return nil, 0, io.ErrUnexpectedEOF
+				}
+				frame = data[at+8:][:size]
+			}
+		}
+		if size > int64(len(data)-at-8) {
+			break
+		}
+		at += 8 + int(size+size%2)
+	}
+	if frame == nil {
+		return nil, 0, errors.New("there is no frame in it")
+	}
+	return frame, frames, nil
+}
+
+// stillWebP is a file of one image of the chunks of a frame.
+func stillWebP(chunks []byte, width, height int) ([]byte, error) {
+	var alpha, image []byte
+	for len(chunks) >= 8 && image == nil {
+		name, size := string(chunks[:4]), int64(binary.LittleEndian.Uint32(chunks[4:]))
+		if size > int64(len(chunks)-8) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		whole := chunks[:8+size]
+		chunks = chunks[min(len(chunks), int(8+size+size%2)):]
+		if size%2 == 1 {
+			whole = append(bytes.Clone(whole), 0)
+		}
+		switch name {
+		case "ALPH":
+			alpha = whole
+		case "VP8 ", "VP8L":
+			image = whole
+		}
+	}
+	if image == nil {
+		return nil, errors.New("its first frame has no image")
+	}
+	body := []byte("WEBP")
+	if alpha != nil && string(image[:4]) == "VP8 " {
+		const hasAlpha = 0x10
+		head := binary.LittleEndian.AppendUint32([]byte("VP8X"), 10)
+		head = binary.LittleEndian.AppendUint32(head, hasAlpha)
+		head = append(head, byte(width-1), byte((width-1)>>8), byte((width-1)>>16), byte(height-1), byte((height-1)>>8), byte((height-1)>>16))
+		body = append(append(body, head...), alpha...)
+	}
+	body = append(body, image...)
+	return append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(body))), body...), nil
 }
 
 // wholeWebP reports whether the chunks up to the image's are as long as they say:
