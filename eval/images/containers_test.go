@@ -509,6 +509,16 @@ func TestParquet(t *testing.T) {
 			}
 		}
 	}
+	s, err := Open(t.Context(), "testdata/hub.parquet", Options{}) // that pyarrow 26 wrote
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := told(s); err != nil || !slices.Equal(got, []string{"train/0.png 3|a coat|a jacket", "train/1.png 1", "train/2.png ", "train/3.png 2|boots", "train/4.png 3|x"}) {
+		t.Errorf("%q %v", got, err)
+	}
+	if got, _, err := levels("testdata/hub.parquet", Options{}); err != nil || !slices.Equal(got, []uint8{1, 2, 3, 4, 5}) {
+		t.Errorf("%v %v", got, err)
+	}
 	broken := of(2, column{path: "image", values: [][]byte{greyLevel(1), []byte("no image"), nil}})
 	if _, _, err := levels(broken, Options{}); err == nil || !strings.Contains(err.Error(), "2 of 3 images broken") || !strings.Contains(err.Error(), "row 1: is no") || !strings.Contains(err.Error(), "row 2: has no bytes") {
 		t.Error(err)
