@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"slices"
 	"strings"
 )
@@ -23,9 +22,11 @@ const (
 // tarKey is what WebDataset calls an image and what lies beside it: its name up to the
 // first dot of its base name.
 func tarKey(name string) string {
-	dir, base := path.Split(name)
-	before, _, _ := strings.Cut(base, ".")
-	return dir + before
+	base := strings.LastIndexByte(name, '/') + 1
+	if dot := strings.IndexByte(name[base:], '.'); dot >= 0 {
+		return name[:base+dot]
+	}
+	return name
 }
 
 // openTar opens the images of an archive, or of several as if they were one: shard after
