@@ -228,7 +228,7 @@ func TestEvalTellsTheTruth(t *testing.T) {
 // features are computed.
 func TestReferenceTells(t *testing.T) {
 	folder := pngFolder(t, tiny.Reference())
-	tiny.Write(t, filepath.Join(folder, "scan.tif"), "no image of ours")
+	tiny.Write(t, filepath.Join(folder, "scan.exr"), "no image of ours")
 	tiny.Write(t, filepath.Join(folder, "broken.png"), "no image")
 	job := slices.Concat([]string{"reference", folder, "-o", filepath.Join(t.TempDir(), "ref.npz"), "--skip-broken", "--force"}, embeddedInception)
 	cache, err := os.UserCacheDir()
@@ -239,7 +239,7 @@ func TestReferenceTells(t *testing.T) {
 	before := cached()
 	for range 2 {
 		text := succeed(t, job...).stderr.String()
-		for _, want := range []string{"files that are not read: 1 .tif", "in 48 images transparency is dropped", "1 image left out as broken: broken.png: is no PNG"} {
+		for _, want := range []string{"files that are not read: 1 .exr", "in 48 images transparency is dropped", "1 image left out as broken: broken.png: is no PNG"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("expected %q in: %s", want, text)
 			}

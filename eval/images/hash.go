@@ -114,7 +114,9 @@ func hashFiles(path string, files []file) (string, error) {
 
 func hashOf(r io.Reader) (string, error) {
 	h := sha256.New()
-	if _, err := io.CopyBuffer(h, r, make([]byte, 1<<18)); err != nil {
+	block := blocks.Get().(*[1 << 18]byte)
+	defer blocks.Put(block)
+	if _, err := io.CopyBuffer(h, r, block[:]); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)), nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"sync"
 )
 
 // A Chooser chooses images of a set.
@@ -90,6 +91,9 @@ func (s *Set) Content(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%x", all.Sum(nil)), nil
 }
 
+// blocks are buffers of those that read files.
+var blocks = sync.Pool{New: func() any { return new([1 << 18]byte) }}
+
 // sum is the sha256 of the file. What cannot be opened, or is no whole entry of its archive,
 // is broken; where the disk fails is an error.
 func (f file) sum() (out sum, err error) {
@@ -99,7 +103,9 @@ func (f file) sum() (out sum, err error) {
 	}
 	defer r.Close()
 	h := sha256.New()
-	if _, err := io.CopyBuffer(h, r, make([]byte, 1<<18)); err != nil {
+	block := blocks.Get().(*[1 << 18]byte)
+	defer blocks.Put(block)
+	if _, err := io.CopyBuffer(h, r, block[:]); err != nil {
 		if disk := (*fs.PathError)(nil); errors.As(err, &disk) {
 			return out, err
 		}

@@ -24,7 +24,7 @@ type Settings struct {
 	Prompting      `yaml:",inline"`
 	SamplerBlock   configs.Block     `yaml:"sampler" type:"name or block" doc:"one sampler with its options: {ddpm: {steps: 250}}"`
 	GuidanceBlock  configs.Block     `yaml:"guidance" type:"block, or list of blocks" doc:"any number of guidances with their options, in the order in which they are applied: {sag: {scale: 0.5, layer: output_blocks.8.1}}"`
-	ReferencePath  string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s), or images: a folder, .zip or .npy"`
+	ReferencePath  string            `yaml:"reference" doc:"reference batch in the layout of ADM's evaluator (.npz with arr_0 and, as a rule, mu, sigma, mu_s, sigma_s), or images: a folder, .zip, .tar, .parquet or .npy"`
 	Network        string            `yaml:"network" doc:"whose features the metrics compare: inception, dinov2 or onnx, described by the block of that name; fd_dinov2 is of dinov2 whatever this is"`
 	ProtocolName   string            `yaml:"protocol" doc:"whose numbers: adm, pytorch-fid, torch-fidelity or clean-fid; sets the defaults of inception.resize and of the metrics' options"`
 	Bootstrap      int               `yaml:"bootstrap" min:"0" max:"100000" doc:"times that the images are drawn again for a 95 % interval of each metric, and for compare: at least 40, or 0 for none"`
