@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -352,5 +353,51 @@ func TestReferenceOfContainers(t *testing.T) {
 	}
 	if got := statistics(writeHostile(t, "a.parquet", inParquet(t, f.images)), nil); !bytes.Equal(got, want) {
 		t.Error("a parquet file makes other statistics than its folder")
+	}
+}
+
+// Whatever a container claims, it is refused within 1 GB of memory.
+func TestHostileContainers(t *testing.T) {
+	f := folderOfImages(t, 2)
+	header := func(change func(h []byte)) []byte { // of a tar whose first entry is changed
+		data := tarred(t, f.files, f.names...)
+		change(data[:512])
+		sum := 0
+		copy(data[148:156], "        ")
+		for _, c := range data[:512] {
+			sum += int(c)
+		}
+		copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
+		return data
+	}
+	zeros := func(n int) []byte { return make([]byte, n) }
+	table := inParquet(t, f.images)
+	footer := func(n uint32) []byte {
+		end := binary.LittleEndian.AppendUint32(bytes.Clone(table[:len(table)-8]), n)
+		return append(end, "PAR1"...)
+	}
+	bomb := slices.Concat(header(func([]byte) {})[:1024], zeros(3<<30/2))
+	for name, c := range map[string]struct {
+		path string
+		want []string
+	}{
+		"tar size":      {writeHostile(t, "size.tar", header(func(h []byte) { copy(h[124:136], "77777777777\x00") })), []string{"size.tar: is a tar that is truncated"}},
+		"binary size":   {writeHostile(t, "binary.tar", header(func(h []byte) { copy(h[124:136], "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff") })), []string{"binary.tar: is "}},
+		"negative size": {writeHostile(t, "negative.tar", header(func(h []byte) { copy(h[124:136], "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff") })), []string{"negative.tar: is no tar, or a damaged one, at its beginning"}},
+		"bomb":          {writeHostile(t, "bomb.tar.gz", gzipped(t, bomb)), []string{"bomb.tar.gz: unpacks to more than", "which no images need"}},
+		"long names":    {writeHostile(t, "names.tar", tarred(t, map[string][]byte{strings.Repeat("x", 5000) + ".png": nil}, strings.Repeat("x", 5000)+".png")), []string{"names.tar: entry 1", "names of 4096 bytes"}},
+		"directory":     {writeHostile(t, "directory.parquet", footer(1<<31)), []string{"directory.parquet: claims a directory of 2147483648 bytes"}},
+		"no directory":  {writeHostile(t, "none.parquet", footer(0)), []string{"none.parquet"}},
+		"zeros":         {writeHostile(t, "zeros.parquet", slices.Concat(zeros(32<<20), binary.LittleEndian.AppendUint32(nil, 16<<20), []byte("PAR1"))), []string{"zeros.parquet"}},
+		"large footer":  {writeHostile(t, "large.parquet", slices.Concat(zeros(32<<20), binary.LittleEndian.AppendUint32(nil, 17<<20), []byte("PAR1"))), []string{"large.parquet: has a directory of 17825792 bytes"}},
+		"structs":       {writeHostile(t, "structs.parquet", slices.Concat(bytes.Repeat([]byte{0x15, 0x02, 0x19, 0xfc, 0xff, 0xff, 0xff, 0x07}, 1<<20), binary.LittleEndian.AppendUint32(nil, 8<<20), []byte("PAR1"))), []string{"structs.parquet"}},
+		"lines":         {writeHostile(t, "lines.txt", bytes.Repeat([]byte("none.png\n"), 500_000)), []string{"lines.txt:1: there is no file", "… and "}},
+		"pattern":       {filepath.Join(t.TempDir(), strings.Repeat("{0..99999}", 20)), []string{"stands for more than 100000 files"}},
+		"gif":           {writeHostile(t, "gif.tar", tarred(t, map[string][]byte{"a.gif": slices.Concat([]byte("GIF89a\x40\x1f\x40\x1f\x00\x00\x00,\x00\x00\x00\x00\x40\x1f\x40\x1f\x00\x08\x02\x44\x01\x00;"), zeros(9000))}, "a.gif")), []string{"a.gif: GIF that is truncated"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refused(t, c.want, slices.Concat([]string{"eval", tiny.Reference(), c.path, "--metrics", "fid"}, embeddedInception)...)
+		})
 	}
 }

@@ -263,10 +263,12 @@ func KindOf(path string) (Kind, error) {
 		return "", fmt.Errorf("%s: is a text; a list of the paths of images is named with @ before it, @%s", path, path)
 	case suffix == ".pkl", suffix == ".pickle":
 		return "", fmt.Errorf("%s: is a pickle, which is a program and is not run; write its arrays to an .npz in Python: numpy.savez(\"ref.npz\", mu=ref[\"fid\"][\"mu\"], sigma=ref[\"fid\"][\"sigma\"])", path)
-	case kindOfShard(path) == Tar, compression(head) != "", isTar(head):
-		return Tar, nil
 	case kindOfShard(path) == Parquet, strings.HasPrefix(head, parquetMagic):
 		return Parquet, nil
+	case kindOfShard(path) == NPZ:
+		return NPZ, nil
+	case kindOfShard(path) == Tar, compression(head) != "", isTar(head) && strings.Trim(head, "\x00") != "":
+		return Tar, nil
 	case isImageFile(path) || formatOf(head[:min(16, len(head))]) != nil:
 		return "", fmt.Errorf("%s: is one image, expected a folder or an archive of them", path)
 	}
