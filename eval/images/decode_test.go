@@ -136,10 +136,13 @@ func TestBrokenImages(t *testing.T) {
 	huge := bytes.Clone(jpeg)
 	at := bytes.Index(huge, []byte{0xff, 0xc0})
 	copy(huge[at+5:], []byte{0x1f, 0xff, 0x1f, 0xff}) // 8191×8191
+	canvas := readFile(t, "testdata/pillow/lossy-alpha.webp")
+	canvas[24]++
 	for name, c := range map[string]struct {
 		data []byte
 		want string
 	}{
+		"other canvas":     {canvas, ", its canvas "},
 		"nothing":          {nil, "is empty"},
 		"text":             {[]byte("hello, this is no image"), "no PNG, JPEG, WebP, BMP, GIF, TIFF or PPM"},
 		"huge PNG":         {pngFile(1<<20, 1<<20, 8, 2, nil), "more than the 67108864 that are read"},

@@ -21,6 +21,9 @@ func decodeWebP(data []byte) (Image, error) {
 	if !wholeWebP(data) {
 		return Image{}, io.ErrUnexpectedEOF
 	}
+	if err := checkCanvas(data); err != nil {
+		return Image{}, err
+	}
 	p, err := webp.Decode(bytes.NewReader(data))
 	if err != nil {
 		return Image{}, err
@@ -40,6 +43,24 @@ func decodeWebP(data []byte) (Image, error) {
 	return im, err
 }
 
+// checkCanvas is an error where the image has another size than the canvas that the header
+// tells, which is the one that was checked.
+func checkCanvas(data []byte) error {
+	canvas, err := webp.DecodeConfig(bytes.NewReader(data))
+	if err != nil || string(data[12:16]) != "VP8X" {
+		return err
+	}
+	bare, err := stillWebP(data[12:], 0, 0, false)
+	if err != nil {
+		return err
+	}
+	image, err := webp.DecodeConfig(bytes.NewReader(bare))
+	if err == nil && (image.Width != canvas.Width || image.Height != canvas.Height) {
+		err = fmt.Errorf("its image has %d×%d pixels, its canvas %d×%d", image.Width, image.Height, canvas.Width, canvas.Height)
+	}
+	return err
+}
+
 // decodeAnimatedWebP decodes the first frame as libwebp's WebPAnimDecoder does: the canvas
 // around it is black.
 func decodeAnimatedWebP(data []byte) (Image, error) {
@@ -56,16 +77,13 @@ func decodeAnimatedWebP(data []byte) (Image, error) {
 	if left+width > im.Width || top+height > im.Height {
 		return Image{}, fmt.Errorf("its first frame, %d×%d at (%d,%d), does not lie in its %d×%d pixels", width, height, left, top, im.Width, im.Height)
 	}
-	still, err := stillWebP(frame[16:], width, height)
+	still, err := stillWebP(frame[16:], width, height, true)
 	if err != nil {
 		return Image{}, err
 	}
 	one, err := decodeWebP(still)
 	if err != nil {
 		return Image{}, err
-	}
-	if one.Width != width || one.Height != height {
-		return Image{}, fmt.Errorf("its first frame has %d×%d pixels, expected %d×%d", one.Width, one.Height, width, height)
 	}
 	im.Converted = one.Converted
 	if frames > 1 {
@@ -106,8 +124,9 @@ func firstFrame(data []byte) (frame []byte, frames int, err error) {
 	return frame, frames, nil
 }
 
-// stillWebP is a file of one image of the chunks of a frame.
-func stillWebP(chunks []byte, width, height int) ([]byte, error) {
+// stillWebP is a file of the image that lies in chunks, with the header of its canvas or
+// bare.
+func stillWebP(chunks []byte, width, height int, canvas bool) ([]byte, error) {
 	var alpha, image []byte
 	for len(chunks) >= 8 && image == nil {
 		name, size := string(chunks[:4]), int64(binary.LittleEndian.Uint32(chunks[4:]))
@@ -127,13 +146,18 @@ func stillWebP(chunks []byte, width, height int) ([]byte, error) {
 		}
 	}
 	if image == nil {
-		return nil, errors.New("its first frame has no image")
+		return nil, errors.New("there is no image in it")
 	}
 	body := []byte("WEBP")
-	if alpha != nil && string(image[:4]) == "VP8 " {
-		const hasAlpha = 0x10
+	if canvas {
+		flags := uint32(0)
+		if alpha != nil && string(image[:4]) == "VP8 " {
+			flags = 0x10
+		} else {
+			alpha = nil
+		}
 		head := binary.LittleEndian.AppendUint32([]byte("VP8X"), 10)
-		head = binary.LittleEndian.AppendUint32(head, hasAlpha)
+		head = binary.LittleEndian.AppendUint32(head, flags)
 		head = append(head, byte(width-1), byte((width-1)>>8), byte((width-1)>>16), byte(height-1), byte((height-1)>>8), byte((height-1)>>16))
 		body = append(append(body, head...), alpha...)
 	}
