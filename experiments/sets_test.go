@@ -73,7 +73,10 @@ func inParquet(t *testing.T, images [][]byte) []byte {
 	var out bytes.Buffer
 	w := file.NewParquetWriter(&out, root)
 	for part := range slices.Chunk(images, 64) {
-		g := w.AppendRowGroup()
+		g, err := w.AppendRowGroupChecked()
+		if err != nil {
+			t.Fatal(err)
+		}
 		c, err := g.NextColumn()
 		if err != nil {
 			t.Fatal(err)
@@ -284,6 +287,9 @@ func TestBrokenContainers(t *testing.T) {
 				t.Errorf("no %q in %s", c.skip, said)
 			}
 		})
+	}
+	if text := fail(t, slices.Concat([]string{"eval", tiny.Reference(), "-"}, embeddedInception)...); !strings.Contains(text, "standard input: is a terminal or a device") {
+		t.Error(text)
 	}
 	for want, args := range map[string][]string{
 		"can be read once":                   {"-", "-"},

@@ -121,7 +121,10 @@ func parquetOf(t testing.TB, rows, group int, columns ...column) []byte {
 	w := pq.NewParquetWriter(&out, root)
 	for from := 0; from < rows; from += group {
 		to := min(rows, from+group)
-		g := w.AppendRowGroup()
+		g, err := w.AppendRowGroupChecked()
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, c := range columns {
 			writer, err := g.NextColumn()
 			if err != nil {

@@ -75,7 +75,7 @@ func dropIdle() error {
 // openUnpacked opens a file, unpacked if it is compressed. cut tells that it is not whole.
 func openUnpacked(ctx context.Context, path string) (f *os.File, closer io.Closer, cut, err error) {
 	if path == Standard {
-		s, err := unpackOnce(ctx, Standard, func() (io.Reader, error) { return os.Stdin, nil })
+		s, err := unpackOnce(ctx, Standard, openStandard)
 		if err != nil {
 			return nil, nil, nil, fmt.Errorf("%s: %w", said(path), err)
 		}
@@ -100,6 +100,15 @@ func openUnpacked(ctx context.Context, path string) (f *os.File, closer io.Close
 		return nil, nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return s.File, s, s.cut, nil
+}
+
+// openStandard is standard input, which has to be a pipe or a file.
+func openStandard() (io.Reader, error) {
+	info, err := os.Stdin.Stat()
+	if err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		err = errors.New("is a terminal or a device, expected a tar of images: cat images.tar | sagbench eval REF -")
+	}
+	return os.Stdin, err
 }
 
 // unpackOnce unpacks what is not unpacked yet.
