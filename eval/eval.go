@@ -60,6 +60,45 @@ func NetworkOf(m Metric) string {
 	return ""
 }
 
+// A Resized is a Metric whose authors bring images to the size of its network in a way
+// that is not the network's usual one: Resize names it, "" for the usual one.
+type Resized interface {
+	Metric
+	Resize() string
+}
+
+// ResizeOf is the resize that a metric asks for, "" for that of its network.
+func ResizeOf(m Metric) string {
+	if r, ok := m.(Resized); ok {
+		return r.Resize()
+	}
+	return ""
+}
+
+// A Captioned is a Metric that compares images with their captions: it finds the
+// embeddings of these in Features.Texts.
+type Captioned interface {
+	Metric
+	// TextForm names how a text is handed to the network.
+	TextForm() string
+}
+
+// TextFormOf is how the captions of a metric are handed to the network; "" where it
+// looks at none.
+func TextFormOf(m Metric) string {
+	if c, ok := m.(Captioned); ok {
+		return c.TextForm()
+	}
+	return ""
+}
+
+// A Published is a Metric whose published values are of one of many networks of a
+// kind, as PublishedOn names it.
+type Published interface {
+	Metric
+	PublishedOn() string
+}
+
 // scoreOn is the metric's score where the features come from its network.
 func scoreOn(ctx context.Context, m Metric, ref, gen *Features) ([]Score, error) {
 	if n := NetworkOf(m); n != "" && (ref.Network != n || gen.Network != n) {
@@ -114,6 +153,8 @@ var Metrics = map[string]func() Metric{
 	"kid":            func() Metric { return &KID{Subsets: 100, SubsetSize: 1000, Seed: 2020} },
 	"fd_dinov2":      func() Metric { return &FDDINOv2{Mean: MeanFloat64} },
 	"fid_infinity":   func() Metric { return &FIDInfinity{Points: 15, Smallest: 5000, Seed: 2020} },
+	"cmmd":           func() Metric { return &CMMD{Pixels: "cmmd"} },
+	"clip_score":     func() Metric { return &CLIPScore{Definition: TorchMetrics} },
 }
 
 // Parts names parts of Features.
@@ -151,9 +192,14 @@ func (p Parts) Resampled() Parts {
 type Needs struct{ Reference, Generated Parts }
 
 // NeedsOf are the parts that the metrics need together. The statistics of pool
-// features are always among them, so that files of features serve other metrics.
+// features are always among them, so that files of features serve other metrics; those
+// of the reference are not where all of the metrics compare images with captions, and
+// nothing of it is needed.
 func NeedsOf(metrics ...Metric) Needs {
 	n := Needs{Parts{Stats: true}, Parts{Stats: true}}
+	if len(metrics) > 0 && !slices.ContainsFunc(metrics, func(m Metric) bool { return TextFormOf(m) == "" }) {
+		n.Reference = Parts{}
+	}
 	for _, m := range metrics {
 		own := m.Needs()
 		n.Reference, n.Generated = n.Reference.Union(own.Reference), n.Generated.Union(own.Generated)
@@ -265,6 +311,7 @@ type Features struct {
 	SpatialRows []float32            // [N,S] the spatial features themselves; nil unless a bootstrap needs them
 	Logits      []float32            // [N,K] class logits in file order; nil: Pool·ClassWeightᵀ
 	Outputs     map[string][]float32 // [N,…] further outputs of the network by their names, as Parts.Outputs asks for
+	Texts       []float32            // [N,D] embeddings of the images' captions; nil unless a metric is Captioned
 	ClassWeight []float32            // [K,D] last layer of the classifier, without bias
 	Products    linalg.Products      // nil: Gonum
 	Notes       []string             // what was assumed, converted or left out, for people
@@ -307,6 +354,9 @@ func (f *Features) Validate() error {
 	}
 	rows := map[string][]float32{}
 	maps.Copy(rows, f.Outputs)
+	if f.Texts != nil {
+		rows["embeddings of captions"] = f.Texts
+	}
 	if f.Logits != nil {
 		rows["logits"] = f.Logits
 	}

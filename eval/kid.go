@@ -105,25 +105,38 @@ func kernelDistance(ctx context.Context, p linalg.Products, x, y *Features, xs, 
 	if n < 2 || m < 2 {
 		return 0, fmt.Errorf("%d and %d images: KID needs at least 2 of each", n, m)
 	}
-	xx, err := kernelSum(ctx, p, x, x, xs, xs, n, n, true)
+	xx, err := kernelSum(ctx, p, cubic, x, x, xs, xs, n, n, true)
 	if err != nil {
 		return 0, err
 	}
-	yy, err := kernelSum(ctx, p, y, y, ys, ys, m, m, true)
+	yy, err := kernelSum(ctx, p, cubic, y, y, ys, ys, m, m, true)
 	if err != nil {
 		return 0, err
 	}
-	xy, err := kernelSum(ctx, p, x, y, xs, ys, n, m, false)
+	xy, err := kernelSum(ctx, p, cubic, x, y, xs, ys, n, m, false)
 	return xx/float64(n)/float64(n-1) + yy/float64(m)/float64(m-1) - 2*xy/float64(n)/float64(m), err
 }
 
+// A kernel is computed from products of rows.
+type kernel struct {
+	// rows are n rows of features in float64, from a position of a list of indices on
+	// (nil: of the rows themselves).
+	rows func(f *Features, list []int, from, n int) []float64
+	// values replaces products k [n,m] of rows of d features by those of the kernel;
+	// those on the diagonal by 0 if so asked.
+	values func(k []float64, n, m, d int, offDiagonal bool) []float64
+}
+
+// cubic is KID's.
+var cubic = kernel{wideRows, cubed}
+
 // kernelSum is Σ k(xᵢ,yⱼ) over n rows of x and m rows of y; for a set with
 // itself the diagonal is left out, and each pair is computed once.
-func kernelSum(ctx context.Context, p linalg.Products, x, y *Features, xs, ys []int, n, m int, itself bool) (float64, error) {
+func kernelSum(ctx context.Context, p linalg.Products, kern kernel, x, y *Features, xs, ys []int, n, m int, itself bool) (float64, error) {
 	const rows = 1000
 	sum := 0.0
 	for i := 0; i < n; i += rows {
-		a := wideRows(x, xs, i, min(rows, n-i))
+		a := kern.rows(x, xs, i, min(rows, n-i))
 		start := 0
 		if itself {
 			start = i
@@ -134,14 +147,14 @@ func kernelSum(ctx context.Context, p linalg.Products, x, y *Features, xs, ys []
 			}
 			b := a
 			if !itself || j > i {
-				b = wideRows(y, ys, j, min(rows, m-j))
+				b = kern.rows(y, ys, j, min(rows, m-j))
 			}
 			na, nb := len(a)/x.D, len(b)/x.D
 			k := make([]float64, na*nb)
 			if err := p.Mul64(k, a, b, na, nb, x.D); err != nil {
 				return 0, err
 			}
-			part := total(cubed(k, na, nb, x.D, itself && i == j), nb)
+			part := total(kern.values(k, na, nb, x.D, itself && i == j), nb)
 			if itself && i != j {
 				part *= 2
 			}
@@ -213,17 +226,17 @@ func (m *KID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]f
 	}
 	p := products(gen, ref)
 	yy, err := remember(ref, "kernel sum", func() (float64, error) {
-		return kernelSum(ctx, p, ref, ref, nil, nil, ref.N, ref.N, true)
+		return kernelSum(ctx, p, cubic, ref, ref, nil, nil, ref.N, ref.N, true)
 	})
 	if err != nil {
 		return nil, err
 	}
 	counts := d.counts()
-	xx, err := weightedKernelSums(ctx, p, gen, gen, counts, d.Len())
+	xx, err := weightedKernelSums(ctx, p, cubic, gen, gen, counts, d.Len())
 	if err != nil {
 		return nil, err
 	}
-	xy, err := weightedKernelSums(ctx, p, gen, ref, counts, d.Len())
+	xy, err := weightedKernelSums(ctx, p, cubic, gen, ref, counts, d.Len())
 	if err != nil {
 		return nil, err
 	}
@@ -242,24 +255,24 @@ func (m *KID) Replicates(ctx context.Context, ref, gen *Features, d *Draws) ([]f
 // weightedKernelSums are, for each of the draws, Σᵢⱼ wᵢwⱼ k(xᵢ,xⱼ) over i ≠ j
 // where y is x, and Σᵢⱼ wᵢ k(xᵢ,yⱼ) where it is another set; counts [B,N] are
 // the weights of x.
-func weightedKernelSums(ctx context.Context, p linalg.Products, x, y *Features, counts []float64, draws int) ([]float64, error) {
+func weightedKernelSums(ctx context.Context, p linalg.Products, kern kernel, x, y *Features, counts []float64, draws int) ([]float64, error) {
 	const rows = 1000
 	out := make([]float64, draws)
 	for i := 0; i < x.N; i += rows {
-		a := wideRows(x, nil, i, min(rows, x.N-i))
+		a := kern.rows(x, nil, i, min(rows, x.N-i))
 		na := len(a) / x.D
 		right := make([]float64, na*draws) // Σⱼ k(xᵢ,yⱼ)·wⱼ, for each draw
 		for j := 0; j < y.N; j += rows {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			b := wideRows(y, nil, j, min(rows, y.N-j))
+			b := kern.rows(y, nil, j, min(rows, y.N-j))
 			nb := len(b) / x.D
 			k := make([]float64, na*nb)
 			if err := p.Mul64(k, a, b, na, nb, x.D); err != nil {
 				return nil, err
 			}
-			if err := addWeighted(p, right, cubed(k, na, nb, x.D, x == y && i == j), na, nb, weightsAt(x == y, counts, draws, j, nb)); err != nil {
+			if err := addWeighted(p, right, kern.values(k, na, nb, x.D, x == y && i == j), na, nb, weightsAt(x == y, counts, draws, j, nb)); err != nil {
 				return nil, err
 			}
 		}

@@ -125,7 +125,7 @@ func (n *networkFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&n.network, "network", features.Networks[0].Name, "whose features the metrics compare: "+strings.Join(published, ", ")+", or an .onnx file of your own")
 	boundedInt(f, &n.inputSize, "input-size", 0, 0, 4096, "height and width that images are resized to; 0 = "+strings.Join(sizes[:last], ", ")+", or "+sizes[last])
 	f.StringVar(&n.weights, "weights", "", "which of several sets of weights in the network's file, as inspect names them; the usual one if absent")
-	f.StringVar(&n.resize, "resize", "", "how: tf (ADM's evaluator), torch (pytorch-fid), clean (clean-fid), pil (dgm-eval) or edm2; the protocol's for inception, pil for others if absent")
+	f.StringVar(&n.resize, "resize", "", "how: tf (ADM's evaluator), torch (pytorch-fid), clean (clean-fid), pil (dgm-eval), edm2, clip, openai or cmmd; the protocol's for inception, clip for clip, pil for others if absent")
 }
 
 // comparisons are the networks that the metrics take, and the name of the main one.

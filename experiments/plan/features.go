@@ -27,13 +27,13 @@ import (
 type NetworkBlock struct {
 	Checkpoint string          `yaml:"checkpoint" doc:"the network's file"`
 	WeightSet  string          `yaml:"weights" doc:"which of several sets of weights in the file, as inspect names them; empty = the usual one"`
-	Resize     features.Resize `yaml:"resize" doc:"how images come to the network's size: tf (ADM's evaluator, torch-fidelity), torch (pytorch-fid), clean (clean-fid), pil (torchvision, dgm-eval) or edm2 (EDM2)"`
+	Resize     features.Resize `yaml:"resize" doc:"how images come to the network's size: tf (ADM's evaluator, torch-fidelity), torch (pytorch-fid), clean (clean-fid), pil (torchvision, dgm-eval), edm2 (EDM2), clip (transformers' CLIP: short side, then the centre), openai (openai/CLIP, OpenCLIP) or cmmd (the centre's square, then its size)"`
 }
 
 // Validate implements configs.Validator.
 func (b *NetworkBlock) Validate() error {
 	if _, ok := features.Resizes[b.Resize]; !ok {
-		return fmt.Errorf("resize is %q, expected tf, torch, clean, pil or edm2", b.Resize)
+		return fmt.Errorf("resize is %q, expected %s", b.Resize, features.ResizeNames)
 	}
 	return nil
 }

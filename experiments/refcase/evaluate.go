@@ -13,9 +13,12 @@ import (
 	"sagbench/models/ort"
 )
 
-// checkEvaluate computes metrics from recorded features or, where the case
-// lists files, the sums of their arrays.
+// checkEvaluate computes metrics from recorded features or, where the case lists
+// files, the sums of their arrays; where it has a network, from images and texts.
 func checkEvaluate(ctx context.Context, c *referenceCase) (map[string]ort.Array, error) {
+	if !c.Model.IsNull() {
+		return c.checkClip(ctx)
+	}
 	in := map[string]ort.Array{}
 	var want []string
 	for _, name := range c.tensors.Names() {

@@ -82,6 +82,9 @@ func (c *metricCase) features(name string) (*eval.Features, error) {
 // evaluator.py's own intermediate results: the radii, and the first 16 × 16
 // distances from reference to generated images.
 func (c *metricCase) output(name string) ([]float64, error) {
+	if values, known, err := c.embeddingOutput(name); known {
+		return values, err
+	}
 	number := 0
 	if base := strings.TrimRight(name, "0123456789"); strings.HasSuffix(base, ".k") || strings.HasSuffix(base, ".split") {
 		n, err := strconv.Atoi(name[len(base):])

@@ -102,8 +102,8 @@ func (c caseFile) compare(t *testing.T, name string, got, want []float64) {
 
 // Every number of the peers in the shared cases, at the tolerance of the case.
 func TestCases(t *testing.T) {
-	dirs, err := filepath.Glob("../../eval/testdata/metrics-*")
-	if err != nil || len(dirs) < 5 {
+	dirs, err := filepath.Glob("../../eval/testdata/[cm]*-*") // clip-score-, cmmd-, metrics-
+	if err != nil || len(dirs) < 7 {
 		t.Fatalf("%d cases: %v", len(dirs), err)
 	}
 	for _, dir := range dirs {

@@ -55,8 +55,14 @@ func (t *Tokenizer) Size() int {
 // model_max_length of tokenizer_config.json; 0 where there is none or no limit.
 func (t *Tokenizer) MaxLength() int { return t.maxLength }
 
+// BOS is the id of the token that begins a prompt.
+func (t *Tokenizer) BOS() int64 { return t.bos }
+
 // EOS is the id of the token that ends a prompt.
 func (t *Tokenizer) EOS() int64 { return t.eos }
+
+// Pad is the id of the token that fills a prompt up.
+func (t *Tokenizer) Pad() int64 { return t.pad }
 
 // Encode is a prompt as length ids and its attention mask: the begin token, at
 // most length−2 tokens of the prompt, the end token, padding. Bytes that are no

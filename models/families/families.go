@@ -16,19 +16,20 @@ import (
 // Table maps a family's name in a model block to its defaults. Feature networks
 // are families as well.
 var Table = withFeatureNetworks(map[string]func() models.Family{
-	"adm":        func() models.Family { return models.NewADM() },
-	"classifier": func() models.Family { return models.NewClassifier() },
-	"clip_text":  func() models.Family { return &sd.CLIPText{} },
-	"dit":        func() models.Family { return models.NewDiT() },
-	"dit2d":      func() models.Family { return &sd.DiT2D{} },
-	"edm":        func() models.Family { return models.NewEDM() },
-	"edm2":       func() models.Family { return models.NewEDM2() },
-	"iddpm":      func() models.Family { return models.NewIDDPM() },
-	"sd":         func() models.Family { return &sd.SD{} },
-	"sdxl":       func() models.Family { return sd.NewSDXL() },
-	"sit":        func() models.Family { return models.NewSiT() },
-	"unet2d":     func() models.Family { return &sd.UNet2D{} },
-	"vae":        func() models.Family { return &sd.VAE{} },
+	"adm":         func() models.Family { return models.NewADM() },
+	"classifier":  func() models.Family { return models.NewClassifier() },
+	"clip_text":   func() models.Family { return &sd.CLIPText{} },
+	"clip_vision": func() models.Family { return &features.CLIPVision{} },
+	"dit":         func() models.Family { return models.NewDiT() },
+	"dit2d":       func() models.Family { return &sd.DiT2D{} },
+	"edm":         func() models.Family { return models.NewEDM() },
+	"edm2":        func() models.Family { return models.NewEDM2() },
+	"iddpm":       func() models.Family { return models.NewIDDPM() },
+	"sd":          func() models.Family { return &sd.SD{} },
+	"sdxl":        func() models.Family { return sd.NewSDXL() },
+	"sit":         func() models.Family { return models.NewSiT() },
+	"unet2d":      func() models.Family { return &sd.UNet2D{} },
+	"vae":         func() models.Family { return &sd.VAE{} },
 })
 
 func withFeatureNetworks(table map[string]func() models.Family) map[string]func() models.Family {

@@ -45,6 +45,27 @@ type Classifying interface {
 	ClassWeight() ([]float32, error)
 }
 
+// A Described Extractor has a name of its own among the published networks of its
+// kind, and may have taken what its files do not say.
+type Described interface {
+	Extractor
+	Name() string    // ViT-L/14@336px
+	Notes() []string // what was taken, for people and results
+}
+
+// A Texting Extractor embeds texts in the space of its pool features.
+type Texting interface {
+	Extractor
+	// CheckTexts is an error where it cannot, as there is no text network.
+	CheckTexts() error
+	// TextIDs are the tokens of texts in a form, [N,L], and how many of the texts
+	// have more of them than the network takes.
+	TextIDs(texts []string, form TextForm) (ids ort.Array, cut int, err error)
+	// Texts are the embeddings [N,Width] of texts in a form, not normalized. tick is
+	// told how many more are done.
+	Texts(ctx context.Context, texts []string, form TextForm, tick func(int)) (tensor.Tensor, error)
+}
+
 // Flags are a Family of feature networks.
 type Flags interface {
 	models.Family
@@ -78,6 +99,7 @@ type Network struct {
 	// is the value of --network, which ends in Suffix.
 	File, Usage, Suffix string
 	Size                string // what --input-size 0 stands for
+	Folder              bool   // its checkpoint may be a folder
 	// UsualWidth and UsualSide are the features of an image and the height and width
 	// of the network that published numbers are of; 0 where there is no such network.
 	UsualWidth, UsualSide int
@@ -109,6 +131,12 @@ var Networks = []Network{
 		File: "dinov2_vitl14_pretrain.pth", Usage: "weights of DINOv2 ViT-L/14 as published, for fd_dinov2 and --network dinov2",
 		Size: "224 (dinov2)", UsualWidth: 1024, UsualSide: 224,
 		New: func() Flags { return newDINOv2() },
+	},
+	{
+		Name: "clip", Title: "CLIP network", Doc: "the network that cmmd and clip_score take, and all metrics with `network: clip`: a CLIP with a vision transformer, as a folder of transformers or OpenCLIP or as one file with OpenCLIP's or OpenAI's names",
+		File: "clip-vit-large-patch14-336", Usage: "CLIP as published, a folder or a file, for cmmd, clip_score and --network clip",
+		Size: "the network's own (clip)", Folder: true,
+		New: func() Flags { return &CLIP{} },
 	},
 	{
 		Name: "onnx", Title: "feature network", Doc: "a feature network of your own, for `network: onnx`: an .onnx file that takes RGB images",

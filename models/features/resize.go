@@ -23,6 +23,10 @@ const (
 	Clean Resize = "clean" // PIL bicubic with antialiasing, (x−128)/128: clean-fid
 	PIL   Resize = "pil"   // the same rounded to bytes, as images in files are resized: dgm-eval
 	EDM2  Resize = "edm2"  // torch bicubic with antialiasing, neither clipped nor rounded: EDM2's default
+
+	CLIPCrop   Resize = "clip"   // as PIL until the short side fits, then the centre: transformers' CLIPImageProcessor on PIL images
+	OpenAICrop Resize = "openai" // the same with the crop's offset rounded half to even: openai/CLIP, OpenCLIP, clipscore
+	CMMDCrop   Resize = "cmmd"   // the centre's square first, then as PIL: google-research/cmmd
 )
 
 // Resizes holds the preprocessings by name.
@@ -32,7 +36,14 @@ var Resizes = map[Resize]resizer{
 	Clean: {resample: bicubicPIL[float64]{clip: true}, divisor: 1, scale: 1.0 / 128, shift: -1},
 	PIL:   {resample: bytesPIL{}, divisor: 1, scale: 1.0 / 128, shift: -1},
 	EDM2:  {resample: bicubicPIL[float32]{}, divisor: 1, scale: 1.0 / 128, shift: -1},
+
+	CLIPCrop:   {resample: centrePIL{half: func(over int) int { return over / 2 }}, divisor: 1, scale: 1.0 / 128, shift: -1},
+	OpenAICrop: {resample: centrePIL{half: func(over int) int { return int(math.RoundToEven(float64(over) / 2)) }}, divisor: 1, scale: 1.0 / 128, shift: -1},
+	CMMDCrop:   {resample: squarePIL{}, divisor: 1, scale: 1.0 / 128, shift: -1},
 }
+
+// ResizeNames lists the preprocessings, for messages and the settings' docs.
+const ResizeNames = "tf, torch, clean, pil, edm2, clip, openai or cmmd"
 
 // resizerOf is what brings images to a network.
 func resizerOf(r Resize, images models.Images) (resizer, error) {

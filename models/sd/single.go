@@ -304,7 +304,11 @@ var openCLIPKeys = strings.NewReplacer("transformer.resblocks.", "text_model.enc
 // openCLIPNames is renamed for open_clip's text transformer, to transformers' names;
 // in_proj holds the projections of q, k and v one below the other.
 func openCLIPNames(prefix string, sd checkpoint.StateDict, names map[string]string) checkpoint.StateDict {
-	out := renamed(prefix, sd, names, openCLIPKeys.Replace)
+	return openCLIPNamed(prefix, sd, names, openCLIPKeys.Replace)
+}
+
+func openCLIPNamed(prefix string, sd checkpoint.StateDict, names map[string]string, name func(string) string) checkpoint.StateDict {
+	out := renamed(prefix, sd, names, name)
 	for name, t := range maps.Clone(out) {
 		layer, kind, ok := strings.Cut(name, ".attn.in_proj_")
 		if !ok || len(t.Shape) == 0 || t.Shape[0]%3 != 0 {
