@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sagbench/configs"
 	"sagbench/eval"
 	"sagbench/experiments/devices"
 	"sagbench/experiments/human"
@@ -53,6 +54,8 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
   sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
   sagbench eval ref.npz "shards/{00000..00031}.tar" --inception FILE --random 10000 --subset-seed 1
   cat samples.tar.gz | sagbench eval ref.npz - --inception FILE
+  sagbench eval REF SAMPLES --clip clip-vit-large-patch14-336 --metrics cmmd
+  sagbench eval REF SAMPLES --clip clip-vit-base-patch32 --metrics "clip_score: {definition: jmhessel}" --captions captions.txt
   sagbench eval REF SAMPLES --network mine.onnx --output pool=features --range imagenet --metrics fid,precision,recall`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -93,6 +96,13 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 			}
 			task.PerClass = out.PerClass
 			inputs := slices.Clone(args)
+			captioned := slices.ContainsFunc(task.Metrics, func(m configs.Named[eval.Metric]) bool { return eval.TextFormOf(m.Value) != "" })
+			if task.Captions != "" && !captioned {
+				return human.Misusef("--captions is for clip_score, which is none of the metrics")
+			}
+			if task.Captions != "" {
+				inputs = append(inputs, task.Captions)
+			}
 			for _, c := range task.Comparisons {
 				inputs = append(inputs, c.Weights.Path)
 			}
@@ -132,6 +142,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric: at least 40, or 0 for none")
 	subset.register(f)
+	f.Var((*named)(&task.Captions), "captions", "captions of SAMPLES for clip_score: a text with one a line in the order of the images, or JSON by names of images, COCO's as well; those that the set tells if absent")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.Var((*named)(&out.JSON), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.Var((*named)(&out.CSV), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")

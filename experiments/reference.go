@@ -128,20 +128,20 @@ func (n *networkFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&n.resize, "resize", "", "how: tf (ADM's evaluator), torch (pytorch-fid), clean (clean-fid), pil (dgm-eval), edm2, clip, openai or cmmd; the protocol's for inception, clip for clip, pil for others if absent")
 }
 
-// comparisons are the networks that the metrics take, and the name of the main one.
+// comparisons are the networks that the metrics take, and the label of the main one.
 func (n *networkFlags) comparisons(f *pflag.FlagSet, p eval.Protocol, metrics []configs.Named[eval.Metric]) (all []plan.Comparison, main string, err error) {
 	networks, chosen, err := n.networks(f, p)
 	if err != nil {
 		return nil, "", err
 	}
 	all = plan.ComparisonsOf(metrics, networks, chosen)
-	main = all[0].Name
+	main = all[0].Label()
 	for _, c := range all {
 		if err := checkFile(c.FeatureNetwork); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", c.MetricNames(), err)
 		}
-		if c.Name == chosen {
-			main = c.Name
+		if c.Label() == chosen {
+			main = chosen
 		}
 	}
 	return all, main, nil

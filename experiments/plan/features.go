@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -46,6 +47,16 @@ type FeatureNetwork struct {
 	Flags   features.Flags
 	Weights sampling.File
 	set     string // of the weights, where it is not the one that lies nearest in the file
+	own     bool   // the resize is that of metrics, and not that of the network's block
+}
+
+// Label tells the network from the same one with another resize, which metrics ask for
+// (eval.Resized): its name, or clip-cmmd.
+func (n FeatureNetwork) Label() string {
+	if n.own {
+		return n.Name + "-" + string(n.Resize)
+	}
+	return n.Name
 }
 
 // NewFeatureNetwork is a network with the defaults of its block under a protocol.
@@ -122,8 +133,13 @@ func networkNames() []string {
 // whose name holds the start of another hash is an error. Where the file has others
 // beside it (models.FileLister), it is the hash of all their hashes.
 func (n FeatureNetwork) Hash(h store.Hashes) (string, error) {
-	sum, err := h.Of(n.Weights.Path)
-	if err == nil {
+	var sum string
+	info, err := os.Stat(n.Weights.Path)
+	folder := err == nil && n.Folder && info.IsDir() // whose other files do not count
+	if !folder {
+		sum, err = h.Of(n.Weights.Path)
+	}
+	if err == nil && !folder {
 		err = checkpoint.CheckName(n.Weights.Path, sum)
 	}
 	if _, ok := n.Flags.(models.FileLister); ok && err == nil {
@@ -133,6 +149,18 @@ func (n FeatureNetwork) Hash(h store.Hashes) (string, error) {
 		return "", fmt.Errorf("%s: %w", n.Name, err)
 	}
 	return sum, nil
+}
+
+// Input is the network's file or folder, as results hold it.
+func (n FeatureNetwork) Input(h store.Hashes) (store.InputFile, error) {
+	file := store.InputFile{Name: filepath.Base(n.Weights.Path)}
+	var err error
+	if n.Folder {
+		file.SHA256, err = n.Hash(h)
+	} else {
+		file.SHA256, err = h.Of(n.Weights.Path)
+	}
+	return file, err
 }
 
 // Key tells features apart: two networks with equal keys compute the same. sha256
@@ -165,8 +193,9 @@ type Comparison struct {
 	metrics []configs.Named[eval.Metric]
 }
 
-// ComparisonsOf groups metrics by network, in the order in which the networks first
-// occur. A metric that names no network of its own (eval.NetworkOf) takes main.
+// ComparisonsOf groups metrics by network and resize, in the order in which these first
+// occur. A metric that names no network of its own (eval.NetworkOf) takes main, one
+// that names no resize (eval.ResizeOf) that of the network's block.
 func ComparisonsOf(metrics []configs.Named[eval.Metric], networks map[string]FeatureNetwork, main string) []Comparison {
 	var all []Comparison
 	for _, m := range metrics {
@@ -174,10 +203,14 @@ func ComparisonsOf(metrics []configs.Named[eval.Metric], networks map[string]Fea
 		if name == "" {
 			name = main
 		}
-		i := slices.IndexFunc(all, func(c Comparison) bool { return c.Name == name })
+		n := networks[name]
+		if own := features.Resize(eval.ResizeOf(m.Value)); own != "" && own != n.Resize {
+			n.Resize, n.own = own, true
+		}
+		i := slices.IndexFunc(all, func(c Comparison) bool { return c.Label() == n.Label() })
 		if i < 0 {
 			i = len(all)
-			all = append(all, Comparison{FeatureNetwork: networks[name]})
+			all = append(all, Comparison{FeatureNetwork: n})
 		}
 		all[i].metrics = append(all[i].metrics, m)
 	}
@@ -193,7 +226,29 @@ func (c Comparison) CheckOutputs(x features.Extractor) error {
 		Logits:  classifies || slices.Contains(x.Outputs(), features.Logits),
 		Outputs: strings.Join(x.Outputs(), " "),
 	}
-	return eval.CheckOutputs(filepath.Base(c.Weights.Path), has, c.Metrics()...)
+	err := eval.CheckOutputs(filepath.Base(c.Weights.Path), has, c.Metrics()...)
+	if _, known := features.Resizes[c.Resize]; !known {
+		err = errors.Join(err, fmt.Errorf("%s: resize is %q, expected %s", c.MetricNames(), c.Resize, features.ResizeNames))
+	}
+	if form := c.TextForm(); form != "" && err == nil {
+		t, texts := x.(features.Texting)
+		if !texts {
+			return fmt.Errorf("%s embeds no texts, which %s needs", filepath.Base(c.Weights.Path), c.MetricNames())
+		}
+		err = t.CheckTexts()
+	}
+	return err
+}
+
+// TextForm is how the metrics that compare images with captions have these handed to the
+// network; "" where there is none. All that take one resize of a network have one form.
+func (c Comparison) TextForm() string {
+	for _, m := range c.metrics {
+		if form := eval.TextFormOf(m.Value); form != "" {
+			return form
+		}
+	}
+	return ""
 }
 
 // Metrics are the metrics that compare the network's features.

@@ -125,9 +125,9 @@ func (in *input) problem(ctx context.Context) string {
 		return "there is no such file"
 	case err != nil:
 		return err.Error()
-	case info.IsDir() && in.comparisons != nil:
+	case info.IsDir() && in.comparisons != nil && !in.comparisons[0].Folder:
 		return "is a folder, expected a file"
-	case in.check != nil:
+	case in.check != nil, in.comparisons != nil:
 	case info.IsDir(): // some checkpoints and sets of images are folders
 		return ""
 	}
@@ -231,6 +231,7 @@ const (
 	edmRefsPage     = "https://nvlabs-fi-cdn.nvidia.com/edm/fid-refs/ (github.com/NVlabs/edm, README.md, \"Calculating FID\")"
 	edm2Page        = "https://nvlabs-fi-cdn.nvidia.com/edm2/posthoc-reconstructions/ (github.com/NVlabs/edm2, README.md, \"Using pre-trained models\")"
 	sitPage         = "https://github.com/willisma/SiT (README.md, \"Pre-trained SiT checkpoints\")"
+	clipPage        = "https://huggingface.co/openai (clip-vit-base-patch32, clip-vit-large-patch14, clip-vit-large-patch14-336), https://huggingface.co/laion"
 	dinov2Page      = "https://github.com/facebookresearch/dinov2 (README.md, \"Pretrained models\")"
 )
 
@@ -310,6 +311,7 @@ var PublishedFiles = map[string]Source{
 	"VIRTUAL_imagenet256_labeled.npz":         {Page: referencesPage},
 	"VIRTUAL_imagenet512.npz":                 {Page: referencesPage},
 	"pt_inception-2015-12-05-6726825d.pth":    {Page: inceptionPage, Size: "about 96 MB"},
+	"clip-vit-large-patch14-336":              {Page: clipPage, Size: "about 1.7 GB"},
 	"dinov2_vitl14_pretrain.pth":              {Page: dinov2Page, Size: "about 1.2 GB"},
 }
 

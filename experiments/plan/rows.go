@@ -239,6 +239,11 @@ func (r *Row) complete() error {
 	if r.Reference.Written == "" {
 		faults = append(faults, r.MetricsBlock.Errorf("metrics need a reference batch: give reference: FILE.npz, or metrics: [] to draw images only"))
 	}
+	for _, m := range r.Metrics {
+		if eval.TextFormOf(m.Value) != "" && len(r.Prompts) == 0 {
+			faults = append(faults, r.MetricsBlock.Errorf("%s compares images with the prompts that they are drawn from, and family %s has none", m.Name, r.Model.Family))
+		}
+	}
 	for _, c := range r.Comparisons {
 		if c.Checkpoint == "" {
 			faults = append(faults, r.MetricsBlock.Errorf("%s: metrics need the %s: give %s: {checkpoint: FILE}, or metrics: [] to draw images only", c.MetricNames(), c.Title, c.Name))

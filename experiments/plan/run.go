@@ -334,7 +334,7 @@ func (r *Row) config(ordered bool) (json.RawMessage, error) {
 	first := features.Networks[0].Name
 	networks := []FeatureNetwork{r.FeatureNetworks[first]} // which is always there
 	for _, c := range r.Comparisons {
-		networks = append(networks, c.FeatureNetwork)
+		networks = append(networks, r.FeatureNetworks[c.Name]) // with its block's resize
 		if c.Name == r.Network && c.Name != first {
 			all["network"] = c.Name
 		}

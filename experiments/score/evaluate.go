@@ -22,9 +22,10 @@ import (
 type Task struct {
 	Protocol    eval.Protocol
 	Comparisons []plan.Comparison // the networks, each with its metrics
-	Main        string            // name of the network that --network chose
+	Main        string            // label of the network that --network chose
 	Reference   string            // path
 	Samples     []string          // paths of the sets, at least one
+	Captions    string            // path of the captions of each set; "": those that the sets tell
 	Metrics     []configs.Named[eval.Metric]
 	Bootstrap   int  // draws of the samples; 0: none
 	PerClass    bool // score single classes as well
@@ -47,14 +48,15 @@ func (t *Task) Run(ctx context.Context, opt ort.Options, p *human.Progress) (*st
 	e.share = t.Share
 	t.Read.Flat = t.Protocol.Flat
 	paths := map[string]string{"reference": t.Reference}
-	for _, c := range t.Comparisons {
-		paths[t.role(c)] = c.Weights.Path
-	}
 	several := len(t.Samples) > 1
 	if !several {
 		paths["samples"] = t.Samples[0] // so that one error tells of all files
 	}
 	files, err := e.hashes.Files(paths)
+	for _, c := range t.Comparisons {
+		file, wrong := c.Input(e.hashes)
+		files[t.role(c)], err = file, errors.Join(err, wrong)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +153,11 @@ func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files
 		e.progress.Note("note: " + e.label + same)
 	}
 	job := t.job(path)
+	if t.captioned() && !t.Share.helps() { // before hours of computing
+		if job.captions, err = readCaptions(ctx, path, t.samples(path).read, t.Captions); err != nil {
+			return nil, err
+		}
+	}
 	if t.PerClass {
 		samples, err := t.samples(path).classesOf(ctx)
 		if err != nil { // before hours of computing
@@ -169,6 +176,9 @@ func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files
 			"reference": {InputFile: files["reference"], SetRead: found.reference},
 			"samples":   {InputFile: store.InputFile{Name: name, SHA256: sum}, SetRead: found.samples},
 		},
+	}
+	if c := found.captions; c != nil {
+		out.Inputs["captions"] = store.Input{InputFile: c.InputFile, CaptionsRead: &c.CaptionsRead}
 	}
 	if r := found.replicates; r != nil && len(r.Values) > 0 {
 		out.Draws = &store.EvaluationDraws{Seed: store.BootstrapSeed, Images: found.count, Values: r.Values}
@@ -241,12 +251,17 @@ func together(all []*store.Evaluation) (notes []string) {
 	return notes
 }
 
+// captioned tells whether a metric compares the samples with captions.
+func (t *Task) captioned() bool {
+	return slices.ContainsFunc(t.Comparisons, func(c plan.Comparison) bool { return c.TextForm() != "" })
+}
+
 // role is what the inputs call the file of a network.
 func (t *Task) role(c plan.Comparison) string {
-	if c.Name == t.Main {
+	if c.Label() == t.Main {
 		return "network"
 	}
-	return c.Name
+	return c.Label()
 }
 
 // describe fills in the networks and how they are used, protocol, settings and
@@ -258,13 +273,13 @@ func (t *Task) describe(out *store.Evaluation, files map[string]store.InputFile,
 			return err
 		}
 		out.Inputs[t.role(c)] = store.Input{InputFile: files[t.role(c)], Network: settings}
-		if c.Name != t.Main {
+		if c.Label() != t.Main {
 			continue
 		}
 		if out.Protocol, err = plan.DescribeProtocol(t.Protocol, c.FeatureNetwork, t.Metrics); err != nil {
 			return err
 		}
-		out.Settings = store.EvaluationSettings{Protocol: t.Protocol.Name, Network: c.Name, Resize: string(c.Resize), InputSize: e.open[c.Name].side(),
+		out.Settings = store.EvaluationSettings{Protocol: t.Protocol.Name, Network: c.Name, Resize: string(c.Resize), InputSize: e.open[c.Label()].side(),
 			Device: e.options.Device, Bootstrap: t.Bootstrap, SkipBroken: t.Read.SkipBroken}
 	}
 	if s, ok := t.Read.Subset.(eval.Subset); ok {

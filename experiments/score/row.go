@@ -45,7 +45,7 @@ func (e *Engine) PrepareRow(r *plan.Run) (m *store.Metrics, scored bool, err err
 			return m, false, nil
 		}
 	}
-	m.Scores, m.Inputs.Samples, m.Notes, m.Draws = old.Scores, old.Inputs.Samples, old.Notes, old.Draws
+	m.Scores, m.Inputs.Samples, m.Notes, m.Draws, m.Inputs.Captions = old.Scores, old.Inputs.Samples, old.Notes, old.Draws, old.Inputs.Captions
 	return m, true, nil
 }
 
@@ -88,6 +88,9 @@ func (e *Engine) CheckReference(ctx context.Context, r *plan.Run) error {
 	}
 	defer ref.Close()
 	for _, c := range r.Comparisons {
+		if c.Needs().Reference == (eval.Parts{}) {
+			continue
+		}
 		x, err := e.network(ctx, c.FeatureNetwork)
 		if err == nil {
 			asked := *ref // which agree leaves without what a network does not use
@@ -108,7 +111,7 @@ func (e *Engine) EvaluateRow(ctx context.Context, r *plan.Run, m *store.Metrics)
 	if err != nil {
 		return err
 	}
-	found, err := e.evaluate(ctx, job{comparisons: r.Comparisons, reference: fileSet{r.Reference.Path, images.Options{Flat: r.Protocol.Flat}}, samples: runSet{r, content}, bootstrap: r.Bootstrap})
+	found, err := e.evaluate(ctx, job{comparisons: r.Comparisons, reference: fileSet{r.Reference.Path, images.Options{Flat: r.Protocol.Flat}}, samples: runSet{r, content}, captions: promptsOf(r), bootstrap: r.Bootstrap})
 	if err != nil {
 		return fmt.Errorf("row %q: %w", r.Title(), err)
 	}
@@ -120,7 +123,7 @@ func (e *Engine) EvaluateRow(ctx context.Context, r *plan.Run, m *store.Metrics)
 			return err
 		}
 	}
-	m.Scores, m.Inputs.Samples, m.Notes = found.scores, content, found.notes
+	m.Scores, m.Inputs.Samples, m.Notes, m.Inputs.Captions = found.scores, content, found.notes, found.captions
 	return nil
 }
 
@@ -132,7 +135,7 @@ type runSet struct {
 
 // features implements imageSet.
 func (s runSet) features(ctx context.Context, e *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error) {
-	path, want := filepath.Join(s.Folder, store.FeaturesFile(x.Name)), x.computed(want)
+	path, want := filepath.Join(s.Folder, store.FeaturesFile(x.Label())), x.computed(want)
 	var report images.Report
 	key, err := s.key(x)
 	if err != nil {
@@ -186,11 +189,11 @@ func (e *Engine) unscored(r *plan.Run) (*store.Metrics, error) {
 		Format: store.MetricsFormat, Experiment: r.Name, Run: r.ID, Row: r.Index, Label: r.Label, Settings: append([]store.Setting{}, r.Swept...),
 		Samples: r.Samples, Bootstrap: r.Bootstrap, Precision: r.Precision(), Published: r.Published,
 	}
-	paths := map[string]string{"reference": r.Reference.Path}
+	files, err := e.hashes.Files(map[string]string{"reference": r.Reference.Path})
 	for _, c := range r.Comparisons {
-		paths[c.Name] = c.Weights.Path
+		file, wrong := c.Input(e.hashes)
+		files[c.Name], err = file, errors.Join(err, wrong)
 	}
-	files, err := e.hashes.Files(paths)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +256,7 @@ func evaluationID(r *plan.Run, m *store.Metrics, h store.Hashes) (string, error)
 		if err != nil {
 			return "", err
 		}
-		all[c.Name] = c.Key(sum)
+		all[c.Label()] = c.Key(sum)
 	}
 	return plan.ID(all)
 }

@@ -18,6 +18,7 @@ import (
 	"sagbench/experiments/plan"
 	"sagbench/experiments/store"
 	"sagbench/models"
+	"sagbench/models/features"
 	"sagbench/models/ort"
 )
 
@@ -28,7 +29,7 @@ type Engine struct {
 	options  ort.Options
 	hashes   store.Hashes
 	progress *human.Progress
-	open     map[string]*openNetwork // by the network's name
+	open     map[string]*openNetwork // by the network's label
 	said     map[string]bool         // notes that were shown
 	label    string                  // before warnings: the set among several that they are about
 	share    *Share                  // with other processes; nil: there are none
@@ -88,8 +89,9 @@ type job struct {
 	comparisons []plan.Comparison // the feature networks, each with its metrics
 	reference   fileSet
 	samples     imageSet
-	bootstrap   int     // draws of the samples; 0: none
-	nearest     Nearest // of the samples, in the features of the network called main
+	captions    *captions // of the samples; nil unless a metric compares images with them
+	bootstrap   int       // draws of the samples; 0: none
+	nearest     Nearest   // of the samples, in the features of the network called main
 	main        string
 	perClass    bool     // score single classes as well
 	classes     *byClass // of these images; nil until they are read
@@ -127,6 +129,7 @@ type outcome struct {
 	count              int               // of the samples
 	notes              []string          // what was assumed, converted or left out
 	reference, samples store.SetRead
+	captions           *store.Captions // nil where no metric looked at any
 }
 
 // evaluate scores the samples of a job, network by network. The outcome holds
@@ -198,7 +201,7 @@ func (j job) wants(c plan.Comparison) eval.Needs {
 	if j.bootstrap > 0 {
 		n.Generated = n.Generated.Resampled()
 	}
-	if j.nearest.Neighbours > 0 && c.Name == j.main {
+	if j.nearest.Neighbours > 0 && c.Label() == j.main {
 		n.Reference.Pool, n.Generated.Pool = true, true
 	}
 	if j.perClass {
@@ -213,26 +216,30 @@ func (e *Engine) network(ctx context.Context, n plan.FeatureNetwork) (*openNetwo
 	if err != nil {
 		return nil, err
 	}
-	if x := e.open[n.Name]; x != nil {
+	if x := e.open[n.Label()]; x != nil {
 		if x.key() == n.Key(sum) {
 			return x, nil
 		}
 		x.Close()
-		delete(e.open, n.Name)
+		delete(e.open, n.Label())
 	}
 	x, err := newExtractor(ctx, n, e.hashes, e.options)
 	if err != nil {
 		return nil, err
 	}
 	x.share = e.share
-	e.open[n.Name] = &openNetwork{Extractor: x}
-	return e.open[n.Name], nil
+	e.open[n.Label()] = &openNetwork{Extractor: x}
+	return e.open[n.Label()], nil
 }
 
 // compare adds the scores of one network's metrics to the outcome.
 func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openNetwork, out *outcome) error {
 	needs := j.wants(c)
-	ref, err := e.referenceOf(ctx, j.reference, x, needs.Reference)
+	ref := &eval.Features{Source: j.reference.path, Network: x.Name} // of which nothing is needed
+	var err error
+	if needs.Reference != (eval.Parts{}) {
+		ref, err = e.referenceOf(ctx, j.reference, x, needs.Reference)
+	}
 	if err != nil && !errors.Is(err, errHelped) {
 		return err
 	}
@@ -242,7 +249,7 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 		}
 		return err
 	}
-	if n := x.unusual(); n != "" {
+	for _, n := range x.unusual(c.Metrics()) {
 		e.say(out, n)
 	}
 	notes, err := models.SetNotes(c.Weights.Path, c.WeightSet)
@@ -264,6 +271,11 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	if n := unlikeSizes(ref, gen); n != "" {
 		e.say(out, n)
 	}
+	if form := c.TextForm(); form != "" {
+		if err := e.embed(ctx, x.Extractor, form, j.captions, gen, read, out); err != nil {
+			return err
+		}
+	}
 	e.progress.End()
 	x.Net.Rest()
 	if out.count == 0 {
@@ -283,7 +295,7 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 	if j.classes != nil {
 		err = errors.Join(err, e.scoreClasses(ctx, j, c, ref, gen, x.read, read, out))
 	}
-	if j.nearest.Neighbours > 0 && c.Name == j.main {
+	if j.nearest.Neighbours > 0 && c.Label() == j.main {
 		err = errors.Join(err, e.findNearest(ctx, j, c, ref, gen, x.read, read, out))
 	}
 	return err
@@ -413,9 +425,25 @@ func relative(line string, ref, gen *eval.Features) string {
 	return line
 }
 
-// unusual tells of a network that published numbers are not of; "" where it is
-// the usual one, or there is none of its kind.
-func (x *Extractor) unusual() string {
+// unusual tells of a network that published numbers of metrics are not of, and what was
+// taken that its files do not say; nothing where it is the usual one, or there is none
+// of its kind.
+func (x *Extractor) unusual(metrics []eval.Metric) (notes []string) {
+	if d, ok := x.Net.(features.Described); ok {
+		notes = append(notes, d.Notes()...)
+		for _, m := range metrics {
+			if p, ok := m.(eval.Published); ok && p.PublishedOn() != d.Name() {
+				notes = append(notes, fmt.Sprintf("%s is %s; published values of %s are of %s as a rule, and compare with those of the same network only", filepath.Base(x.Weights.Path), d.Name(), m.Column().Title, p.PublishedOn()))
+			}
+		}
+	}
+	if n := x.unusualSize(); n != "" {
+		notes = append(notes, n)
+	}
+	return notes
+}
+
+func (x *Extractor) unusualSize() string {
 	width, side := x.Net.Width(), x.side()
 	if x.UsualWidth == 0 || width == x.UsualWidth && side == x.UsualSide {
 		return ""

@@ -225,11 +225,11 @@ func setting(use string) string {
 func (v *verification) compare(ctx context.Context, r *plan.Run) (why string, err error) {
 	kept := keptSet{runSet{r, v.row.Inputs.Samples}}
 	for _, c := range r.Comparisons {
-		if path := filepath.Join(r.Folder, store.FeaturesFile(c.Name)); !store.Exists(path) {
+		if path := filepath.Join(r.Folder, store.FeaturesFile(c.Label())); !store.Exists(path) {
 			return path + " is not there", nil
 		}
 	}
-	found, err := v.evaluate(ctx, job{comparisons: r.Comparisons, reference: fileSet{r.Reference.Path, images.Options{Flat: r.Protocol.Flat}}, samples: kept})
+	found, err := v.evaluate(ctx, job{comparisons: r.Comparisons, reference: fileSet{r.Reference.Path, images.Options{Flat: r.Protocol.Flat}}, samples: kept, captions: promptsOf(r)})
 	if err != nil {
 		return "", err
 	}
@@ -268,7 +268,7 @@ type keptSet struct{ runSet }
 
 // features implements imageSet.
 func (s keptSet) features(_ context.Context, _ *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error) {
-	path := filepath.Join(s.Folder, store.FeaturesFile(x.Name))
+	path := filepath.Join(s.Folder, store.FeaturesFile(x.Label()))
 	key, err := s.key(x)
 	if err != nil {
 		return nil, images.Report{}, err

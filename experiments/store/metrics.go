@@ -107,6 +107,7 @@ type Inputs struct {
 	Reference  InputFile
 	Networks   map[string]InputFile // that images were compared with, by their names
 	Samples    InputFile            // the images; the scores are of the first Metrics.Samples of them
+	Captions   *Captions            // that a metric compared the images with; nil where none did
 	Guidance   map[string]InputFile // checkpoints of the guidances that have a network, by their names
 }
 
@@ -132,6 +133,9 @@ func (in Inputs) MarshalJSON() ([]byte, error) {
 		add(name, in.Networks[name])
 	}
 	add("samples", in.Samples)
+	if in.Captions != nil {
+		add("captions", in.Captions)
+	}
 	if len(in.Guidance) > 0 {
 		add("guidance", in.Guidance)
 	}
@@ -147,7 +151,7 @@ func (in *Inputs) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*in = Inputs{Networks: map[string]InputFile{}}
-	own := map[string]any{"checkpoint": &in.Checkpoint, "reference": &in.Reference, "samples": &in.Samples, "guidance": &in.Guidance}
+	own := map[string]any{"checkpoint": &in.Checkpoint, "reference": &in.Reference, "samples": &in.Samples, "captions": &in.Captions, "guidance": &in.Guidance}
 	for name, value := range all {
 		into, known := own[name]
 		var network InputFile
@@ -168,6 +172,22 @@ func (in *Inputs) UnmarshalJSON(data []byte) error {
 type InputFile struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
+}
+
+// Captions are what images were compared with: Name is that of the file or the set
+// that held them, SHA256 of the captions in the order of the images, each with a zero
+// byte behind it.
+type Captions struct {
+	InputFile
+	CaptionsRead
+}
+
+// CaptionsRead are the captions of a set.
+type CaptionsRead struct {
+	From     string `json:"from"`              // file, set (beside the images) or prompts (of the run)
+	Distinct int    `json:"distinct"`          // captions
+	Cut      int    `json:"cut,omitempty"`     // of them, that are longer than the network reads
+	Several  int    `json:"several,omitempty"` // images that have further captions, which were not looked at
 }
 
 // Score is the score of a metric by its name; false where there is none.
@@ -458,6 +478,7 @@ type EvaluationSettings struct {
 type Input struct {
 	InputFile
 	SetRead
+	*CaptionsRead
 	Network map[string]json.RawMessage `json:"network,omitempty"` // resize and flags of a network
 }
 
