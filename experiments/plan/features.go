@@ -46,8 +46,9 @@ type FeatureNetwork struct {
 	NetworkBlock
 	Flags   features.Flags
 	Weights sampling.File
-	set     string // of the weights, where it is not the one that lies nearest in the file
-	own     bool   // the resize is that of metrics, and not that of the network's block
+	set     string          // of the weights, where it is not the one that lies nearest in the file
+	own     bool            // the resize is that of metrics, and not that of the network's block
+	block   features.Resize // that of the block, where own is set
 }
 
 // Label tells the network from the same one with another resize, which metrics ask for
@@ -57,6 +58,16 @@ func (n FeatureNetwork) Label() string {
 		return n.Name + "-" + string(n.Resize)
 	}
 	return n.Name
+}
+
+// OfSquares is the network for images that are all square, of which CLIP's ways to crop
+// make the same pixels: features are computed, kept and found by one of them.
+func (n FeatureNetwork) OfSquares() FeatureNetwork {
+	if n.Resize == features.OpenAICrop || n.Resize == features.CMMDCrop {
+		n.Resize = features.CLIPCrop
+		n.own = n.own && n.block != features.CLIPCrop
+	}
+	return n
 }
 
 // NewFeatureNetwork is a network with the defaults of its block under a protocol.
@@ -205,7 +216,7 @@ func ComparisonsOf(metrics []configs.Named[eval.Metric], networks map[string]Fea
 		}
 		n := networks[name]
 		if own := features.Resize(eval.ResizeOf(m.Value)); own != "" && own != n.Resize {
-			n.Resize, n.own = own, true
+			n.Resize, n.own, n.block = own, true, n.Resize
 		}
 		i := slices.IndexFunc(all, func(c Comparison) bool { return c.Label() == n.Label() })
 		if i < 0 {

@@ -87,6 +87,16 @@ func (x *Extractor) side() int {
 // key tells which features the extractor computes.
 func (x *Extractor) key() string { return x.FeatureNetwork.Key(x.sha256) }
 
+// squares is the extractor for images that are all square, if they are.
+func (x *Extractor) squares(are bool) *Extractor {
+	if !are {
+		return x
+	}
+	y := *x
+	y.FeatureNetwork = x.OfSquares()
+	return &y
+}
+
 // computed are the parts that the network has to compute for those that are
 // wanted: where it ends in a linear layer, logits follow from pool features.
 func (x *Extractor) computed(want eval.Parts) eval.Parts {

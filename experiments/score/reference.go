@@ -148,6 +148,10 @@ func setKey(content string) string { return "set " + content }
 // there.
 func (x *Extractor) referenceImages(ctx context.Context, ref *eval.Reference, contentSHA256 string, opt images.Options, want eval.Parts, p *human.Progress) (*eval.Features, images.Report, error) {
 	var report images.Report
+	if kind, err := images.KindOf(ref.Path); err == nil && (kind == images.Array || kind == images.NPZ) { // whose images have one size
+		height, width := ref.Images.Size()
+		x = x.squares(height == width)
+	}
 	content, err := ref.Images.Content(ctx)
 	if err != nil {
 		return nil, report, err

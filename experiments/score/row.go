@@ -135,6 +135,7 @@ type runSet struct {
 
 // features implements imageSet.
 func (s runSet) features(ctx context.Context, e *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error) {
+	x = x.squares(s.Images.Height == s.Images.Width && s.Images.Height > 0)
 	path, want := filepath.Join(s.Folder, store.FeaturesFile(x.Label())), x.computed(want)
 	var report images.Report
 	key, err := s.key(x)

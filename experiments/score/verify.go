@@ -225,7 +225,8 @@ func setting(use string) string {
 func (v *verification) compare(ctx context.Context, r *plan.Run) (why string, err error) {
 	kept := keptSet{runSet{r, v.row.Inputs.Samples}}
 	for _, c := range r.Comparisons {
-		if path := filepath.Join(r.Folder, store.FeaturesFile(c.Label())); !store.Exists(path) {
+		path, square := filepath.Join(r.Folder, store.FeaturesFile(c.Label())), filepath.Join(r.Folder, store.FeaturesFile(c.OfSquares().Label()))
+		if !store.Exists(path) && !store.Exists(square) {
 			return path + " is not there", nil
 		}
 	}
@@ -269,14 +270,16 @@ type keptSet struct{ runSet }
 // features implements imageSet.
 func (s keptSet) features(_ context.Context, _ *Engine, x *Extractor, want eval.Parts) (*eval.Features, images.Report, error) {
 	path := filepath.Join(s.Folder, store.FeaturesFile(x.Label()))
-	key, err := s.key(x)
-	if err != nil {
-		return nil, images.Report{}, err
+	for _, x := range []*Extractor{x, x.squares(true)} {
+		own := filepath.Join(s.Folder, store.FeaturesFile(x.Label()))
+		key, err := s.key(x)
+		if err != nil {
+			return nil, images.Report{}, err
+		}
+		if f, report, ok := store.ReadFeatures(own, key, x.computed(want)); ok {
+			x.complete(f, s.Folder)
+			return f, report, nil
+		}
 	}
-	f, report, ok := store.ReadFeatures(path, key, x.computed(want))
-	if !ok {
-		return nil, report, fmt.Errorf("%s: is damaged, or of other images; run the experiment again after removing it", path)
-	}
-	x.complete(f, s.Folder)
-	return f, report, nil
+	return nil, images.Report{}, fmt.Errorf("%s: is damaged, or of other images; run the experiment again after removing it", path)
 }

@@ -107,17 +107,13 @@ func (n *clipNet) Name() string { return n.file.Image.Name() }
 func (n *clipNet) Notes() []string { return n.file.Notes }
 
 // Input implements Extractor: pixels in [0,1] less the mean over the standard
-// deviation of their channel, in float32 and in torch's order. CMMD reads no
-// configuration and takes OpenAI's numbers.
+// deviation of their channel, in float32 and in torch's order.
 func (n *clipNet) Input(r Resize, images models.Images) (tensor.Tensor, error) {
 	x, err := resizedPixels(r, images, n.file.Image.ImageSize)
 	if err != nil {
 		return x, err
 	}
 	mean, std := n.file.Mean, n.file.Std
-	if r == CMMDCrop {
-		mean, std = sd.OpenAIMean, sd.OpenAIStd
-	}
 	plane := x.RowLen() / 3
 	for i, v := range x.Data {
 		c := i / plane % 3

@@ -49,9 +49,9 @@ type CLIP struct {
 	files     []string             // that all this was read from
 }
 
-// OpenAIMean and OpenAIStd are the mean and the standard deviation of the channels of images in [0,1]
-// that OpenAI takes (openai/CLIP clip/clip.py _transform).
-var OpenAIMean, OpenAIStd = [3]float32{0.48145466, 0.4578275, 0.40821073}, [3]float32{0.26862954, 0.26130258, 0.27577711}
+// OpenAI's mean and standard deviation of the channels of images in [0,1]
+// (openai/CLIP clip/clip.py _transform).
+var openAIMean, openAIStd = [3]float32{0.48145466, 0.4578275, 0.40821073}, [3]float32{0.26862954, 0.26130258, 0.27577711}
 
 // A CLIPImage is the image half of CLIP: transformers modeling_clip.py
 // CLIPVisionTransformer, open_clip/transformer.py VisionTransformer.
@@ -146,7 +146,7 @@ func OpenCLIP(path, set, hiddenAct string) (*CLIP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("models: %w", err)
 	}
-	c := &CLIP{Mean: OpenAIMean, Std: OpenAIStd}
+	c := &CLIP{Mean: openAIMean, Std: openAIStd}
 	switch {
 	case !info.IsDir():
 		err = c.openFile(path, set, hiddenAct)
