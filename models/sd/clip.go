@@ -345,7 +345,12 @@ func (c *CLIP) readTransformers(folder string) error {
 			err = decodeConfig(half, &image)
 		}
 		if projection, ok := doc.at("projection_dim"); ok && projection.kind() != 0 && err == nil {
-			err = projection.decode(&image.ProjectionDim)
+			if err = projection.decode(&image.ProjectionDim); err == nil {
+				err = doc.place(image.Validate())
+			}
+			if err != nil {
+				err = fmt.Errorf("models: %w", err)
+			}
 		}
 		text := newCLIPTextConfig()
 		if half, c.textFault = section(doc, "text_config"); c.textFault == nil {

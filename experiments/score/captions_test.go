@@ -1,0 +1,68 @@
+package score
+
+import (
+	"slices"
+	"testing"
+
+	"sagbench/eval/images"
+	"sagbench/internal/fuzzing"
+)
+
+func TestCaptionsWithoutBroken(t *testing.T) {
+	c := &captions{name: "captions.txt", texts: []string{"one", "two", "three"}, images: []string{"a", "b", "c"}}
+	got, err := c.whole(images.Report{Broken: []images.Broken{{Name: "b"}}}, 2)
+	if err != nil || !slices.Equal(got, []string{"one", "three"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := c.whole(images.Report{}, 2); err == nil {
+		t.Error("three captions are taken for two images")
+	}
+	if sum([]string{"a", "b"}) == sum([]string{"ab", ""}) {
+		t.Error("other captions have the same hash")
+	}
+}
+
+func TestDecodeCaptions(t *testing.T) {
+	names := []string{"x/a.png", "b.png"}
+	for text, want := range map[string][]string{
+		"one\r\ntwo\r\n\r\n": {"one", "two"}, "\ufeffone\ntwo": {"one", "two"}, `["one", "two"]`: {"one", "two"},
+		"[one\ntwo]": {"[one", "two]"}, // no JSON
+		`{"a.jpg": "one", "x/b.jpg": ["two", "three"]}`:     {"one", "two"},
+		`{"x/a.png": " one ", "y/a.png": "no", "b": "two"}`: {"one", "two"},
+		`{"images": [{"id": 1, "file_name": "b.jpg"}, {"id": 2, "file_name": "a.jpg"}], "annotations": [{"image_id": 2, "caption": "one"}, {"image_id": 1, "caption": "two\n"}, {"image_id": 2, "caption": "later"}]}`: {"one", "two"},
+	} {
+		f, err := decodeCaptions([]byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		found, err := f.of(names)
+		if err != nil || len(found) != 2 || len(found[0]) == 0 || len(found[1]) == 0 || found[0][0] != want[0] || found[1][0] != want[1] {
+			t.Errorf("%s: %q, %v, want %q", text, found, err, want)
+		}
+	}
+	for _, text := range []string{"", "\n\n", "\x00", `{"a": 1}`, `[1]`, `{"images": [{"id": 1, "file_name": ""}], "annotations": [{"image_id": 1, "caption": "a"}]}`, `{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [{"image_id": 1, "caption": "a"}]}`} {
+		if f, err := decodeCaptions([]byte(text)); err == nil {
+			t.Errorf("%q is read as %+v", text, f)
+		}
+	}
+}
+
+// FuzzCaptions: any file gives captions of as many images, or an error.
+func FuzzCaptions(f *testing.F) {
+	for _, text := range []string{"a\nb\n", `["a", "b"]`, `{"x/a.png": "a", "b": ["b", "c"]}`, `{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a"}]}`, "\ufeff{", "[[\"a\"]]"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fuzzing.Bounded(t, len(data), 200, func() {
+			c, err := decodeCaptions(data)
+			if err != nil {
+				return
+			}
+			names := []string{"x/a.png", "b.png", "c"}
+			if found, err := c.of(names); err == nil && len(found) != len(names) {
+				t.Errorf("captions of %d images, want %d", len(found), len(names))
+			}
+		})
+	})
+}
