@@ -18,7 +18,7 @@ func jsonFields(t reflect.Type, names map[string]bool) {
 	switch {
 	case t == reflect.TypeFor[json.RawMessage]():
 	case t == reflect.TypeFor[Inputs](): // it writes itself: the networks under their names
-		data, err := json.Marshal(Inputs{Guidance: map[string]InputFile{"": {}}})
+		data, err := json.Marshal(Inputs{Guidance: map[string]InputFile{"": {}}, Captions: &Captions{}})
 		var own map[string]any
 		if err := errors.Join(err, json.Unmarshal(data, &own)); err != nil {
 			panic(err)
@@ -26,7 +26,7 @@ func jsonFields(t reflect.Type, names map[string]bool) {
 		for name := range own {
 			names[name] = true
 		}
-		jsonFields(reflect.TypeFor[InputFile](), names)
+		jsonFields(reflect.TypeFor[Captions](), names)
 		for _, n := range features.Networks {
 			names[n.Name] = true
 		}
