@@ -225,6 +225,16 @@ prompts: [a photo of a bag, a photo of a coat]
 			t.Errorf("%s is %v in the run, %v by eval", s.Name, own.Value, s.Value)
 		}
 	}
+	// A reference with statistics of the network's usual resize serves with its images.
+	ref := filepath.Join(folder, "ref.npz")
+	succeed(t, "reference", clipFolder(t), "-o", ref, "--network", "clip", "--clip", network, "--images", "0")
+	if message := fail(t, "eval", ref, samples[0], "--clip", network, "--metrics", "cmmd"); !strings.Contains(message, "its statistics were made with resize clip") {
+		t.Error(message)
+	}
+	succeed(t, "reference", tiny.Reference(), "-o", ref, "--network", "clip", "--clip", network, "--force")
+	if again := evaluated(t, ref, samples[0], "--clip", network, "--metrics", "cmmd"); again.Scores[0].Value != e.Scores[0].Value || !strings.Contains(strings.Join(again.Notes, " "), "its statistics are not of resize cmmd") {
+		t.Errorf("%+v, %q", again.Scores, again.Notes)
+	}
 	if e.Inputs["captions"].SHA256 != row.Inputs.Captions.SHA256 {
 		t.Error("the captions' hashes differ")
 	}

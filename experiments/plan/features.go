@@ -60,6 +60,9 @@ func (n FeatureNetwork) Label() string {
 	return n.Name
 }
 
+// OwnResize tells whether the resize is that of metrics, and not that of the network's block.
+func (n FeatureNetwork) OwnResize() bool { return n.own }
+
 // OfSquares is the network for images that are all square, of which CLIP's ways to crop
 // make the same pixels: features are computed, kept and found by one of them.
 func (n FeatureNetwork) OfSquares() FeatureNetwork {

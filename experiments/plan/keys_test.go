@@ -25,7 +25,7 @@ func TestKeys(t *testing.T) {
 	values, rows := read("samples: 8\nmodel: {family: adm, \"\": {x: 1}, net.size: 4}\nguidance: {sag: {scale: 1}}\nrows: [{label: a}, {label: b, seed: 3}]\nsweep: {guidance.sag.scale: [0, 0.5]}\nno such key: 1\n", "batch=2")
 	for path, want := range map[string][]string{
 		"samples": {"8"}, "batch": {"2"}, "seed": {"3"}, "guidance.sag.scale": {"0", "0.5"}, "model.net.size": {"4"}, "bootstrap": nil,
-		"model.family": FamilyRegistry.Names(), "network": {"inception", "dinov2", "onnx"}, "no such key": {"1"},
+		"model.family": FamilyRegistry.Names(), "network": {"inception", "dinov2", "clip", "onnx"}, "no such key": {"1"},
 	} {
 		if got, ok := values[path]; !ok || !slices.Equal(got, want) {
 			t.Errorf("%s: %q, %v, want %q", path, got, ok, want)

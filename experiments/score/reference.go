@@ -80,6 +80,10 @@ func (x *Extractor) agree(ref *eval.Reference, content string) (notes []string, 
 		of = ref.Provenance.Network
 	}
 	statistics := ref.Pool != nil || ref.Spatial != nil
+	if statistics && of == x.Name && x.OwnResize() && ref.Images != nil && ref.Provenance.Resize != string(x.Resize) { // of all metrics but this one
+		ref.Pool, ref.Spatial = nil, nil
+		return []string{fmt.Sprintf("%s: its statistics are not of resize %s, its %d images are used", ref.Path, x.Resize, ref.Images.N)}, nil
+	}
 	switch foreign := statistics && of == inception && x.Name != of; {
 	case !ref.Features.IsZero() && x.Name != inception:
 		return nil, fmt.Errorf("%s: its features feats are clean-fid's, of Inception and not of %s", ref.Path, file)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"sagbench/models"
+	"sagbench/models/checkpoint"
 	"sagbench/models/ort"
 	"sagbench/models/sd"
 	"sagbench/sampling/tensor"
@@ -215,6 +216,41 @@ func overLength(row []float32) {
 	}
 }
 
+var (
+	_ models.Guesser       = (*CLIP)(nil)
+	_ models.FolderGuesser = (*CLIP)(nil)
+	_ models.FileLister    = (*CLIP)(nil)
+)
+
+// Guess implements Guesser.
+func (c *CLIP) Guess(tensors checkpoint.StateDict) (models.Guess, bool) {
+	image, mismatches, ok := sd.GuessCLIP(tensors)
+	g := models.Guess{Evidence: "visual.conv1 and visual.class_embedding of OpenCLIP or OpenAI", Mismatches: mismatches}
+	if ok && mismatches == nil {
+		g.Evidence += ": " + image.Name()
+		g.Flags = []models.Flag{models.NewFlag("hidden_act", image.HiddenAct)}
+	}
+	return g, ok
+}
+
+// GuessFolder implements FolderGuesser.
+func (c *CLIP) GuessFolder(path string) (models.Guess, bool) {
+	if !sd.IsCLIPFolder(path) {
+		return models.Guess{}, false
+	}
+	g := models.Guess{Evidence: "the configuration of a CLIP"}
+	if n, err := sd.OpenCLIP(path, "", ""); err == nil {
+		g.Evidence += ": " + n.Image.Name()
+		n.Close()
+	}
+	return g, true
+}
+
 // CLIPVision is the image half as a family of its own, for reference cases: with
 // the pixels of a case its outputs are those of CLIPVisionModelWithProjection.
-type CLIPVision struct{ CLIP }
+type CLIPVision CLIP
+
+// Open implements Family.
+func (c *CLIPVision) Open(path string, opt models.Options) (models.Model, error) {
+	return (*CLIP)(c).open(path, opt)
+}

@@ -437,6 +437,37 @@ func (c *CLIP) readChannels(doc value, mean, std string) error {
 	return nil
 }
 
+// GuessCLIP tells from keys and shapes whether a file is a CLIP with OpenCLIP's or
+// OpenAI's names, and the sizes of its image half.
+func GuessCLIP(sd checkpoint.StateDict) (image CLIPImage, mismatches []string, ok bool) {
+	if !sd.Has("visual.conv1.weight") || !sd.Has("visual.class_embedding") {
+		return image, nil, false
+	}
+	c := &CLIP{weights: &weights{path: "the file", tensors: sd}}
+	err := c.sort()
+	if err == nil {
+		err = c.guess(sd.Has("input_resolution"), "")
+	}
+	if err != nil {
+		return image, []string{strings.TrimPrefix(err.Error(), "models: the file: ")}, true
+	}
+	return c.Image, models.Mismatches(c.tensors, nil, func(m *onnx.Module) { c.Image.Build(m, true) }), true
+}
+
+// IsCLIPFolder tells whether a folder holds a CLIP, by the configuration in it.
+func IsCLIPFolder(path string) bool {
+	path, err := snapshot(path)
+	if err != nil {
+		return false
+	}
+	if isFile(filepath.Join(path, openCLIPConfig)) {
+		return true
+	}
+	doc, err := readJSON(filepath.Join(path, "config.json"))
+	kind, _ := doc.at("model_type")
+	return err == nil && (kind.text() == "clip" || kind.text() == "clip_vision_model")
+}
+
 // Build is CLIPVisionTransformer.forward with the projection: x [N,3,S,S], pixels
 // less Mean over Std → image_embeds [N,P], the projected class token, not
 // normalized. With all set also model [N,1+(S/P)²,D], the last block's output without
