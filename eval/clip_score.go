@@ -67,9 +67,13 @@ func (m *CLIPScore) Resize() string {
 // TextForm implements Captioned: it bears the definition's name.
 func (m *CLIPScore) TextForm() string { return m.Definition }
 
-// PublishedOn implements Published: torchmetrics' default, and the authors' network.
+// PublishedOn implements Published: the authors' network. Of torchmetrics' definition
+// there are values of many.
 func (m *CLIPScore) PublishedOn() string {
-	return map[string]string{TorchMetrics: "ViT-L/14", JMHessel: "ViT-B/32"}[m.Definition]
+	if m.Definition == JMHessel {
+		return "ViT-B/32"
+	}
+	return ""
 }
 
 // Needs implements Metric.

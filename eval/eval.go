@@ -93,7 +93,7 @@ func TextFormOf(m Metric) string {
 }
 
 // A Published is a Metric whose published values are of one of many networks of a
-// kind, as PublishedOn names it.
+// kind, as PublishedOn names it; "" where they are of several.
 type Published interface {
 	Metric
 	PublishedOn() string

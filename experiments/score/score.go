@@ -291,6 +291,11 @@ func (e *Engine) compare(ctx context.Context, j job, c plan.Comparison, x *openN
 			out.note("intervals are missing: " + relative(err.Error(), ref, gen))
 		}
 	}
+	if d, ok := x.Net.(features.Described); ok { // one of many of its kind: every score names it
+		for i := range scores {
+			scores[i].Note = strings.TrimPrefix(scores[i].Note+", "+d.Name(), ", ")
+		}
+	}
 	out.scores = append(out.scores, scores...)
 	if j.classes != nil {
 		err = errors.Join(err, e.scoreClasses(ctx, j, c, ref, gen, x.read, read, out))
@@ -432,8 +437,8 @@ func (x *Extractor) unusual(metrics []eval.Metric) (notes []string) {
 	if d, ok := x.Net.(features.Described); ok {
 		notes = append(notes, d.Notes()...)
 		for _, m := range metrics {
-			if p, ok := m.(eval.Published); ok && p.PublishedOn() != d.Name() {
-				notes = append(notes, fmt.Sprintf("%s is %s; published values of %s are of %s as a rule, and compare with those of the same network only", filepath.Base(x.Weights.Path), d.Name(), m.Column().Title, p.PublishedOn()))
+			if p, ok := m.(eval.Published); ok && p.PublishedOn() != "" && p.PublishedOn() != d.Name() {
+				notes = append(notes, fmt.Sprintf("%s is %s; published values of %s are of %s, and compare with those of the same network only", filepath.Base(x.Weights.Path), d.Name(), m.Column().Title, p.PublishedOn()))
 			}
 		}
 	}

@@ -152,7 +152,7 @@ func OpenCLIP(path, set, hiddenAct string) (*CLIP, error) {
 		err = c.openFile(path, set, hiddenAct)
 	case set != "":
 		err = fmt.Errorf("models: %s: weights %q: a folder holds one set of weights; leave weights out", path, set)
-	case isFile(filepath.Join(path, openCLIPConfig)) && !isFile(filepath.Join(path, "config.json")):
+	case ofOpenCLIP(path):
 		err = c.openFolder(path, openCLIPStems, func() error { return c.readOpenCLIP(filepath.Join(path, openCLIPConfig)) })
 	default:
 		err = c.openFolder(path, transformersStems, func() error { return c.readTransformers(path) })
@@ -170,6 +170,19 @@ func OpenCLIP(path, set, hiddenAct string) (*CLIP, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// ofOpenCLIP tells whether a folder is one of OpenCLIP. Published ones hold a
+// config.json of transformers or of timm as well; the weights beside it tell.
+func ofOpenCLIP(folder string) bool {
+	if !isFile(filepath.Join(folder, openCLIPConfig)) {
+		return false
+	}
+	w, err := folderWeights(folder, openCLIPStems, "")
+	if err == nil {
+		w.Close()
+	}
+	return err == nil || !isFile(filepath.Join(folder, "config.json"))
 }
 
 // openFolder opens the weights of a folder, and reads what read finds there.

@@ -1,6 +1,7 @@
 package sd
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"sagbench/internal/tiny"
 	"sagbench/models"
 	"sagbench/models/checkpoint/randomweights"
+	"sagbench/models/onnx"
+	"sagbench/sampling/tensor"
 )
 
 const clipCase = "../../experiments/refcase/testdata/cases/clip-vision-tiny/model"
@@ -67,6 +70,43 @@ func TestCLIPOfTransformers(t *testing.T) {
 	defer o.Close()
 	if o.Image.NumAttentionHeads != 8 || o.Image.HiddenAct != "gelu" || o.Image.ProjectionDim != 24 {
 		t.Errorf("%+v", o.Image)
+	}
+}
+
+// A folder of the image half alone has its sizes at the top of config.json, and no texts.
+func TestCLIPVisionModel(t *testing.T) {
+	folder := rewritten(t, clipCase, "")
+	tiny.Write(t, filepath.Join(folder, "config.json"), `{"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 28, "patch_size": 7, "projection_dim": 24, "torch_dtype": "float32"}`)
+	if err := os.Remove(filepath.Join(folder, "preprocessor_config.json")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := OpenCLIP(folder, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.Image.HiddenSize != 32 || c.Image.HiddenAct != "quick_gelu" || len(c.Notes) != 1 || !strings.Contains(c.Notes[0], "there is no preprocessor_config.json") {
+		t.Errorf("%+v, %q", c.Image, c.Notes)
+	}
+	if _, err := c.Texts(models.Options{}); err == nil || !strings.Contains(err.Error(), "holds no text half") {
+		t.Errorf("its texts: %v", err)
+	}
+}
+
+// Folders of OpenCLIP may hold a config.json of another library.
+func TestCLIPOfTwoConfigs(t *testing.T) {
+	folder := rewritten(t, tiny.CLIP(t), "")
+	tiny.Write(t, filepath.Join(folder, "config.json"), `{"architecture": "vit_base_patch32_clip_224"}`)
+	c, err := OpenCLIP(folder, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if err := os.Remove(filepath.Join(folder, "open_clip_pytorch_model.bin")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenCLIP(folder, "", ""); err == nil || !strings.Contains(err.Error(), "the weights are missing") {
+		t.Errorf("without weights: %v", err)
 	}
 }
 
@@ -206,4 +246,38 @@ func FuzzCLIPConfigs(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The halves of the published networks have as many parameters as their authors' code:
+// openai/CLIP ViT-B/32, ViT-L/14 and ViT-L/14@336px, OpenCLIP ViT-H-14 (docs/model_profile.csv).
+func TestCLIPParameters(t *testing.T) {
+	for _, c := range []struct {
+		image                                         CLIPImage
+		textWidth, textHeads, textLayers, want, heads int
+	}{
+		{CLIPImage{HiddenSize: 768, NumHiddenLayers: 12, PatchSize: 32, ImageSize: 224, ProjectionDim: 512}, 512, 8, 12, 151_277_313, 12},
+		{CLIPImage{HiddenSize: 1024, NumHiddenLayers: 24, PatchSize: 14, ImageSize: 224, ProjectionDim: 768}, 768, 12, 12, 427_616_513, 16},
+		{CLIPImage{HiddenSize: 1024, NumHiddenLayers: 24, PatchSize: 14, ImageSize: 336, ProjectionDim: 768}, 768, 12, 12, 427_944_193, 16},
+		{CLIPImage{HiddenSize: 1280, NumHiddenLayers: 32, PatchSize: 14, ImageSize: 224, ProjectionDim: 1024}, 1024, 16, 24, 986_109_441, 16},
+	} {
+		image, text := c.image, newCLIPTextConfig()
+		image.NumChannels, image.IntermediateSize, image.NumAttentionHeads, image.HiddenAct, image.LayerNormEps = 3, 4*image.HiddenSize, c.heads, "gelu", 1e-5
+		text.HiddenSize, text.IntermediateSize, text.NumAttentionHeads, text.NumHiddenLayers = c.textWidth, 4*c.textWidth, c.textHeads, c.textLayers
+		if err := errors.Join(image.Validate(), text.Validate()); err != nil {
+			t.Fatal(err)
+		}
+		count := 1 + c.textWidth*image.ProjectionDim // logit_scale, text_projection
+		for _, build := range []func(*onnx.Module){func(m *onnx.Module) { image.Build(m, false) }, func(m *onnx.Module) { text.build(m, textKey{length: 77}) }} {
+			shapes, err := onnx.Parameters(build)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range shapes {
+				count += tensor.Size(s)
+			}
+		}
+		if count != c.want {
+			t.Errorf("%s has %d parameters, want %d", image.Name(), count, c.want)
+		}
+	}
 }
