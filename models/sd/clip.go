@@ -1,6 +1,7 @@
 package sd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -229,11 +230,24 @@ func (c *CLIP) openFile(path, set, hiddenAct string) (err error) {
 		}
 		return c.sort()
 	}
-	openAI := c.weights.tensors.Has("input_resolution")
+	openAI := markOfOpenAI(c.weights.tensors)
 	if err := c.sort(); err != nil {
 		return err
 	}
 	return c.guess(openAI, hiddenAct)
+}
+
+// markOfOpenAI is what OpenAI's files have and OpenCLIP's have not: input_resolution among
+// the tensors, or layers in half precision between LayerNorms in full
+// (clip/model.py convert_weights); "" where there is neither.
+func markOfOpenAI(sd checkpoint.StateDict) string {
+	switch {
+	case sd.Has("input_resolution"):
+		return "it holds input_resolution, as OpenAI's files do"
+	case sd["visual.conv1.weight"].DType == checkpoint.F16 && sd["visual.ln_pre.weight"].DType == checkpoint.F32:
+		return "it has layers in half precision and LayerNorms in full, as OpenAI's files do"
+	}
+	return ""
 }
 
 // clipUnused are what else lies in files of CLIP.
@@ -299,7 +313,7 @@ func clipImageKey(key string) string {
 
 // guess reads the sizes off the shapes, where no file says them. Heads are 64 wide
 // in all of OpenAI's networks and by OpenCLIP's default.
-func (c *CLIP) guess(openAI bool, hiddenAct string) error {
+func (c *CLIP) guess(openAI, hiddenAct string) error {
 	sd, i := c.tensors, newCLIPImage()
 	patches := sd[imageRoot+"embeddings.patch_embedding.weight"].Shape
 	positions := sd.Dim(imageRoot+"embeddings.position_embedding.weight", 0)
@@ -317,10 +331,10 @@ func (c *CLIP) guess(openAI bool, hiddenAct string) error {
 	i.HiddenAct = hiddenAct
 	if hiddenAct == "" {
 		i.HiddenAct = "gelu"
-		if openAI {
+		if openAI != "" {
 			i.HiddenAct = "quick_gelu"
 		}
-		why := map[bool]string{true: "it holds input_resolution, as OpenAI's files do", false: "OpenCLIP's default"}[openAI]
+		why := cmp.Or(openAI, "OpenCLIP's default; OpenAI's networks have quick_gelu")
 		c.Notes = append(c.Notes, fmt.Sprintf("%s: no file says which activation the network has; %s was taken (%s), and heads of 64. Another one gives other numbers: put its %s beside the file, or set hidden_act in its block",
 			filepath.Base(c.weights.path), i.HiddenAct, why, openCLIPConfig))
 	}
@@ -459,7 +473,7 @@ func GuessCLIP(sd checkpoint.StateDict) (image CLIPImage, mismatches []string, o
 	c := &CLIP{weights: &weights{path: "the file", tensors: sd}}
 	err := c.sort()
 	if err == nil {
-		err = c.guess(sd.Has("input_resolution"), "")
+		err = c.guess(markOfOpenAI(sd), "")
 	}
 	if err != nil {
 		return image, []string{strings.TrimPrefix(err.Error(), "models: the file: ")}, true

@@ -10,6 +10,7 @@ import (
 
 	"sagbench/internal/tiny"
 	"sagbench/models"
+	"sagbench/models/checkpoint"
 	"sagbench/models/checkpoint/randomweights"
 	"sagbench/models/onnx"
 	"sagbench/sampling/tensor"
@@ -193,6 +194,10 @@ func TestCLIPFile(t *testing.T) {
 			texts.Close()
 			c.Close()
 		}
+	}
+	half := checkpoint.StateDict{"visual.conv1.weight": {DType: checkpoint.F16}, "visual.ln_pre.weight": {DType: checkpoint.F32}}
+	if markOfOpenAI(half) == "" || markOfOpenAI(checkpoint.StateDict{"visual.conv1.weight": {DType: checkpoint.F16}, "visual.ln_pre.weight": {DType: checkpoint.F16}}) != "" {
+		t.Error("OpenAI's mixture of precisions is not told")
 	}
 	path := filepath.Join(t.TempDir(), "broken.pt")
 	shapes := tiny.CLIPShapes(32, 16)
