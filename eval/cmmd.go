@@ -3,6 +3,7 @@ package eval
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -162,8 +163,12 @@ func gaussianLessOne(k []float64, n, m, _ int, offDiagonal bool) []float64 {
 	return k
 }
 
+// ErrNoDirection is what is wrong with an embedding of zeros, of which the official code
+// makes NaN.
+var ErrNoDirection = errors.New("has no direction")
+
 // requireDirections is an error where a row of embeddings is all zeros: it has no
-// direction, and the official code makes NaN of it.
+// direction.
 func (f *Features) requireDirections(rows []float32, what string) error {
 	if f.N < 1 {
 		return nil
@@ -175,7 +180,7 @@ func (f *Features) requireDirections(rows []float32, what string) error {
 			zero = zero && v == 0
 		}
 		if zero {
-			return fmt.Errorf("%s: %s image %d is all zeros and has no direction; check the network and the image", f.name(), what, i)
+			return fmt.Errorf("%s: %s image %d is all zeros and %w; check the network and the image", f.name(), what, i, ErrNoDirection)
 		}
 	}
 	return nil

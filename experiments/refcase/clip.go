@@ -1,11 +1,13 @@
 package refcase
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"sagbench/eval"
@@ -15,7 +17,7 @@ import (
 	"sagbench/models/ort"
 )
 
-// embeddingOutputs computes cmmd, clip_score.DEFINITION and cosine of embeddings that the
+// embeddingOutput computes cmmd, clip_score.DEFINITION and cosine of embeddings that the
 // case holds. A suffix behind such a name stands for a set of its own, whose inputs
 // have it as well.
 func (c *metricCase) embeddingOutput(name string) (values []float64, known bool, err error) {
@@ -37,7 +39,7 @@ func (c *metricCase) embedding(base, suffix string) ([]float64, error) {
 	}
 	a, errA := c.features(first)
 	b, errB := c.features(second)
-	if err := errOf(errA, errB); err != nil {
+	if err := cmp.Or(errA, errB); err != nil {
 		return nil, err
 	}
 	for _, set := range []*eval.Features{a, b} {
@@ -56,18 +58,13 @@ func (c *metricCase) embedding(base, suffix string) ([]float64, error) {
 		m = &eval.CLIPScore{Definition: strings.TrimPrefix(base, "clip_score.")}
 	}
 	s, err := m.Score(c.ctx, a, b)
+	if errors.Is(err, eval.ErrNoDirection) {
+		return []float64{math.NaN()}, nil // as the reference
+	}
 	if err != nil {
 		return nil, err
 	}
 	return []float64{s[0].Value}, nil
-}
-
-func errOf(all ...error) error {
-	i := slices.IndexFunc(all, func(err error) bool { return err != nil })
-	if i < 0 {
-		return nil
-	}
-	return all[i]
 }
 
 // checkClip computes the scores of the images in.images with the captions of

@@ -201,3 +201,29 @@ func TestCaseFaults(t *testing.T) {
 		}
 	}
 }
+
+// An embedding of zeros is NaN in the reference, and is so here; other sets of the case
+// are computed.
+func TestEmbeddingOfZeros(t *testing.T) {
+	c, in, want := readCase(t, "../../eval/testdata/clip-score-1")
+	zeros := in["in.image_embeds"]
+	broken := slices.Clone(zeros.Data.([]float32))
+	clear(broken[:zeros.Shape[1]])
+	in["in.image_embeds"] = ort.Array{Shape: zeros.Shape, Data: broken}
+	got, err := metricOutputs(t.Context(), in, slices.Sorted(maps.Keys(want)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"out.clip_score.torchmetrics", "out.clip_score.jmhessel", "out.cosine"} {
+		if !math.IsNaN(got[name][0]) {
+			t.Errorf("%s is %v", name, got[name][0])
+		}
+	}
+	for _, name := range []string{"out.clip_score.torchmetrics.negative", "out.cosine.negative"} {
+		c.compare(t, name, got[name], want[name])
+	}
+	delete(in, "in.text_embeds")
+	if _, err := metricOutputs(t.Context(), in, []string{"out.clip_score.jmhessel"}, nil); err == nil || !strings.Contains(err.Error(), "in.text_embeds is missing") {
+		t.Error(err)
+	}
+}

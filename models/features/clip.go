@@ -246,6 +246,11 @@ func (c *CLIP) GuessFolder(path string) (models.Guess, bool) {
 	return g, true
 }
 
+// OpenTokenizer implements models.Tokenizing: path is a folder with a tokenizer's files.
+func (c *CLIP) OpenTokenizer(path string) (models.Tokenizer, error) {
+	return (&sd.CLIPText{}).OpenTokenizer(path)
+}
+
 // CLIPVision is the image half as a family of its own, for reference cases: with
 // the pixels of a case its outputs are those of CLIPVisionModelWithProjection.
 type CLIPVision CLIP
