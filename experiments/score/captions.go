@@ -47,7 +47,7 @@ func promptsOf(r *plan.Run) *captions {
 		c.name = "prompts"
 	}
 	for i := range r.Samples {
-		c.texts = append(c.texts, r.Prompts[i%len(r.Prompts)])
+		c.texts = append(c.texts, r.PromptOf(i))
 	}
 	return c
 }
