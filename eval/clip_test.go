@@ -142,6 +142,13 @@ func TestCLIPScoreDefinitions(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
+	half, err := set(0.5, 0.25, -0.5).Subset([]int{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := (&CLIPScore{Definition: TorchMetrics}).Score(t.Context(), nil, half); err != nil || math.Abs(s[0].Value-25) > 1e-5 {
+		t.Errorf("of one image of three: %+v, %v", s, err)
+	}
 	if err := (&CLIPScore{}).Validate(); err == nil {
 		t.Error("a definition without a name is accepted")
 	}

@@ -20,6 +20,9 @@ func (f *Features) Subset(index []int) (*Features, error) {
 	if f.Logits != nil {
 		s.Logits = rowsAt(f.Logits, len(f.Logits)/f.N, index)
 	}
+	if f.Texts != nil {
+		s.Texts = rowsAt(f.Texts, len(f.Texts)/f.N, index)
+	}
 	for name, values := range f.Outputs {
 		if s.Outputs == nil {
 			s.Outputs = map[string][]float32{}

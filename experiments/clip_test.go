@@ -122,6 +122,10 @@ func TestCLIPScore(t *testing.T) {
 				t.Errorf("%s: captions are recorded as %+v, %+v", from, in.InputFile, in.CaptionsRead)
 			}
 		}
+		classes := evaluated(t, folder, folder, "--clip", network, "--metrics", metrics+", cmmd", "--captions", text)
+		if len(classes.Scores) != 2 {
+			t.Errorf("%s beside cmmd: %+v", definition, classes.Scores)
+		}
 		tiny.Write(t, filepath.Join(folder, "b.png"), "no image")
 		want = clipScore(t, network, folder, definition, "a", "c", "d")
 		e := evaluated(t, folder, folder, "--clip", network, "--metrics", metrics, "--skip-broken", "--captions", text)

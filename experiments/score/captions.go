@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -387,8 +388,14 @@ func (x *Extractor) texts(ctx context.Context, e *Engine, net features.Texting, 
 		return nil, err
 	}
 	want := eval.Parts{Pool: true}
-	if f, _, ok := cachedFeatures(key, want, "captions", images.Options{}, e.progress); ok && f.N == len(all) && f.D == x.Net.Width() {
-		return f.Pool, nil
+	if f, _, ok := cachedFeatures(key, want, "captions", images.Options{}, e.progress); ok {
+		rows := slices.Clone(f.Pool) // which may lie in a file
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+		if len(rows) == len(all)*x.Net.Width() {
+			return rows, nil
+		}
 	}
 	e.progress.Stage("captions", "texts", 0, len(all))
 	defer e.progress.End()
