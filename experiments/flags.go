@@ -30,7 +30,7 @@ type globals struct {
 
 func (g *globals) register(f *pflag.FlagSet) {
 	g.device = "cpu"
-	f.Var(deviceFlag{&g.device}, "device", "where networks run: cpu, cuda[:N], webgpu[:N], openvino[:CPU|GPU[.N]|NPU] or tensorrt-rtx[:N]; `sagbench devices` lists what is here")
+	f.Var(deviceFlag{&g.device}, "device", "where networks run: cpu, cuda[:N], webgpu[:N], openvino[:CPU|GPU[.N]|NPU] or tensorrt-rtx[:N]; the command devices lists what is here")
 	boundedInt(f, &g.threads, "threads", 0, 0, 4096, "threads of a network call; 0 for all cores")
 	g.results = "results"
 	f.Var((*named)(&g.results), "results", "folder of the results")

@@ -29,10 +29,11 @@ needs neither a reference batch nor Inception. A later run evaluates them.
 DIR, of several into folders of DIR that are called as those of the results. The pixels
 are those of samples/*.npz, and eval DIR gives the scores of the row. Each file tells in
 chunks tEXt or iTXt: run (the run id), sampler and guidance with all options, seed, image
-(its number), prompt, negative_prompt, file_name, label. Files are called 000000.png and so on, or with --names file as the images of COCO or of FILE.jsonl
-whose captions they are drawn from: COCO_val2014_000000000042.png. A file that is there is
-compared and kept, never replaced; one with another image is an error. Of rows that are
-whole nothing is drawn again: they are only written.
+(its number), prompt, negative_prompt, file_name, label. Files are called 000000.png and
+so on, or with --names file as the images of COCO or of FILE.jsonl whose captions they are
+drawn from: COCO_val2014_000000000042.png. A file that is there is compared and kept, never
+replaced; one with another image is an error. Of rows that are whole nothing is drawn
+again: they are only written.
 
 In place of an experiment an .npz file, such as the samples of a run or of guided-diffusion,
 is written to DIR: its images arr_0 and the labels arr_1.`,
