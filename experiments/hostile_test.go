@@ -306,22 +306,37 @@ func TestHostilePipelines(t *testing.T) {
 // longest is the most bytes of a message about one bad input.
 const longest = 2000
 
-// bounded starts the program with 1 GB of memory and ten times the 10 s that any
-// input may take: what runs on is killed.
+// mostTime is what any input may take: of a processor's time, since tests share the
+// machine.
+const mostTime = 10 * time.Second
+
+// bounded starts the program with 1 GB of memory. What runs on after ten times the time
+// that any input may take is killed.
 func bounded(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := program(args...)
 	p.Env = append(p.Env, dataLimit+"=1000000000")
 	p.start(t)
-	stop := time.AfterFunc(100*time.Second, func() { p.Process.Kill() })
+	stop := time.AfterFunc(10*mostTime, func() { p.Process.Kill() })
 	t.Cleanup(func() { stop.Stop() })
 	return p
 }
 
+// slow says that a process that ended took longer than any input may; "" if it did not.
+func (p *process) slow() string {
+	if used := p.ProcessState.UserTime() + p.ProcessState.SystemTime(); used > mostTime {
+		return fmt.Sprintf("took %v of a processor's time, expected %v at most", used, mostTime)
+	}
+	return ""
+}
+
 // refusal says what is wrong with the end of a process that had to refuse its input
-// with status 1 or 2 and one message below 2 kB; "" if nothing is.
+// within mostTime, with status 1 or 2 and one message below 2 kB; "" if nothing is.
 func (p *process) refusal(status int) string {
 	message := p.stderr.String()
+	if said := p.slow(); said != "" {
+		return said
+	}
 	if status != statusFailed && status != statusMisuse || strings.Count(message, "sagbench: ") != 1 || strings.Contains(message, "goroutine ") || len(message)+p.stdout.Len() > longest {
 		return fmt.Sprintf("exit status %d and %d bytes, expected 1 or 2 and one short message: %.1000s%.3000s", status, len(message)+p.stdout.Len(), &p.stdout, message)
 	}

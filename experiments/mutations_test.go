@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sagbench/experiments/human"
 )
@@ -18,7 +19,7 @@ import (
 var everyMutation = 60
 
 // Ten thousand small valid files with a few bytes changed are read or refused: exit
-// status 0, 1 or 2, and a message below 2 kB, within 1 GB. A process of the tests
+// status 0, 1 or 2, and a message below 2 kB, within 10 s and 1 GB. A process of the tests
 // reads them all, and the program itself, a process for each, a part of them.
 func TestMutations(t *testing.T) {
 	if os.Getenv(dataLimit) != "" {
@@ -33,7 +34,13 @@ func TestMutations(t *testing.T) {
 	for _, f := range validFiles(t) {
 		succeed(t, f.args...)
 	}
-	mutate(t, everyMutation, runMutation)
+	slowest := time.Duration(0)
+	mutate(t, everyMutation, func(t *testing.T, name string, f validFile) {
+		began := time.Now()
+		runMutation(t, name, f)
+		slowest = max(slowest, time.Since(began))
+	})
+	t.Logf("the longest process ran for %v", slowest)
 }
 
 // mutate writes one of every so many changed files after the other and hands it to
@@ -73,10 +80,14 @@ func readMutation(t *testing.T, name string, f validFile) {
 // runMutation runs the program on a changed file.
 func runMutation(t *testing.T, name string, f validFile) {
 	p := bounded(t, f.args...)
+	said := ""
 	if status := p.status(t); status != 0 {
-		if said := p.refusal(status); said != "" {
-			t.Errorf("%s: %s", name, said)
-		}
+		said = p.refusal(status)
+	} else {
+		said = p.slow()
+	}
+	if said != "" {
+		t.Errorf("%s: %s", name, said)
 	}
 }
 
