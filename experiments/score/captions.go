@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -164,8 +165,16 @@ func parseCaptions(file string) (*captionFile, error) {
 
 func decodeCaptions(data []byte) (*captionFile, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && (start[0] == '{' || start[0] == '[') && json.Valid(data) {
+	start := bytes.TrimLeft(data, " \t\r\n")
+	switch {
+	case len(start) == 0:
+	case (start[0] == '{' || start[0] == '[') && json.Valid(data):
 		return captionsOfJSON(data, start[0] == '[')
+	case start[0] == '{':
+		return captionsOfLines(data)
+	case jsonList.Match(start):
+		err := json.Unmarshal(data, new(any))
+		return nil, fmt.Errorf("begins like a list in JSON and is none (%w); a text with one caption a line does not begin so", err)
 	}
 	f := &captionFile{}
 	line := 0
@@ -181,6 +190,53 @@ func decodeCaptions(data []byte) (*captionFile, error) {
 	}
 	if len(f.lines) == 0 {
 		return nil, errors.New("holds no caption, expected one a line")
+	}
+	return f, nil
+}
+
+// jsonList is how a list of texts begins.
+var jsonList = regexp.MustCompile(`^\[\s*"`)
+
+// captionsOfLines reads JSON Lines, as hubs have them in metadata.jsonl and a run in
+// prompts.jsonl: an object a line with the caption and, in all or in none, the image's
+// name; without names the lines are in the order of the images.
+func captionsOfLines(data []byte) (*captionFile, error) {
+	f := &captionFile{}
+	line := 0
+	for text := range bytes.Lines(data) {
+		line++
+		if len(bytes.TrimSpace(text)) == 0 {
+			continue
+		}
+		var one struct {
+			File    string  `json:"file_name"`
+			Caption *string `json:"caption"`
+			Text    *string `json:"text"`
+			Prompt  *string `json:"prompt"`
+		}
+		if err := json.Unmarshal(text, &one); err != nil {
+			return nil, fmt.Errorf("line %d is no object in JSON (%w); a file that begins with { is one object, or one a line with file_name and caption, text or prompt", line, err)
+		}
+		caption := cmp.Or(one.Caption, one.Text, one.Prompt)
+		if caption == nil {
+			return nil, fmt.Errorf("line %d has none of caption, text and prompt", line)
+		}
+		if first := f.lines == nil && f.byName == nil; first && one.File != "" {
+			f.byName = map[string][]string{}
+		}
+		switch named := one.File != ""; {
+		case named != (f.byName != nil):
+			return nil, fmt.Errorf("line %d: some lines have a file_name and some have none", line)
+		case !named:
+			f.lines = append(f.lines, *caption)
+		case f.byName[one.File] != nil:
+			return nil, fmt.Errorf("line %d: a second caption of %q; give an image one", line, one.File)
+		default:
+			f.byName[one.File] = []string{strings.TrimSpace(*caption)}
+		}
+	}
+	if f.byName != nil {
+		return f.indexed(), nil
 	}
 	return f, nil
 }
@@ -241,12 +297,23 @@ func captionsOfJSON(data []byte, list bool) (*captionFile, error) {
 		}
 		return f.indexed(), nil
 	}
-	var all map[string]texts
-	if err := json.Unmarshal(data, &all); err != nil {
-		return nil, fmt.Errorf("expected an object of image names and texts, or COCO's images and annotations: %w", err)
+	d := json.NewDecoder(bytes.NewReader(data))
+	if _, err := d.Token(); err != nil { // the brace
+		return nil, err
 	}
-	for name, t := range all {
-		f.byName[name] = t
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		var t texts
+		if err := d.Decode(&t); err != nil {
+			return nil, fmt.Errorf("%q: expected an object of image names and texts, or COCO's images and annotations: %w", name, err)
+		}
+		if _, twice := f.byName[name.(string)]; twice {
+			return nil, fmt.Errorf("two texts are named %q; which one is meant cannot be known", name)
+		}
+		f.byName[name.(string)] = t
 	}
 	return f.indexed(), nil
 }

@@ -30,6 +30,8 @@ func TestDecodeCaptions(t *testing.T) {
 		`{"a.jpg": "one", "x/b.jpg": ["two", "three"]}`:     {"one", "two"},
 		`{"x/a.png": " one ", "y/a.png": "no", "b": "two"}`: {"one", "two"},
 		`{"images": [{"id": 1, "file_name": "b.jpg"}, {"id": 2, "file_name": "a.jpg"}], "annotations": [{"image_id": 2, "caption": "one"}, {"image_id": 1, "caption": "two\n"}, {"image_id": 2, "caption": "later"}]}`: {"one", "two"},
+		`{"file_name": "b.png", "text": "two"}` + "\n\n" + `{"file_name": "x/a.png", "text": "one"}` + "\n":                                                                                                            {"one", "two"},
+		`{"prompt": "one", "negative_prompt": "no"}` + "\n" + `{"prompt": "two"}`:                                                                                                                                      {"one", "two"},
 	} {
 		f, err := decodeCaptions([]byte(text))
 		if err != nil {
@@ -41,7 +43,9 @@ func TestDecodeCaptions(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", text, found, err, want)
 		}
 	}
-	for _, text := range []string{"", "\n\n", "\x00", `{"a": 1}`, `[1]`, `{"images": [{"id": 1, "file_name": ""}], "annotations": [{"image_id": 1, "caption": "a"}]}`, `{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [{"image_id": 1, "caption": "a"}]}`} {
+	for _, text := range []string{"[\n\"cat\", \"dog\",\n", "{\"a.png\": \"cat\",\n\"b.png\"\n", `{"a.png": "cat", "b.png": "no", "a.png": "dog"}`,
+		"{\"file_name\": \"a\", \"text\": \"x\"}\n{\"text\": \"y\"}", "{\"file_name\": \"a\", \"text\": \"x\"}\n{\"file_name\": \"a\", \"text\": \"y\"}", "{\"a\": 1}\n{\"b\": 2}",
+		"", "\n\n", "\x00", `{"a": 1}`, `[1]`, `{"images": [{"id": 1, "file_name": ""}], "annotations": [{"image_id": 1, "caption": "a"}]}`, `{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [{"image_id": 1, "caption": "a"}]}`} {
 		if f, err := decodeCaptions([]byte(text)); err == nil {
 			t.Errorf("%q is read as %+v", text, f)
 		}
