@@ -142,7 +142,7 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric: at least 40, or 0 for none")
 	subset.register(f)
-	f.Var((*named)(&task.Captions), "captions", "captions of SAMPLES for clip_score: a text with one a line in the order of the images, or JSON by names of images, COCO's as well; those that the set tells if absent")
+	f.Var((*named)(&task.Captions), "captions", "captions of SAMPLES for clip_score: a text with one a line in the order of the images, or JSON by names of images, JSON Lines and COCO's as well; those that the set tells if absent")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.Var((*named)(&out.JSON), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.Var((*named)(&out.CSV), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
