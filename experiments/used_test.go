@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,5 +78,25 @@ func writePNGs(t *testing.T, folder string, n int) {
 		if err := errors.Join(png.Encode(f, p), f.Close()); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// The table of contents of docs/evaluation.md names every section, in its order.
+func TestContentsOfEvaluation(t *testing.T) {
+	page, err := os.ReadFile("../docs/evaluation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	contents, _, _ := strings.Cut(string(page), "\n## ")
+	var listed, sections []string
+	for _, m := range regexp.MustCompile(`\[([^]]+)\]\(#([^)]+)\)`).FindAllStringSubmatch(contents[strings.Index(contents, "\n- "):], -1) {
+		listed = append(listed, m[1]+" #"+m[2])
+	}
+	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(string(page), -1) {
+		anchor := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		sections = append(sections, m[1]+" #"+strings.ReplaceAll(anchor, " ", "-"))
+	}
+	if len(sections) < 10 || !slices.Equal(listed, sections) {
+		t.Errorf("docs/evaluation.md: the contents are\n%s\nthe sections\n%s", strings.Join(listed, "\n"), strings.Join(sections, "\n"))
 	}
 }
