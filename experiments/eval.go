@@ -37,7 +37,8 @@ list; REF is read once. A set that fails does not keep the others from being sco
 
 --protocol says whose numbers are wanted: it sets the resize and the options of the
 metrics, any of which --resize and --metrics set otherwise, --metrics as an experiment
-does: --metrics "fid, is: {splits: 10}". docs/evaluation.md compares the protocols.
+does: --metrics "fid, is: {splits: 10}". docs/evaluation.md compares the protocols, and
+tells users of pytorch-fid, torch-fidelity, clean-fid and others what to type.
 
 With --devices the features are made by a process on each; the scores are those of one.
 Until then they lie in the folder of temporary files ($TMPDIR), some 16 kB an image.
@@ -46,14 +47,13 @@ Features are kept in the user's cache folder under the hash of the images' conte
 exit status is 1 where a metric could not be computed; the others are printed.`,
 		Example: `  sagbench eval VIRTUAL_imagenet256_labeled.npz samples_50000x256x256x3.npz --inception pt_inception-2015-12-05-6726825d.pth
   sagbench eval models/pretrained/reference.npz samples.npz --inception models/pretrained/inception.pt --input-size 107
-  sagbench eval REF run-a.npz run-b.npz run-c.npz --inception FILE --bootstrap 200 --json all.json --csv scores.csv --append
+  sagbench eval REF folder --inception FILE --protocol clean-fid --skip-broken
+  sagbench eval REF a.npz b.npz c.npz --inception FILE --bootstrap 200 --json all.json --csv scores.csv --append
   sagbench eval REF samples.npz --inception FILE --per-class --metrics fid,precision,recall
   sagbench eval REF samples.npz --inception FILE --metrics fid --neighbours 5 -o nearest.png
-  sagbench eval ref.npz folder-of-images --inception FILE --protocol clean-fid --skip-broken
-  sagbench eval REF SAMPLES --inception FILE --metrics fid,is --bootstrap 100 --json scores.json
   sagbench eval REF SAMPLES --inception FILE --dinov2 dinov2_vitl14_pretrain.pth --metrics fid,fd_dinov2
-  sagbench eval ref.npz "shards/{00000..00031}.tar" --inception FILE --random 10000 --subset-seed 1
-  cat samples.tar.gz | sagbench eval ref.npz - --inception FILE
+  sagbench eval REF "shards/{00000..00031}.tar" --inception FILE --random 10000 --subset-seed 1
+  cat samples.tar.gz | sagbench eval REF - --inception FILE
   sagbench eval REF SAMPLES --clip clip-vit-large-patch14-336 --metrics cmmd
   sagbench eval REF SAMPLES --clip clip-vit-base-patch32 --metrics "clip_score: {definition: jmhessel}" --captions captions.txt
   sagbench eval REF SAMPLES --network mine.onnx --output pool=features --range imagenet --metrics fid,precision,recall`,
@@ -142,15 +142,22 @@ exit status is 1 where a metric could not be computed; the others are printed.`,
 	f.Lookup("metrics").Value = stringValue{f.Lookup("metrics").Value}
 	boundedInt(f, &task.Bootstrap, "bootstrap", 0, 0, 100_000, "times that the samples are drawn again for a 95 % interval of each metric: at least 40, or 0 for none")
 	subset.register(f)
-	f.Var((*named)(&task.Captions), "captions", "captions of SAMPLES for clip_score: a text with one a line in the order of the images, or JSON by names of images, JSON Lines and COCO's as well; those that the set tells if absent")
+	f.Var((*named)(&task.Captions), "captions", "captions of SAMPLES for clip_score: a text with one a line in the order of the images, or JSON or JSON Lines by names of images, COCO's as well; those in the set if absent")
 	f.BoolVar(&task.Read.SkipBroken, "skip-broken", false, "leave images out that cannot be decoded, and list them; without it they are an error")
 	f.Var((*named)(&out.JSON), "json", "file for the scores with every digit and all that led to them, replaced if it is there; - for standard output")
 	f.Var((*named)(&out.CSV), "csv", "file for the scores with every digit, replaced if it is there; - for standard output")
-	f.BoolVar(&out.PerClass, "per-class", false, "score each class as well, against the reference's images of that class, the worst first; classes are arr_1 of an .npz, folders, or labels beside images")
-	boundedInt(f, &task.Nearest.Neighbours, "neighbours", 0, 0, 100, "reference images nearest to a sample, in the network's features, that the picture of -o shows beside it: what was learned by heart is among the first")
-	boundedInt(f, &task.Nearest.Samples, "closest", 8, 1, 1000, "samples in that picture: so many that are closest to a reference image")
+	f.BoolVar(&out.PerClass, "per-class", false, "score each class as well, against the reference's images of that class, the worst first; classes are arr_1 of an .npz, labels beside images, or folders")
+	boundedInt(f, &task.Nearest.Neighbours, "neighbours", 0, 0, 100, "reference images that the picture of -o shows beside each sample, the nearest in the network's features")
+	boundedInt(f, &task.Nearest.Samples, "closest", 8, 1, 1000, "samples in the picture of --neighbours: those closest to a reference image")
 	f.VarP((*named)(&out.Picture), "out", "o", "PNG for the picture of --neighbours")
 	f.BoolVar(&out.Append, "append", false, "add to the file of --csv in place of replacing it; its head has to be the same")
+	groupFlags(cmd, []flagGroup{
+		{"What is scored", []string{"metrics", "protocol", "bootstrap", "per-class", "captions"}},
+		{"Which images", []string{"first", "random", "subset-seed", "skip-broken"}},
+		{"Networks", []string{"inception", "dinov2", "clip", "network", "weights", "resize", "input-size", "output", "range"}},
+		{"Output", []string{"json", "csv", "append", "neighbours", "closest", "out", "verbose"}},
+		{"Other flags", nil},
+	})
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -126,4 +127,40 @@ func (g *globals) progress() *human.Progress {
 // runtime is how networks are run.
 func (g *globals) runtime() ort.Options {
 	return ort.Options{Device: g.device, Threads: g.threads, AllowFallback: g.fallback}
+}
+
+// A flagGroup is a heading of a command's help and the flags that stand below it.
+type flagGroup struct {
+	title string
+	flags []string
+}
+
+// groupFlags makes the help of c list its flags by groups, in place of by the alphabet;
+// those of no group stand in the last one.
+func groupFlags(c *cobra.Command, groups []flagGroup) {
+	c.InitDefaultHelpFlag()
+	seen := map[string]bool{}
+	for _, g := range groups {
+		for _, name := range g.flags {
+			seen[name] = true
+		}
+	}
+	var text strings.Builder
+	for i, g := range groups {
+		set := pflag.NewFlagSet(g.title, pflag.ContinueOnError)
+		set.SortFlags = false
+		for _, name := range g.flags {
+			set.AddFlag(c.Flags().Lookup(name))
+		}
+		if i == len(groups)-1 {
+			c.Flags().VisitAll(func(f *pflag.Flag) {
+				if !seen[f.Name] {
+					set.AddFlag(f)
+				}
+			})
+		}
+		fmt.Fprintf(&text, "%s:\n%s\n", g.title, set.FlagUsages())
+	}
+	flags := "{{" + strconv.Quote(strings.TrimSpace(text.String())) + "}}"
+	c.SetUsageTemplate(strings.Replace(c.UsageTemplate(), "Flags:\n{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}", flags, 1))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -24,4 +25,26 @@ func TestFlagsAreBounded(t *testing.T) {
 		}
 	}
 	visit(rootCommand(&globals{}))
+}
+
+// The help of eval lists its flags by groups, each flag but the hidden ones once.
+func TestGroupedFlags(t *testing.T) {
+	help := succeed(t, "eval", "--help").stdout.String()
+	at := 0
+	for _, title := range []string{"\nWhat is scored:\n", "\nWhich images:\n", "\nNetworks:\n", "\nOutput:\n", "\nOther flags:\n", "\nGlobal Flags:\n"} {
+		i := strings.Index(help[at:], title)
+		if i < 0 {
+			t.Fatalf("no %q after the groups before it:\n%s", title, help)
+		}
+		at += i
+	}
+	evalCommand(&globals{}).Flags().VisitAll(func(f *pflag.Flag) {
+		want := 1
+		if f.Hidden {
+			want = 0
+		}
+		if got := len(regexp.MustCompile("(?m)^ +(-[a-z], )?--"+f.Name+"( |$)").FindAllString(help, -1)); got != want {
+			t.Errorf("--%s stands %d times in the help, expected %d", f.Name, got, want)
+		}
+	})
 }
