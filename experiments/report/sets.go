@@ -149,10 +149,21 @@ func (s evaluatedSet) pairs(base evaluatedSet) string {
 		return ""
 	case a.Names != "" && a.Names == b.Names:
 		return byName
-	case s.Inputs["samples"].SHA256 == base.Inputs["samples"].SHA256:
+	case s.sameImages(base):
 		return byContent
 	}
 	return ""
+}
+
+// sameImages reports whether two evaluations scored the same images in the same order. One
+// file holds others where other ones were chosen of it.
+func (s evaluatedSet) sameImages(base evaluatedSet) bool {
+	a, b := s.Inputs["samples"], base.Inputs["samples"]
+	if a.Images != nil && b.Images != nil && a.Images.Content != "" && b.Images.Content != "" {
+		return a.Images.Content == b.Images.Content
+	}
+	x, y := s.Settings, base.Settings
+	return a.SHA256 == b.SHA256 && x.First == y.First && x.Random == y.Random && x.SubsetSeed == y.SubsetSeed
 }
 
 // apart says in what two evaluations differ that their scores depend on beside the
@@ -207,7 +218,7 @@ func (s evaluatedSet) remarks(base evaluatedSet) (found []string) {
 		found = append(found, fmt.Sprintf("%s has %s images, %s %s: FID, sFID, IS, recall and coverage change with the number, and a part of these differences is due to it; evaluate equal numbers",
 			s.name, human.Count(s.Samples), base.name, human.Count(base.Samples)))
 	}
-	if s.Inputs["samples"].SHA256 == base.Inputs["samples"].SHA256 {
+	if s.sameImages(base) {
 		found = append(found, fmt.Sprintf("%s and %s have the same content", s.name, base.name))
 	}
 	if a, b := canonical(s.Versions), canonical(base.Versions); a != b {

@@ -286,3 +286,34 @@ func TestTableOfClasses(t *testing.T) {
 		t.Errorf("%v\n%s", err, csv)
 	}
 }
+
+// The same file is no pair where other images of it were chosen; the same images are,
+// whatever lies around them.
+func TestPairsOfContent(t *testing.T) {
+	set := func(content string, seed uint32, file string) evaluatedSet {
+		e := evaluatedSamples("s.npz", "", 40, 1, 0.5, normal(1, 40))
+		e.Settings.Random, e.Settings.SubsetSeed = 40, seed
+		in := store.Input{InputFile: store.InputFile{Name: "s.npz", SHA256: file}}
+		if content != "" {
+			in.Images = &store.ImagesRead{Count: 40, Content: content}
+		}
+		e.Inputs["samples"] = in
+		return evaluatedSet{Evaluation: e, name: fmt.Sprint(content, seed, file)}
+	}
+	for _, c := range []struct {
+		a, b evaluatedSet
+		want string
+	}{
+		{set("x", 0, "f"), set("y", 1, "f"), ""},
+		{set("", 0, "f"), set("", 1, "f"), ""},
+		{set("", 1, "f"), set("", 1, "f"), byContent},
+		{set("x", 0, "f"), set("x", 0, "g"), byContent},
+	} {
+		if got := c.a.pairs(c.b); got != c.want {
+			t.Errorf("%s and %s are paired by %q, want %q", c.a.name, c.b.name, got, c.want)
+		}
+		if told := strings.Contains(strings.Join(c.a.remarks(c.b), "\n"), "have the same content"); told != (c.want != "") {
+			t.Errorf("%s and %s: %q", c.a.name, c.b.name, c.a.remarks(c.b))
+		}
+	}
+}

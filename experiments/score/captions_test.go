@@ -70,3 +70,12 @@ func FuzzCaptions(f *testing.F) {
 		})
 	})
 }
+
+// Rows of an array and of a table are no names by which images are paired.
+func TestNumbered(t *testing.T) {
+	for name, want := range map[string]bool{"image 3": true, "a.npz image 12": true, "row 0": true, "b.parquet row 7": true, "a/image 3.png": false, "arrow 3": false} {
+		if numbered.MatchString(name) != want {
+			t.Errorf("%s: a number is %v, want %v", name, !want, want)
+		}
+	}
+}

@@ -147,7 +147,7 @@ func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files
 		return nil, err
 	}
 	notes = slices.Clone(notes)
-	if files["reference"].SHA256 == sum {
+	if files["reference"].SHA256 == sum && t.Read.Subset == nil {
 		same := fmt.Sprintf("REF and SAMPLES have the same content (sha256 %.12s…): the scores are those of a set compared with itself", sum)
 		notes = append(notes, same)
 		e.progress.Note("note: " + e.label + same)
@@ -194,8 +194,8 @@ func (t *Task) evaluate(ctx context.Context, e *Engine, path, name string, files
 	return out, err
 }
 
-// numbered is the name of an image that has none, of an array.
-var numbered = regexp.MustCompile(`(^|\s)image [0-9]+$`)
+// numbered is the name of an image that has none, of an array or a table.
+var numbered = regexp.MustCompile(`(^|\s)(image|row) [0-9]+$`)
 
 // names are those of a set's images but for the broken ones, in their order; nil where
 // they have none.
