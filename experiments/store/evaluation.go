@@ -222,6 +222,9 @@ func decodeEvaluations(data []byte) ([]*Evaluation, error) {
 	return all.Evaluations, nil
 }
 
+// maxScore bounds the scores that are compared, far beyond that of any images.
+const maxScore = 1e100
+
 // check is an error where an evaluation that was read is none that was written.
 func (e *Evaluation) check() error {
 	if e.Format != EvaluationFormat {
@@ -234,6 +237,24 @@ func (e *Evaluation) check() error {
 	}
 	if e.Draws == nil {
 		return nil
+	}
+	if n := e.Draws.Images; n <= 0 || n != e.Samples {
+		return fmt.Errorf("draws of %d images, and %d samples: the file is damaged", n, e.Samples)
+	}
+	seen := map[string]bool{}
+	for _, s := range e.Scores {
+		if e.Draws.Values[s.Name] == nil {
+			continue
+		}
+		if seen[s.Name] {
+			return fmt.Errorf("has two scores %q with draws: the file is damaged", s.Name)
+		}
+		seen[s.Name] = true
+		for _, v := range append([]float64{s.Value}, e.Draws.Values[s.Name]...) {
+			if math.Abs(v) > maxScore { // of which squares and sums are numbers
+				return fmt.Errorf("%q is %g, or a draw of it, more than the %g of any score: the file is damaged", s.Name, v, maxScore)
+			}
+		}
 	}
 	for name, values := range e.Draws.Values {
 		if len(values) != e.Settings.Bootstrap || len(values) < eval.MinReplicates {

@@ -73,6 +73,10 @@ func TestDamagedEvaluations(t *testing.T) {
 		`"fid" has 1000 decimals, expected 0 to 17`:  strings.Replace(string(valid), `"decimals": 2`, `"decimals": 1000`, 1),
 		`40 draws of "fid", expected 41, and 40 at`:  strings.Replace(string(valid), `"bootstrap": 40`, `"bootstrap": 41`, 1),
 		"cannot unmarshal number 1e999":              strings.Replace(string(valid), "3.141592653589793", "1e999", 1),
+		"draws of 40 images, and 39 samples":         strings.Replace(string(valid), `"samples": 40`, `"samples": 39`, 1),
+		"draws of -40 images":                        strings.Replace(string(valid), `"images": 40`, `"images": -40`, 1),
+		`"fid" is -1e+300, or a draw of it`:          strings.Replace(string(valid), "-1e-30", "-1e300", 1),
+		`has two scores "fid" with draws`:            strings.Replace(string(valid), `"scores": [`, `"scores": [{"name": "fid"}, `, 1),
 		"cannot unmarshal array into Go value":       `[]`,
 		"not a JSON file of `sagbench eval --json`:": `{"format": "1"}`,
 	} {
