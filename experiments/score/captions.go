@@ -82,6 +82,9 @@ func readCaptions(ctx context.Context, set string, opt images.Options, file stri
 			return nil, err
 		}
 		if found, err = f.of(c.images); err != nil {
+			if f.byName == nil && opt.Subset != nil {
+				err = fmt.Errorf("%w that is chosen, in their order (%s); JSON by names of images may hold all", err, opt.Subset)
+			}
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 	}

@@ -1,11 +1,15 @@
 package score
 
 import (
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"sagbench/eval"
 	"sagbench/eval/images"
 	"sagbench/internal/fuzzing"
+	"sagbench/internal/tiny"
 )
 
 func TestCaptionsWithoutBroken(t *testing.T) {
@@ -77,5 +81,23 @@ func TestNumbered(t *testing.T) {
 		if numbered.MatchString(name) != want {
 			t.Errorf("%s: a number is %v, want %v", name, !want, want)
 		}
+	}
+}
+
+// With a part of a set, lines are captions of that part alone, and the error says so.
+func TestCaptionsOfPart(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"a.ppm", "b.ppm", "c.ppm"} {
+		tiny.Write(t, filepath.Join(folder, name), "P6 1 1 255\nabc")
+	}
+	file := filepath.Join(t.TempDir(), "captions.txt")
+	tiny.Write(t, file, "one\ntwo\nthree\n")
+	_, err := readCaptions(t.Context(), folder, images.Options{Subset: eval.Subset{First: 2}}, file)
+	if want := "captions.txt: 3 captions for 2 images, expected one for each that is chosen, in their order (the first 2)"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	tiny.Write(t, file, "one\ntwo\n")
+	if c, err := readCaptions(t.Context(), folder, images.Options{Subset: eval.Subset{First: 2}}, file); err != nil || !slices.Equal(c.texts, []string{"one", "two"}) {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
