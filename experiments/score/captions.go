@@ -143,7 +143,7 @@ type captionFile struct {
 	byBase map[string]string   // the name with a last part, or that without its suffix; "" where there are several
 }
 
-// parseCaptions reads a file of captions: a text in UTF-8 with one a line; or JSON, a list of
+// parseCaptions reads a file of captions: a text in UTF-8 with one a line; JSON Lines; or JSON, a list of
 // texts, an object of names and texts (or lists of texts), or COCO's
 // (captions_val2014.json: images with id and file_name, annotations with image_id
 // and caption).
