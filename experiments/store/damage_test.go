@@ -110,6 +110,42 @@ func TestFlippedBytes(t *testing.T) {
 			t.Errorf("devices.json: %d of 200 flipped bytes were found", n)
 		}
 	})
+	t.Run("eval's JSON", func(t *testing.T) {
+		for _, sets := range [][]*Evaluation{{drawn("a")}, {drawn("a"), drawn("b")}} {
+			data, err := (&Evaluations{Format: EvaluationFormat, Evaluations: sets}).Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "eval.json")
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ReadEvaluations(path); err != nil {
+				t.Fatal(err)
+			}
+			if n := flips(t, path, func() bool { _, err := ReadEvaluations(path); return err != nil }); n != 200 {
+				t.Errorf("%d of 200 flipped bytes were found", n)
+			}
+		}
+	})
+	t.Run("search/round-1.json", func(t *testing.T) {
+		folder, quiet := t.TempDir(), func(string) {}
+		want := &SearchRound{Format: SearchFormat, Round: 1, Images: 10, Search: SearchRule{Metrics: []string{"fid"}, Budget: 100, First: 10, Eta: 2},
+			Rows: []SearchRow{{Title: "s=0"}, {Row: 1, Title: "s=1", Dropped: true, Differences: []SearchDifference{{Metric: "fid", Value: 12.5, Low: 1, High: 3}}}}}
+		if err := want.Write(folder); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := ReadSearchRound(folder, 1, quiet); err != nil || !reflect.DeepEqual(r, want) {
+			t.Fatalf("read back: %+v, %v", r, err)
+		}
+		n := flips(t, filepath.Join(folder, SearchFolder, "round-1.json"), func() bool {
+			r, err := ReadSearchRound(folder, 1, quiet) // nil: the round is decided again
+			return r == nil || err != nil
+		})
+		if n != 200 {
+			t.Errorf("%d of 200 flipped bytes were found", n)
+		}
+	})
 	t.Run("features.npz", func(t *testing.T) {
 		for _, n := range []int{3, 9} { // no more images than features: their rows are kept
 			rows := make([]float32, n*4)

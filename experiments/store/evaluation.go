@@ -23,6 +23,7 @@ type Evaluations struct {
 	Evaluations []*Evaluation `json:"evaluations"`      // in the order of the sets
 	Failed      []FailedSet   `json:"failed,omitempty"` // sets without an evaluation
 	Notes       []string      `json:"notes,omitempty"`  // about the sets together
+	Checksum    string        `json:"checksum,omitempty"`
 }
 
 // A FailedSet is a set that could not be evaluated at all, and why.
@@ -125,14 +126,23 @@ func (e *Evaluations) Encode() ([]byte, error) {
 	if len(e.Evaluations) == 1 && len(e.Failed) == 0 {
 		return e.Evaluations[0].Encode()
 	}
-	data, err := encodeJSON(e)
-	return flat(data), err
+	sealed := *e
+	sealed.Checksum = NoChecksum
+	return encodeSealed(&sealed)
 }
 
 // Encode is the evaluation as JSON with every digit.
 func (e *Evaluation) Encode() ([]byte, error) {
-	data, err := encodeJSON(e)
-	return flat(data), err
+	sealed := *e
+	sealed.Checksum = NoChecksum
+	return encodeSealed(&sealed)
+}
+
+// encodeSealed is a value, whose checksum is NoChecksum, as JSON.
+func encodeSealed(v any) ([]byte, error) {
+	data, err := encodeJSON(v)
+	data, _ = Seal(flat(data))
+	return data, err
 }
 
 // numbers are a list of numbers over several lines of JSON.
@@ -204,6 +214,15 @@ func decodeEvaluations(data []byte) ([]*Evaluation, error) {
 	d.DisallowUnknownFields() // which may say what the scores depend on
 	if err := d.Decode(into); err != nil {
 		return nil, err
+	}
+	checksum := all.Checksum
+	if several.Evaluations == nil {
+		checksum = all.Evaluations[0].Checksum
+	}
+	if checksum != "" { // older files have none
+		if err := CheckSeal(data, checksum); err != nil {
+			return nil, err
+		}
 	}
 	if several.Evaluations != nil && all.Format != EvaluationFormat {
 		return nil, fmt.Errorf("has format %d, this program reads %d", all.Format, EvaluationFormat)

@@ -450,6 +450,8 @@ type Evaluation struct {
 	PerClass *PerClass        `json:"per_class,omitempty"`  // nil where it was not asked for
 	Near     *Neighbours      `json:"neighbours,omitempty"` // nil where they were not asked for
 	Draws    *EvaluationDraws `json:"draws,omitempty"`      // nil without a bootstrap, and in older files
+
+	Checksum string `json:"checksum,omitempty"` // of a file of this one; "" beside others, and in older files
 }
 
 // A Failure is a metric that could not be computed, and why.
