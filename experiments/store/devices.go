@@ -8,9 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // DevicesFile is what the record of the devices that drew a run's images is called in
@@ -69,8 +73,24 @@ func ReadPlacements(folder string) ([]Placement, error) {
 	return file.Placements, nil
 }
 
-// AddPlacements adds to the devices.json in a run's folder.
+// AddPlacements adds to the devices.json in a run's folder. Several processes may add to
+// one at once, where the file system can lock folders.
 func AddPlacements(folder string, more []Placement) error {
+	path := filepath.Join(folder, DevicesFile)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return ExplainWrite(path, err)
+	}
+	lock, err := os.Open(folder)
+	if err != nil {
+		return ExplainWrite(path, err)
+	}
+	defer lock.Close()
+	for range 200 { // one that is frozen is not waited for any longer
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	known, err := ReadPlacements(folder)
 	if err != nil {
 		return err
@@ -85,7 +105,7 @@ func AddPlacements(folder string, more []Placement) error {
 		return err
 	}
 	data, _ = Seal(data)
-	return WriteFile(filepath.Join(folder, DevicesFile), data)
+	return WriteFile(path, data)
 }
 
 // DescribePlacements are sentences about the devices, one for each with its precision:
