@@ -242,6 +242,111 @@ func TestToldHashes(t *testing.T) {
 	}
 }
 
+// flippedBytes is how often a byte of a file of .work is changed; with the build tag slow
+// 200 times.
+var flippedBytes = 20
+
+// A flipped byte in what workers tell each other, of a run that has stopped, never
+// changes what the run leaves: a file that makes no sense is done without, or is an
+// error that says what to do, which leaves everything as it was.
+func TestFlippedWork(t *testing.T) {
+	file := tiny.Experiment(t, t.TempDir(), "steps: 2", "steps: 1", "sweep:", "#")
+	e := load(t, file, "samples=4", "metrics=[]")
+	undisturbed, stopped := t.TempDir(), t.TempDir()
+	if err := Experiment(t.Context(), e, options(t, undisturbed)); err != nil {
+		t.Fatal(err)
+	}
+	want := tiny.Tree(t, undisturbed)
+
+	// One unit is drawn, one is claimed, by a worker that is silent.
+	s := newSession(e, options(t, stopped))
+	err := s.identify(t.Context())
+	if err == nil {
+		err = s.join(t.Context())
+	}
+	if err == nil {
+		s.todo, err = s.Forecast(t.Context(), stopped, nil)
+	}
+	if err == nil {
+		err = s.Draw(t.Context(), work.Unit{Row: 0, K: 0})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := s.runs[0].ID
+	kind, err := s.Runtime.Kind()
+	if err == nil {
+		err = s.worker.Kind(id, "", kind)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.worker.Leave()
+	s.close()
+	of := func(name string) string { return filepath.Join(s.folder, work.Folder, name) }
+	silent, claim, hours := of("workers/host-x-1-2-3"), of("claims/"+id+"-1"), time.Now().Add(-3*time.Hour)
+	tiny.Write(t, claim, "host-x-1-2-3\n")
+	tiny.Write(t, silent, `{"host":"host","pid":1,"device":"cpu","plan":"0123","row":"`+id+`","drawn":2,"rate":0.5}`+"\n")
+	begun := contents(t, stopped)
+
+	random := rand.New(rand.NewPCG(13, 7))
+	for _, path := range []string{claim, silent, of(id + ".kind")} {
+		refused := 0
+		for k := range flippedBytes {
+			folder := t.TempDir()
+			for name, data := range begun {
+				at := filepath.Join(folder, name)
+				if filepath.Join(stopped, name) == path {
+					data = bytes.Clone(data)
+					data[random.IntN(len(data))] ^= byte(1 + random.IntN(255))
+					if k == 0 {
+						data[1] = 0 // which no name of a file holds
+					}
+				}
+				if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				tiny.Write(t, at, string(data))
+				if err := os.Chtimes(at, hours, hours); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := tiny.Tree(t, folder)
+			delete(before, filepath.Join("tiny", work.Folder, "claims", id+"-1")) // of a silent worker: it may go
+			err := Experiment(t.Context(), e, options(t, folder))
+			switch {
+			case err == nil:
+				tiny.Same(t, tiny.Tree(t, folder), want)
+			case strings.HasSuffix(path, ".kind") && strings.Contains(err.Error(), "--mixed"):
+				refused++
+				left := tiny.Tree(t, folder)
+				delete(left, filepath.Join("tiny", work.Folder, "claims", id+"-1"))
+				tiny.Same(t, left, before)
+			default:
+				t.Errorf("%s: %v", filepath.Base(path), err)
+			}
+			os.RemoveAll(folder)
+		}
+		if strings.HasSuffix(path, ".kind") != (refused == flippedBytes) {
+			t.Errorf("%s: %d of %d flipped bytes were refused", filepath.Base(path), refused, flippedBytes)
+		}
+	}
+}
+
+// contents are the files below a folder.
+func contents(t *testing.T, folder string) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	for name := range tiny.Tree(t, folder) {
+		data, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = data
+	}
+	return files
+}
+
 // The status is made of names in folders, before, while and after an experiment is run;
 // it hashes nothing, so that the checkpoint need not be there.
 func TestStatus(t *testing.T) {

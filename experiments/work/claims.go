@@ -40,13 +40,17 @@ func (w *Worker) release(name string) error {
 }
 
 // owner is the id of the worker that has a claim, and "" where the claim has just
-// been made; there tells whether there is one.
+// been made, or holds what is no id; there tells whether there is one.
 func (w *Worker) owner(name string) (id string, there bool, err error) {
 	data, err := w.Read(w.claimPath(name))
 	if gone(err) {
 		return "", false, nil
 	}
-	return strings.TrimSpace(string(data)), err == nil, err
+	id = strings.TrimSpace(string(data))
+	if strings.ContainsAny(id, "/\x00") { // no name of a file
+		id = ""
+	}
+	return id, err == nil, err
 }
 
 // claims are the names of all claims of others.

@@ -1,0 +1,5 @@
+//go:build slow
+
+package run
+
+func init() { flippedBytes = 200 }
