@@ -2,6 +2,7 @@ package ort
 
 import (
 	"fmt"
+	"unsafe"
 
 	rt "github.com/yalue/onnxruntime_go"
 
@@ -30,6 +31,7 @@ type elementType struct {
 	is     func(data any) bool                              // whether data is such a slice
 	value  func(shape rt.Shape, data any) (rt.Value, error) // data's own memory
 	copied func(v rt.Value) any                             // a slice; nil of a value of another type
+	fill   func(data any, from unsafe.Pointer)              // data, a slice, with as many elements from there
 }
 
 func elementOf[T rt.TensorData](t checkpoint.DType) elementType {
@@ -49,6 +51,10 @@ func elementOf[T rt.TensorData](t checkpoint.DType) elementType {
 			}
 			return nil
 		},
+		fill: func(data any, from unsafe.Pointer) {
+			to := data.([]T)
+			copy(to, unsafe.Slice((*T)(from), len(to)))
+		},
 	}
 }
 
@@ -66,6 +72,9 @@ func newArray(t checkpoint.DType, shape []int) (Array, error) {
 	}
 	return Array{}, fmt.Errorf("element type %s cannot leave a graph", t)
 }
+
+// fill copies the array's elements from memory that holds as many.
+func (a Array) fill(from unsafe.Pointer) { a.elementType().fill(a.Data, from) }
 
 // arrayOf copies a value that the runtime allocated.
 func arrayOf(v rt.Value) (Array, error) {

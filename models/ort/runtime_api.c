@@ -14,12 +14,20 @@ typedef struct OrtHardwareDevice OrtHardwareDevice;
 typedef struct OrtKeyValuePairs OrtKeyValuePairs;
 typedef struct OrtEpAssignedSubgraph OrtEpAssignedSubgraph;
 typedef struct OrtEpAssignedNode OrtEpAssignedNode;
+typedef struct OrtRunOptions OrtRunOptions;
+typedef struct OrtIoBinding OrtIoBinding;
+typedef struct OrtValue OrtValue;
+typedef struct OrtMemoryInfo OrtMemoryInfo;
+typedef struct OrtAllocator OrtAllocator;
 
 enum { API_VERSION = 24 }; // the first one with all of the functions below
 
 // The places of functions in OrtApi, which they keep in every release.
 enum {
-	GET_ERROR_MESSAGE = 2, CREATE_ENV = 3, RELEASE_STATUS = 93, GET_KEY_VALUE_PAIRS = 298, GET_EP_DEVICES = 303, APPEND_EXECUTION_PROVIDER_V2 = 304,
+	GET_ERROR_MESSAGE = 2, CREATE_ENV = 3, TENSOR_DATA = 51, CPU_MEMORY_INFO = 69, ALLOCATOR_FREE = 76, DEFAULT_ALLOCATOR = 78,
+	RELEASE_STATUS = 93, RELEASE_MEMORY_INFO = 94, RELEASE_VALUE = 96,
+	RUN_WITH_BINDING = 133, CREATE_BINDING, RELEASE_BINDING, BIND_INPUT, BIND_OUTPUT, BIND_OUTPUT_TO_DEVICE, BOUND_NAMES, BOUND_VALUES,
+	TENSOR_MEMORY_INFO = 194, MEMORY_DEVICE_TYPE = 225, OUTPUT_MEMORY_INFO = 381, GET_KEY_VALUE_PAIRS = 298, GET_EP_DEVICES = 303, APPEND_EXECUTION_PROVIDER_V2 = 304,
 	HARDWARE_TYPE = 307, HARDWARE_VENDOR_ID, HARDWARE_VENDOR, HARDWARE_DEVICE_ID, HARDWARE_METADATA,
 	EP_NAME = 312, EP_VENDOR, EP_METADATA, EP_OPTIONS, EP_DEVICE,
 	GET_ASSIGNMENT = 407, SUBGRAPH_EP, SUBGRAPH_NODES, NODE_NAME, NODE_DOMAIN, NODE_OPERATOR,
@@ -162,3 +170,59 @@ char *api_placement(void *session, char **out, size_t *length) {
 	*out = t.data, *length = t.length;
 	return NULL;
 }
+
+// ---- values on devices
+
+static char *bind(OrtSession *session, OrtIoBinding *binding, const OrtMemoryInfo *host, size_t inputs, const char *const *input_names,
+                  void *const *input_values, size_t outputs, const char *const *output_names, const unsigned char *to_host, const OrtMemoryInfo **places) {
+	for (size_t i = 0; i < inputs; i++)
+		TRY(CALL(BIND_INPUT, OrtStatus *, OrtIoBinding *, const char *, const OrtValue *)(binding, input_names[i], input_values[i]));
+	TRY(CALL(OUTPUT_MEMORY_INFO, OrtStatus *, const OrtSession *, const OrtMemoryInfo **, size_t)(session, places, outputs));
+	for (size_t i = 0; i < outputs; i++)
+		TRY(CALL(BIND_OUTPUT_TO_DEVICE, OrtStatus *, OrtIoBinding *, const char *, const OrtMemoryInfo *)(binding, output_names[i], to_host[i] ? host : places[i]));
+	return NULL;
+}
+
+static char *take(OrtIoBinding *binding, size_t outputs, void **output_values) {
+	OrtAllocator *allocator;
+	OrtValue **values = NULL;
+	size_t n = 0;
+	TRY(CALL(DEFAULT_ALLOCATOR, OrtStatus *, OrtAllocator **)(&allocator));
+	TRY(CALL(BOUND_VALUES, OrtStatus *, const OrtIoBinding *, OrtAllocator *, OrtValue ***, size_t *)(binding, allocator, &values, &n));
+	for (size_t i = 0; i < n; i++)
+		if (n == outputs) output_values[i] = values[i];
+		else api_release(values[i]);
+	taken(CALL(ALLOCATOR_FREE, OrtStatus *, OrtAllocator *, void *)(allocator, values));
+	return n == outputs ? NULL : strdup("the session gave another number of outputs");
+}
+
+char *api_run(void *session, void *run_options, size_t inputs, const char *const *input_names, void *const *input_values,
+              size_t outputs, const char *const *output_names, const unsigned char *to_host, void **output_values) {
+	OrtMemoryInfo *host = NULL;
+	OrtIoBinding *binding = NULL;
+	const OrtMemoryInfo **places = calloc(outputs + 1, sizeof *places);
+	if (!places) return strdup("out of memory");
+	enum { ARENA = 1, DEFAULT_MEMORY = 0 };
+	char *message = taken(CALL(CPU_MEMORY_INFO, OrtStatus *, int, int, OrtMemoryInfo **)(ARENA, DEFAULT_MEMORY, &host));
+	if (!message) message = taken(CALL(CREATE_BINDING, OrtStatus *, OrtSession *, OrtIoBinding **)(session, &binding));
+	if (!message) message = bind(session, binding, host, inputs, input_names, input_values, outputs, output_names, to_host, places);
+	if (!message) message = taken(CALL(RUN_WITH_BINDING, OrtStatus *, OrtSession *, const OrtRunOptions *, const OrtIoBinding *)(session, run_options, binding));
+	if (!message) message = take(binding, outputs, output_values);
+	if (binding) CALL(RELEASE_BINDING, void, OrtIoBinding *)(binding);
+	if (host) CALL(RELEASE_MEMORY_INFO, void, OrtMemoryInfo *)(host);
+	free(places);
+	return message;
+}
+
+char *api_data(void *value, void **data) {
+	enum { CPU = 0 };
+	const OrtMemoryInfo *place;
+	int kind = -1;
+	*data = NULL;
+	TRY(CALL(TENSOR_MEMORY_INFO, OrtStatus *, const OrtValue *, const OrtMemoryInfo **)(value, &place));
+	CALL(MEMORY_DEVICE_TYPE, void, const OrtMemoryInfo *, int *)(place, &kind);
+	if (kind == CPU) TRY(CALL(TENSOR_DATA, OrtStatus *, OrtValue *, void **)(value, data));
+	return NULL;
+}
+
+void api_release(void *value) { CALL(RELEASE_VALUE, void, OrtValue *)(value); }

@@ -39,4 +39,15 @@ char *api_append(void *session_options, size_t i, const char *const *keys, const
 // session.record_ep_graph_assignment_info. The list is to be freed.
 char *api_placement(void *session, char **out, size_t *length);
 
+// api_run runs a session with inputs and outputs by name; the session has those outputs,
+// in their order. An output stays in the memory in which it was computed, or goes to the
+// host's where to_host says so. The outputs are to be released.
+char *api_run(void *session, void *run_options, size_t inputs, const char *const *input_names, void *const *input_values,
+              size_t outputs, const char *const *output_names, const unsigned char *to_host, void **output_values);
+
+// api_data is the memory of a value that lies in the host's, NULL for others.
+char *api_data(void *value, void **data);
+
+void api_release(void *value);
+
 #endif

@@ -150,7 +150,11 @@ func (s *Session) Run(ctx context.Context, inputs map[string]Array) (map[string]
 	if err != nil {
 		return nil, err
 	}
-	lengths, err := s.check(inputs)
+	operands := make(map[string]Operand, len(inputs))
+	for name, a := range inputs {
+		operands[name] = a
+	}
+	lengths, err := s.check(operands)
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +228,11 @@ func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) er
 }
 
 func run(ctx context.Context, session *rt.DynamicAdvancedSession, in, out []rt.Value) error {
+	return interruptible(ctx, func(opts *rt.RunOptions) error { return session.RunWithOptions(in, out, opts) })
+}
+
+// interruptible is a run that ends when ctx does, inside the graph.
+func interruptible(ctx context.Context, f func(*rt.RunOptions) error) error {
 	opts, err := rt.NewRunOptions()
 	if err != nil {
 		return fmt.Errorf("ort: %w", err)
@@ -233,7 +242,7 @@ func run(ctx context.Context, session *rt.DynamicAdvancedSession, in, out []rt.V
 		defer close(done)
 		opts.Terminate()
 	})
-	err = session.RunWithOptions(in, out, opts)
+	err = f(opts)
 	if !stop() {
 		<-done
 	}
@@ -248,28 +257,37 @@ func run(ctx context.Context, session *rt.DynamicAdvancedSession, in, out []rt.V
 }
 
 // check holds the inputs against the graph and returns the symbolic lengths.
-func (s *Session) check(inputs map[string]Array) (map[int]int, error) {
+func (s *Session) check(inputs map[string]Operand) (map[int]int, error) {
 	lengths := map[int]int{}
 	for _, i := range s.model.Inputs {
 		a, ok := inputs[i.Name]
 		if !ok {
 			return nil, fmt.Errorf("ort: input %s %v is missing", i.Name, i.Shape)
 		}
-		if a.elementType().dtype != i.DType {
-			return nil, fmt.Errorf("ort: input %s holds %T, the graph wants %s", i.Name, a.Data, i.DType)
+		if a.elements() != i.DType {
+			return nil, fmt.Errorf("ort: input %s holds %s, the graph wants %s", i.Name, describe(a), i.DType)
 		}
-		if len(a.Shape) == len(i.Shape) {
+		shape := a.shape()
+		if len(shape) == len(i.Shape) {
 			for k, d := range i.Shape {
 				if _, known := lengths[d]; d < 0 && !known {
-					lengths[d] = a.Shape[k]
+					lengths[d] = shape[k]
 				}
 			}
 		}
-		if want, _ := sized(i.Shape, lengths); !slices.Equal(a.Shape, want) {
-			return nil, fmt.Errorf("ort: input %s has shape %v, the graph wants %v", i.Name, a.Shape, want)
+		if want, _ := sized(i.Shape, lengths); !slices.Equal(shape, want) {
+			return nil, fmt.Errorf("ort: input %s has shape %v, the graph wants %v", i.Name, shape, want)
 		}
 	}
 	return lengths, nil
+}
+
+// describe names what an operand holds.
+func describe(o Operand) string {
+	if a, ok := o.(Array); ok {
+		return fmt.Sprintf("%T", a.Data)
+	}
+	return string(o.elements())
 }
 
 // sized is the shape with its symbolic lengths filled in, and whether all are
