@@ -253,6 +253,14 @@ type (
 		EncodeNegative(ctx context.Context, prompts []string) (sampling.Cond, error)
 	}
 
+	// A Callable tells how its graph is called, so that a loop over steps can keep the
+	// state and the predictions on the device that computes them. Package loop asks it.
+	Callable interface {
+		Generator
+		// Call is the call that Denoise makes for as many images.
+		Call(images int, t sampling.Timestep, c sampling.Cond) (*Call, error)
+	}
+
 	// An Incomplete may lack what drawing takes beyond the network, such as the
 	// autoencoder that decodes its latents. A run asks it before it begins: the
 	// error says what is missing and how to give it.
@@ -279,6 +287,17 @@ type (
 		Decode(ctx context.Context, z tensor.Tensor) (tensor.Tensor, error)
 	}
 )
+
+// A Call is a network call under a condition. The graph takes In·x [N,C,H,W] as x; with F
+// the first C channels of its output model, the prediction is Skip·x + Out·F. Where there
+// are C more, they are the learned variance, unless NoVariance.
+type Call struct {
+	Run           func(ctx context.Context, in map[string]ort.Operand, crossed *ort.Traffic, fetched ...string) (map[string]*ort.Resident, map[string]ort.Array, error)
+	Inputs        map[string]ort.Array // beside x
+	In, Skip, Out float32
+	NoVariance    bool
+	Attention     string // the output with the map; "" where no layer is tapped
+}
 
 // Open prepares the network that a setting names.
 func Open(r *sampling.Ref, opt Options) (Model, error) {

@@ -102,6 +102,17 @@ func (n *denoiserNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.T
 	return p, nil
 }
 
+// Call implements Callable.
+func (n *denoiserNet) Call(images int, t sampling.Timestep, c sampling.Cond) (*Call, error) {
+	k := n.precond(float32(t.Value))
+	call, err := n.call(images, sampling.Timestep{Index: t.Index, Value: float64(k.noise)}, c)
+	if err == nil {
+		length := math.Hypot(1, t.Value)
+		call.In, call.Skip, call.Out, call.NoVariance = float32(float64(k.in)*length), float32(float64(k.skip)*length), k.out, true
+	}
+	return call, err
+}
+
 // Classes implements Generator.
 func (n *denoiserNet) Classes() int { return n.classes }
 

@@ -354,6 +354,11 @@ func (n *ditNet) SampleShape() []int {
 	return []int{n.flags.InChannels, n.flags.InputSize, n.flags.InputSize}
 }
 
+// Call implements Callable.
+func (n *ditNet) Call(images int, t sampling.Timestep, c sampling.Cond) (*Call, error) {
+	return n.call(images, t, c)
+}
+
 // Classes implements Generator; the null class is not counted.
 func (n *ditNet) Classes() int { return n.flags.NumClasses }
 

@@ -150,27 +150,52 @@ func FloatTimesteps(in map[string]ort.Array) map[string]ort.Array {
 	return out
 }
 
-// DenoiserInputs are x [N,…] and the timestep of all its images, as x and t [N].
-func DenoiserInputs(x tensor.Tensor, t sampling.Timestep) map[string]ort.Array {
-	steps := tensor.New(x.Rows())
+// Timesteps is the timestep of as many images, t [N].
+func Timesteps(images int, t sampling.Timestep) ort.Array {
+	steps := tensor.New(images)
 	for i := range steps.Data {
 		steps.Data[i] = float32(t.Value)
 	}
-	return map[string]ort.Array{"x": ort.Floats(x), "t": ort.Floats(steps)}
+	return ort.Floats(steps)
+}
+
+// DenoiserInputs are x [N,…] and the timestep of all its images, as x and t [N].
+func DenoiserInputs(x tensor.Tensor, t sampling.Timestep) map[string]ort.Array {
+	return map[string]ort.Array{"x": ort.Floats(x), "t": Timesteps(x.Rows(), t)}
+}
+
+// inputs are those of the graph beside x, for as many images.
+func (n *network) inputs(images int, t sampling.Timestep, c sampling.Cond) (map[string]ort.Array, error) {
+	in := map[string]ort.Array{"t": Timesteps(images, t)}
+	if n.labels > 0 {
+		if err := CheckLabels(c.Labels, images, n.labels); err != nil {
+			return nil, err
+		}
+		in["y"] = ort.Array{Shape: []int{images}, Data: c.Labels}
+	}
+	return in, SwitchPerturbations(in, n.perturbations, c.Perturbed, images)
+}
+
+// call is Call of a network whose output is the prediction.
+func (n *network) call(images int, t sampling.Timestep, c sampling.Cond) (*Call, error) {
+	in, err := n.inputs(images, t, c)
+	if err != nil {
+		return nil, err
+	}
+	call := &Call{Run: n.RunOn, Inputs: in, In: 1, Out: 1}
+	if n.tapped {
+		call.Attention = TapName(0)
+	}
+	return call, nil
 }
 
 // Denoise implements sampling.Denoiser.
 func (n *network) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
-	images, in := x.Rows(), DenoiserInputs(x, t)
-	if n.labels > 0 {
-		if err := CheckLabels(c.Labels, images, n.labels); err != nil {
-			return sampling.Prediction{}, err
-		}
-		in["y"] = ort.Array{Shape: []int{images}, Data: c.Labels}
-	}
-	if err := SwitchPerturbations(in, n.perturbations, c.Perturbed, images); err != nil {
+	in, err := n.inputs(x.Rows(), t, c)
+	if err != nil {
 		return sampling.Prediction{}, err
 	}
+	in["x"] = ort.Floats(x)
 	out, err := n.Run(ctx, in)
 	if err != nil {
 		return sampling.Prediction{}, err

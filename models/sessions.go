@@ -52,6 +52,16 @@ func (n *Sessions[K]) Run(ctx context.Context, key K, in map[string]ort.Array) (
 	return s.Run(ctx, in)
 }
 
+// RunOn is Session.RunOn of the graph with this key.
+func (n *Sessions[K]) RunOn(ctx context.Context, key K, in map[string]ort.Operand, crossed *ort.Traffic, fetched ...string) (map[string]*ort.Resident, map[string]ort.Array, error) {
+	s, err := n.acquire(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer n.release(s)
+	return s.RunOn(ctx, in, crossed, fetched...)
+}
+
 // Widened is that of the graph with this key; zeros where it cannot be made.
 func (n *Sessions[K]) Widened(key K) ort.Widened {
 	s, err := n.acquire(key)

@@ -198,3 +198,12 @@ func (n *sitNet) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timest
 	p.Var = tensor.Tensor{} // the half that is left aside
 	return p, err
 }
+
+// Call implements Callable: the graph sees the path's state.
+func (n *sitNet) Call(images int, t sampling.Timestep, c sampling.Cond) (*Call, error) {
+	call, err := n.ditNet.Call(images, t, c)
+	if err == nil {
+		call.In, call.NoVariance = float32(n.flags.Diffusion().Path.At(t.Value).Length()), true
+	}
+	return call, err
+}

@@ -11,6 +11,7 @@ import (
 
 	"sagbench/models/checkpoint"
 	"sagbench/models/onnx"
+	"sagbench/sampling"
 	"sagbench/sampling/tensor"
 )
 
@@ -270,7 +271,10 @@ type pixelUNet struct {
 	channels, size int // 3 or 1; height and width
 }
 
-var _ Generator = (*pixelUNet)(nil)
+var (
+	_ Generator = (*pixelUNet)(nil)
+	_ Callable  = (*pixelUNet)(nil)
+)
 
 // open prepares the U-Net with the weights at path.
 func (u *unet) open(path string, opt Options, p Process, hint func(checkpoint.StateDict) string) (Model, error) {
@@ -289,6 +293,11 @@ func (u *pixelUNet) SampleShape() []int { return []int{u.channels, u.size, u.siz
 
 // Classes implements Generator.
 func (u *pixelUNet) Classes() int { return u.labels }
+
+// Call implements Callable.
+func (u *pixelUNet) Call(images int, t sampling.Timestep, c sampling.Cond) (*Call, error) {
+	return u.call(images, t, c)
+}
 
 // Pixels implements Generator: (x+1)·127.5 clamped to [0,255] and truncated, as
 // guided-diffusion's and improved-diffusion's image_sample.py do.

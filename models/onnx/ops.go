@@ -166,6 +166,11 @@ func (m *Module) Equal(a, b Value) Value {
 	return m.op("Equal", checkpoint.Bool, broadcast(a.Shape, b.Shape), nil, a, b)
 }
 
+// Greater is where a > b, broadcast: BOOL.
+func (m *Module) Greater(a, b Value) Value {
+	return m.op("Greater", checkpoint.Bool, broadcast(a.Shape, b.Shape), nil, a, b)
+}
+
 // Where is a where the condition, BOOL, holds and b elsewhere, broadcast.
 func (m *Module) Where(condition, a, b Value) Value {
 	if m.computes(a.DType) != m.computes(b.DType) {

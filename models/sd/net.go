@@ -54,16 +54,25 @@ func (n *sdUNet) Forward(ctx context.Context, in map[string]ort.Array) (map[stri
 	if err != nil {
 		return nil, err
 	}
+	length, err := n.contextLength(in, in["x"].Shape[0])
+	if err != nil {
+		return nil, err
+	}
+	return n.net.Run(ctx, sdSize{s, length}, models.FloatTimesteps(in))
+}
+
+// contextLength is L of the inputs for as many images, whose shapes it checks.
+func (n *sdUNet) contextLength(in map[string]ort.Array, images int) (int, error) {
 	c := in["context"]
-	if len(c.Shape) != 3 || c.Shape[1] < 1 || c.Shape[2] != n.config.CrossAttentionDim || c.Shape[0] != in["x"].Shape[0] {
-		return nil, fmt.Errorf("models: context has shape %v, expected [%d,L,%d]", c.Shape, in["x"].Shape[0], n.config.CrossAttentionDim)
+	if len(c.Shape) != 3 || c.Shape[1] < 1 || c.Shape[2] != n.config.CrossAttentionDim || c.Shape[0] != images {
+		return 0, fmt.Errorf("models: context has shape %v, expected [%d,L,%d]", c.Shape, images, n.config.CrossAttentionDim)
 	}
 	for name, width := range n.config.addedInputs() {
-		if a := in[name]; !slices.Equal(a.Shape, []int{c.Shape[0], width}) {
-			return nil, fmt.Errorf("models: %s has shape %v, expected [%d,%d]", name, a.Shape, c.Shape[0], width)
+		if a := in[name]; !slices.Equal(a.Shape, []int{images, width}) {
+			return 0, fmt.Errorf("models: %s has shape %v, expected [%d,%d]", name, a.Shape, images, width)
 		}
 	}
-	return n.net.Run(ctx, sdSize{s, c.Shape[1]}, models.FloatTimesteps(in))
+	return c.Shape[1], nil
 }
 
 // Widened implements models.Halved. Every size has as many nodes.
@@ -147,19 +156,44 @@ func (n *Net) Forward(ctx context.Context, in map[string]ort.Array) (map[string]
 	return n.unet.Forward(ctx, in)
 }
 
+// inputs are those of the U-Net beside x, for as many images.
+func (n *Net) inputs(images int, t sampling.Timestep, c sampling.Cond) (map[string]ort.Array, error) {
+	if c.Context.IsZero() {
+		return nil, errors.New("models: sd: the condition has no prompt; Encode makes one, Null the empty one")
+	}
+	in := map[string]ort.Array{"t": models.Timesteps(images, t), "context": ort.Floats(c.Context)}
+	if err := n.unet.config.putAdded(in, c.Vector); err != nil {
+		return nil, err
+	}
+	return in, models.SwitchPerturbations(in, n.unet.perturbations, c.Perturbed, images)
+}
+
+// Call implements models.Callable.
+func (n *Net) Call(images int, t sampling.Timestep, c sampling.Cond) (*models.Call, error) {
+	in, err := n.inputs(images, t, c)
+	if err != nil {
+		return nil, err
+	}
+	length, err := n.unet.contextLength(in, images)
+	if err != nil {
+		return nil, err
+	}
+	call := &models.Call{Inputs: in, In: 1, Out: 1, Run: func(ctx context.Context, in map[string]ort.Operand, crossed *ort.Traffic, fetched ...string) (map[string]*ort.Resident, map[string]ort.Array, error) {
+		return n.unet.net.RunOn(ctx, sdSize{n.latentSize(), length}, in, crossed, fetched...)
+	}}
+	if n.unet.tapped {
+		call.Attention = models.TapName(0)
+	}
+	return call, nil
+}
+
 // Denoise implements sampling.Denoiser. The context is what Encode returns.
 func (n *Net) Denoise(ctx context.Context, x tensor.Tensor, t sampling.Timestep, c sampling.Cond) (sampling.Prediction, error) {
-	if c.Context.IsZero() {
-		return sampling.Prediction{}, errors.New("models: sd: the condition has no prompt; Encode makes one, Null the empty one")
-	}
-	in := models.DenoiserInputs(x, t)
-	in["context"] = ort.Floats(c.Context)
-	if err := n.unet.config.putAdded(in, c.Vector); err != nil {
+	in, err := n.inputs(x.Rows(), t, c)
+	if err != nil {
 		return sampling.Prediction{}, err
 	}
-	if err := models.SwitchPerturbations(in, n.unet.perturbations, c.Perturbed, x.Rows()); err != nil {
-		return sampling.Prediction{}, err
-	}
+	in["x"] = ort.Floats(x)
 	out, err := n.unet.Forward(ctx, in)
 	if err != nil {
 		return sampling.Prediction{}, err
