@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a device has to pass, in the order in which a fault would show:
 #   .ci/device.sh DEVICE [PRECISION...]
-# the reference cases in each precision that it has, the same bytes of a unit alone,
-# beside others and after a restart, and FID beside the CPU's. SKIP names a case that is
+# the reference cases in each precision that it has, steps whose states stay on it, the
+# same bytes of a unit alone, beside others and after a restart, and FID beside the CPU's. SKIP names a case that is
 # too much for the device. Needs bin/sagbench.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,4 +37,5 @@ for precision in "$@"; do
 	echo "$device in $precision, within ${tolerance[$precision]} of the largest value:"
 	bin/sagbench check --quiet --device "$device" --precision "$precision" --tolerance "${tolerance[$precision]}" "${cases[@]}"
 done
+SAGBENCH_TEST_DEVICE=$device go test -count=1 ./models/ort ./models/loop -run 'RunOn|Loop|NotFinite|Traffic'
 SAGBENCH_TEST_DEVICE=$device go test -count=1 -tags device -run 'OfDevice$' -v ./experiments | grep -Ev '^(===|PASS$)'

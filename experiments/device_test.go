@@ -99,4 +99,11 @@ func TestFIDOfDevice(t *testing.T) {
 	if device[1] != "cpu" && (len(m.Placements) == 0 || m.Placements[0].Device != device[1]) {
 		t.Errorf("the result says that it was drawn by %+v", m.Placements)
 	}
+	if !strings.HasPrefix(device[1], "openvino") && device[1] != "cpu" { // which has a memory of its own
+		byHost, n := score(append(device, "--host-loop")...)
+		t.Logf("FID %.4f with states that go through the host", byHost)
+		if stay := m.Placements[0].Loop; stay != "states stay on the device" || n.Placements[0].Loop != "" || math.Abs(there-byHost) >= 0.02 {
+			t.Errorf("FID %v, %s; by way of the host %v, %q", there, stay, byHost, n.Placements[0].Loop)
+		}
+	}
 }

@@ -22,6 +22,7 @@ type globals struct {
 	results  string
 	quiet    bool
 	fallback bool
+	hostLoop bool
 	logFile  string
 	log      human.Log // of logFile
 
@@ -36,6 +37,7 @@ func (g *globals) register(f *pflag.FlagSet) {
 	g.results = "results"
 	f.Var((*named)(&g.results), "results", "folder of the results")
 	f.BoolVar(&g.fallback, "allow-fallback", false, "accept that nodes with weights run elsewhere than on the device, which is an error otherwise")
+	f.BoolVar(&g.hostLoop, "host-loop", false, "take the states of a sampler through the host's memory at each step, also where they could stay on the device")
 	f.Var((*named)(&g.logFile), "log", "file to append all to that goes to standard error, each line with its time; progress as in a pipe")
 	f.BoolVar(&g.quiet, "quiet", false, "no progress, only what is out of the ordinary")
 }
@@ -126,7 +128,7 @@ func (g *globals) progress() *human.Progress {
 
 // runtime is how networks are run.
 func (g *globals) runtime() ort.Options {
-	return ort.Options{Device: g.device, Threads: g.threads, AllowFallback: g.fallback}
+	return ort.Options{Device: g.device, Threads: g.threads, AllowFallback: g.fallback, HostLoop: g.hostLoop}
 }
 
 // A flagGroup is a heading of a command's help and the flags that stand below it.

@@ -8,6 +8,7 @@ import (
 	"sagbench/experiments/plan"
 	"sagbench/experiments/store"
 	"sagbench/models"
+	"sagbench/models/loop"
 	"sagbench/models/ort"
 	"sagbench/sampling"
 	"sagbench/sampling/tensor"
@@ -20,6 +21,9 @@ type Network struct {
 	Attached []any          // the networks of the guidances, in the order of plan.Row.Attachments
 	opened   []models.Model // all of them
 	classes  int
+	stages   *loop.Stages // between the calls of the network, where states stay on its device; nil: they go through the host
+	own      bool         // the stages are this network's
+	way      string       // of the states, where the network's device is not the CPU; "" until images are drawn
 	encoded  map[encodedText]sampling.Cond // of one image
 }
 
@@ -29,6 +33,9 @@ func (n *Network) Classes() int { return n.classes }
 
 // Close closes the generator and the networks of the guidances.
 func (n *Network) Close() {
+	if n.own {
+		n.stages.Close()
+	}
 	for _, m := range n.opened {
 		m.Close()
 	}
@@ -81,8 +88,12 @@ func OpenRow(ctx context.Context, r *plan.Row, opt ort.Options) (*Network, error
 	assembled, err := Assemble(ctx, r, n.opened)
 	if err != nil {
 		n.Close()
+		return nil, err
 	}
-	return assembled, err
+	if opt.Resident() {
+		assembled.stages, assembled.own = loop.NewStages(opt), true
+	}
+	return assembled, nil
 }
 
 // Assemble checks that the opened Networks of a row fit each other, and hands the
@@ -116,13 +127,19 @@ func Condition(ctx context.Context, p *sampling.Predictor, g models.Generator, l
 // drawImages draws the images of a span: a function of the row's run id and their
 // numbers alone. step is called with the number of steps that are done.
 func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, step func(done, of int)) (models.Images, error) {
-	x, err := sample(ctx, r, n, at, func(p *sampling.Predictor) {
-		p.Trace = func(name string, t sampling.Timestep, _ tensor.Tensor) {
+	b, err := begin(ctx, r, n, at)
+	if err != nil {
+		return models.Images{}, err
+	}
+	x, err := b.onDevice(ctx, step)
+	if errors.Is(err, errHostsWay) {
+		b.Trace = func(name string, t sampling.Timestep, _ tensor.Tensor) {
 			if name == "x" {
-				step(p.Schedule.Len()-t.Index, p.Schedule.Len())
+				step(b.Schedule.Len()-t.Index, b.Schedule.Len())
 			}
 		}
-	})
+		x, err = b.sample(ctx)
+	}
 	if err != nil {
 		return models.Images{}, err
 	}
@@ -133,27 +150,67 @@ func drawImages(ctx context.Context, r *plan.Row, n *Network, at store.Span, ste
 	return images, err
 }
 
-// sample draws x_0 of the images of a span; watch sets what the predictor is to
-// show.
-func sample(ctx context.Context, r *plan.Row, n *Network, at store.Span, watch func(*sampling.Predictor)) (tensor.Tensor, error) {
+// A batch is a span of a row's images at its beginning.
+type batch struct {
+	*sampling.Predictor
+	row     *plan.Row
+	network *Network
+	at      store.Span
+	x       tensor.Tensor // x_T
+	noise   sampling.Keyed
+}
+
+// begin is the batch of a span.
+func begin(ctx context.Context, r *plan.Row, n *Network, at store.Span) (*batch, error) {
 	p, err := r.Predictor(ctx, n, n.Process(), n.Attached)
 	if err != nil {
-		return tensor.Tensor{}, err
+		return nil, err
 	}
-	watch(p)
 	x, noise, labels, err := start(n, r.Labels.Labels, r.Seed, at)
 	if err != nil {
-		return tensor.Tensor{}, err
+		return nil, err
 	}
 	if err := Condition(ctx, p, n.Generator, labels, at.Len()); err != nil {
-		return tensor.Tensor{}, fmt.Errorf("row %q: %w", r.Title(), err)
+		return nil, fmt.Errorf("row %q: %w", r.Title(), err)
 	}
 	if err := n.Prompt(ctx, r, p, at); err != nil {
-		return tensor.Tensor{}, err
+		return nil, err
 	}
 	p.Random = noise
-	if x, err = r.Sampler.Value.Sample(ctx, p, x, noise); err != nil {
-		err = n.explained(r, at, err)
+	return &batch{p, r, n, at, x, noise}, nil
+}
+
+// sample is x_0, by way of the host.
+func (b *batch) sample(ctx context.Context) (tensor.Tensor, error) {
+	x, err := b.row.Sampler.Value.Sample(ctx, b.Predictor, b.x, b.noise)
+	if err != nil {
+		err = b.network.explained(b.row, b.at, err)
+	}
+	return x, err
+}
+
+// errHostsWay says that a batch has to be drawn by way of the host.
+var errHostsWay = errors.New("by way of the host")
+
+// onDevice is x_0, whose states stay on the device; step is called as drawImages' is. The
+// error is errHostsWay where that is not to be, and where something was not finite: the
+// host's way, which looks at everything, tells what it was.
+func (b *batch) onDevice(ctx context.Context, step func(done, of int)) (tensor.Tensor, error) {
+	if b.network.stages == nil {
+		return tensor.Tensor{}, errHostsWay
+	}
+	l, err := loop.New(b.Predictor, b.row.Sampler.Value, b.network.Generator, b.network.stages)
+	if err != nil {
+		b.network.way = "states go through the host at each step: " + err.Error()
+		return tensor.Tensor{}, errHostsWay
+	}
+	b.network.way = "states stay on the device"
+	x, err := l.Sample(ctx, b.Predictor, b.x, b.noise, func(k int) { step(k, b.Schedule.Len()) })
+	if errors.Is(err, loop.ErrNotFinite) {
+		return x, errHostsWay
+	}
+	if err != nil {
+		err = b.network.explained(b.row, b.at, err)
 	}
 	return x, err
 }

@@ -1,8 +1,7 @@
 package run
 
 import (
-	"maps"
-	"slices"
+	"fmt"
 
 	"sagbench/experiments/plan"
 	"sagbench/experiments/score"
@@ -38,7 +37,13 @@ func (s *session) recordDevices(r *plan.Run, before int) error {
 	}
 	var now []store.Placement
 	for _, key := range keys {
-		now = slices.AppendSeq(now, maps.Values(s.placements[key]))
+		for _, p := range s.placements[key] {
+			p.Loop = s.network.way
+			now = append(now, p)
+		}
+	}
+	if s.network.way != "" {
+		s.noteOnce(fmt.Sprintf("%s: %s", r.Title(), s.network.way))
 	}
 	switch {
 	case len(now) == 0 && len(known) == 0:

@@ -82,29 +82,29 @@ type traced struct {
 // the chosen steps: of those at which it is off, nothing. step is called after each of them.
 func drawTrace(ctx context.Context, r *plan.Row, n *Network, step func()) (*store.Trace, error) {
 	var steps []traced
-	var predictor *sampling.Predictor
 	wanted := []string{"state", "attention", "sag_x_start", "sag_degraded", "sag_mask", "eps_guided"}
 	images := min(r.Trace.Images, r.Samples)
-	_, err := sample(ctx, r, n, store.Span{To: images}, func(p *sampling.Predictor) {
-		predictor = p
-		p.Detail = true
-		chosen := spread(p.Schedule.Len(), r.Trace.Steps)
-		p.Trace = func(name string, t sampling.Timestep, v tensor.Tensor) {
-			if !slices.Contains(chosen, t.Index) || !slices.Contains(wanted, name) {
-				return
-			}
-			if len(steps) == 0 || steps[len(steps)-1].t.Index != t.Index {
-				steps = append(steps, traced{t, map[string]tensor.Tensor{}})
-				step()
-			}
-			last := steps[len(steps)-1]
-			// A sampler of the second order comes by twice; the first time counts.
-			if _, again := last.shown[name]; !again {
-				last.shown[name] = v.Clone()
-			}
-		}
-	})
+	b, err := begin(ctx, r, n, store.Span{To: images})
 	if err != nil {
+		return nil, err
+	}
+	b.Detail = true
+	chosen := spread(b.Schedule.Len(), r.Trace.Steps)
+	b.Trace = func(name string, t sampling.Timestep, v tensor.Tensor) {
+		if !slices.Contains(chosen, t.Index) || !slices.Contains(wanted, name) {
+			return
+		}
+		if len(steps) == 0 || steps[len(steps)-1].t.Index != t.Index {
+			steps = append(steps, traced{t, map[string]tensor.Tensor{}})
+			step()
+		}
+		last := steps[len(steps)-1]
+		// A sampler of the second order comes by twice; the first time counts.
+		if _, again := last.shown[name]; !again {
+			last.shown[name] = v.Clone()
+		}
+	}
+	if _, err := b.sample(ctx); err != nil {
 		return nil, err
 	}
 	out := &store.Trace{Images: images}
@@ -112,7 +112,7 @@ func drawTrace(ctx context.Context, r *plan.Row, n *Network, step func()) (*stor
 		if one.shown["sag_mask"].IsZero() {
 			continue // guidance was off at this step
 		}
-		if err := addStep(ctx, out, n, predictor, one); err != nil {
+		if err := addStep(ctx, out, n, b.Predictor, one); err != nil {
 			return nil, fmt.Errorf("row %q: trace: %w", r.Title(), err)
 		}
 	}

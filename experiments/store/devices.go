@@ -33,6 +33,7 @@ type Placement struct {
 	Precision string         `json:"precision,omitempty"`
 	Nodes     map[string]int `json:"nodes,omitempty"`     // by provider
 	Elsewhere map[string]int `json:"elsewhere,omitempty"` // those of other providers than the device's, by operator
+	Loop      string         `json:"loop,omitempty"`      // where the states were between the steps; "" in older files and of the CPU
 }
 
 // A devicesJSON is what devices.json holds; docs/results.md describes the fields.
@@ -44,7 +45,7 @@ type devicesJSON struct {
 
 // key tells a graph on a device from others.
 func (p Placement) key() string {
-	return strings.Join([]string{p.Device, p.Hardware, p.Precision, p.Graph}, "\x00")
+	return strings.Join([]string{p.Device, p.Hardware, p.Precision, p.Graph, p.Loop}, "\x00")
 }
 
 // ReadPlacements reads the devices.json in a run's folder; none where there is no such
@@ -154,6 +155,9 @@ func (p Placement) String() string {
 	text += ", " + p.Precision + ": nodes " + strings.Join(nodes, ", ")
 	if len(elsewhere) > 0 {
 		text += " (" + strings.Join(elsewhere, ", ") + ")"
+	}
+	if p.Loop != "" {
+		text += "; " + p.Loop
 	}
 	return text
 }

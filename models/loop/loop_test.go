@@ -214,6 +214,44 @@ func TestLoop(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
+// CUDA and WebGPU have a kernel for every operator of the stages.
+func TestKernels(t *testing.T) {
+	data, err := os.ReadFile("../ort/testdata/kernels.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		table[f[0]+" "+f[1]] = strings.Join(f[2:], " ")
+	}
+	shape, k := []int{3, 8, 8}, guidance.NewSAG()
+	k.Layer = "toy"
+	d, err := k.Degradation((&sampling.Predictor{Schedule: &sampling.Schedule{}}).Step(tensor.Tensor{}, sampling.Timestep{}), 8, 8, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Clip, d.InEps = true, true
+	for _, build := range []func(*onnx.Module){
+		scaled(shape), read(shape, 6, true, 16), difference(shape, guidance.Difference{Scale: 1, Channels: 2}), degrade(shape, d), away(shape, d),
+		update(shape, sampling.Update{Limit: 1, Draws: true, Learned: true}, true), update(shape, sampling.Update{Limit: 1}, false),
+	} {
+		m, err := onnx.Build(nil, build)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range m.Nodes {
+			signature := fmt.Sprintf("%s %s", n.Op, n.InputTypes[0])
+			if in, out := n.InputTypes[0], n.OutputTypes[0]; in != out {
+				signature += ">" + string(out)
+			}
+			if table[signature] != "cuda webgpu" {
+				t.Errorf("%s: kernels of %q", signature, table[signature])
+			}
+		}
+	}
+}
+
 // What has no graph is an error that says what.
 func TestHostsWay(t *testing.T) {
 	n := newToy(t, 3, 8, 8)
@@ -269,10 +307,10 @@ func TestTraffic(t *testing.T) {
 	if device().Device == "" {
 		t.Skip("the CPU has one memory")
 	}
-	n := newToy(t, 3, 64, 64)
+	n := newToy(t, 3, 48, 48)
 	const images = 4
-	state := int64(4 * images * 3 * 64 * 64)
-	for steps, want := range map[int]int64{5: 2 * state, 25: 2 * state} {
+	state := int64(4 * images * 3 * 48 * 48)
+	for steps, want := range map[int]int64{4: 2 * state, 8: 2 * state} {
 		for _, draws := range []bool{false, true} {
 			var sampler sampling.Sampler = &sampling.DDIM{Steps: steps}
 			if draws {

@@ -37,7 +37,11 @@ func (o Options) Kind() (string, error) {
 	}
 	kind, _, _ := strings.Cut(o.device(), ":")
 	maps, _ := os.ReadFile("/proc/self/maps")
-	return fmt.Sprintf("%s %s, ONNX Runtime %s, %s", kind, gpuModels("/proc/driver/nvidia/gpus"), version, gpuLibraries(string(maps))), nil
+	kind = fmt.Sprintf("%s %s, ONNX Runtime %s, %s", kind, gpuModels("/proc/driver/nvidia/gpus"), version, gpuLibraries(string(maps)))
+	if o.HostLoop {
+		kind += ", states through the host"
+	}
+	return kind, nil
 }
 
 // instructions is the widest set of vector instructions that the processor has, by

@@ -21,6 +21,9 @@ type Options struct {
 	// AllowFallback accepts that nodes with weights run elsewhere than on the device, which
 	// is an error otherwise.
 	AllowFallback bool
+	// HostLoop takes what a graph computes through the host's memory at each step of a
+	// sampler, also where it could stay on the device.
+	HostLoop bool
 	// Opened, if it is there, is told each graph that is opened.
 	Opened func(*onnx.Model)
 	// Placed, if it is there, is told where the nodes of each graph run that is prepared
@@ -57,6 +60,13 @@ func (o Options) device() string {
 		return o.Device // which no session is made with
 	}
 	return d.String()
+}
+
+// Resident tells whether states stay on the device from step to step: it has a memory of
+// its own, and HostLoop is not set.
+func (o Options) Resident() bool {
+	d, err := ParseDevice(o.Device)
+	return err == nil && d.resident && !o.HostLoop
 }
 
 // sessionOptions are the runtime's for the graph m. The caller destroys them.

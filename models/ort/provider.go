@@ -59,6 +59,9 @@ type Provider struct {
 	// doubted says that its fused attention was seen to be wrong for some shapes: each is
 	// tried out before it is used.
 	doubted bool
+	// resident says that it computes in a memory of its own, where states can stay from
+	// call to call.
+	resident bool
 	// Absent are operators that graphs here have and for which the provider has no
 	// kernel, with the element type of their input: the CPU runs them.
 	Absent []string
@@ -87,7 +90,7 @@ var Providers = []*Provider{
 		},
 	},
 	{
-		Name: "cuda", EP: "CUDAExecutionProvider", where: number, usual: "0", usage: "cuda[:N] with the number of the GPU",
+		Name: "cuda", EP: "CUDAExecutionProvider", resident: true, where: number, usual: "0", usage: "cuda[:N] with the number of the GPU",
 		needs: "it needs an NVIDIA GPU with its driver, and the CUDA 13 and cuDNN 9 libraries",
 		Precisions: []Precision{
 			{Name: Float32, Graph: checkpoint.F32, value: "0"}, {Name: TF32, Graph: checkpoint.F32, value: "1", chosen: true},
@@ -100,7 +103,7 @@ var Providers = []*Provider{
 		},
 	},
 	{
-		Name: "webgpu", EP: "WebGpuExecutionProvider", where: number, usual: "0", usage: "webgpu[:N] with the number of the GPU",
+		Name: "webgpu", EP: "WebGpuExecutionProvider", resident: true, where: number, usual: "0", usage: "webgpu[:N] with the number of the GPU",
 		needs: "it needs a GPU with its Vulkan driver, and the Vulkan loader libvulkan.so.1 (Debian: libvulkan1)",
 		plugin: &plugin{
 			folder: "onnxruntime-ep-webgpu-0.4.0", library: "libonnxruntime_providers_webgpu.so",
@@ -143,7 +146,7 @@ var Providers = []*Provider{
 		},
 	},
 	{
-		Name: "tensorrt-rtx", EP: "NvTensorRTRTXExecutionProvider", where: number, usual: "0", usage: "tensorrt-rtx[:N] with the number of the GPU",
+		Name: "tensorrt-rtx", EP: "NvTensorRTRTXExecutionProvider", resident: true, where: number, usual: "0", usage: "tensorrt-rtx[:N] with the number of the GPU",
 		needs: "it needs an NVIDIA RTX GPU (Ampere or later) with a driver for CUDA 13",
 		plugin: &plugin{
 			folder: "onnxruntime-ep-nv-tensorrt-rtx-cu13-0.5.0", library: "libonnxruntime_providers_nv_tensorrt_rtx.so",

@@ -1,0 +1,58 @@
+package run
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sagbench/experiments/plan"
+	"sagbench/experiments/store"
+	"sagbench/internal/tiny"
+	"sagbench/models/loop"
+	"sagbench/models/ort"
+)
+
+// Every embedded family that can be called on a device draws the same images, but for
+// rounding, by way of the host and with states that stay where they are; here they stay in
+// the CPU's memory, and the graphs are those of any device.
+func TestStatesThatStay(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "families.yaml")
+	tiny.Write(t, file, "include: "+filepath.Join(tiny.Root(), "configs/families-fashion.yaml")+"\n")
+	e, err := plan.Load(file, []string{"guidance.sag.scale=0.5", "sampler.ddpm.steps=4"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := store.Span{From: 1, To: 4}
+	opt := ort.Options{Device: os.Getenv("SAGBENCH_TEST_DEVICE")}
+	for _, r := range e.Rows {
+		n, err := OpenRow(t.Context(), r, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := begin(t.Context(), r, n, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := b.sample(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.stages, n.own = loop.NewStages(opt), true
+		steps := 0
+		got, err := b.onDevice(t.Context(), func(int, int) { steps++ })
+		if err != nil || n.way != "states stay on the device" || steps != 4 {
+			t.Fatalf("%s: %v, %s, %d steps", r.Title(), err, n.way, steps)
+		}
+		mean, largest := 0.0, 0.0
+		for i, v := range want.Data {
+			d := math.Abs(float64(got.Data[i] - v))
+			mean, largest = mean+d/float64(len(want.Data)), max(largest, d)
+		}
+		t.Logf("%s: largest %.2g, mean %.2g", r.Title(), largest, mean)
+		if mean > 1e-4 {
+			t.Errorf("%s: off by %.2g, %.2g in the mean", r.Title(), largest, mean)
+		}
+		n.Close()
+	}
+}
