@@ -338,6 +338,11 @@ func (l *Loop) step(ctx context.Context, p *sampling.Predictor, x *ort.Resident,
 	defer func() { s.free(next, sum) }()
 	c := s.Coefficients()
 	s.readout = c.Readout(p.Predicts)
+	u := l.sampler.Update(p, i)
+	z, drawn := tensor.New(shape...), make(chan error, 1)
+	if u.Draws { // while the network computes
+		go func() { drawn <- n.Fill(k, z) }()
+	}
 	unguided, err := s.predict(ctx, p.Cond)
 	if err != nil {
 		return nil, nil, end, err
@@ -348,7 +353,6 @@ func (l *Loop) step(ctx context.Context, p *sampling.Predictor, x *ort.Resident,
 			return nil, nil, end, err
 		}
 	}
-	u := l.sampler.Update(p, i)
 	r := s.readout.XStart
 	in := map[string]ort.Operand{"x": x, "guided": guided, "before": s.health, "k": floats(r[0], r[1], u.XStart, u.Output, u.State, u.Sigma, u.MinLog, u.MaxLog)}
 	variance := unguided.variance != nil && u.Learned
@@ -356,8 +360,7 @@ func (l *Loop) step(ctx context.Context, p *sampling.Predictor, x *ort.Resident,
 		in["variance"] = unguided.variance
 	}
 	if u.Draws {
-		z := tensor.New(shape...)
-		if err := n.Fill(k, z); err != nil {
+		if err := <-drawn; err != nil {
 			return nil, nil, end, err
 		}
 		in["z"] = ort.Floats(z)
