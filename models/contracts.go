@@ -293,7 +293,7 @@ type (
 // are C more, they are the learned variance, unless NoVariance.
 type Call struct {
 	Run           func(ctx context.Context, in map[string]ort.Operand, crossed *ort.Traffic, fetched ...string) (map[string]*ort.Resident, map[string]ort.Array, error)
-	Inputs        map[string]ort.Array // beside x
+	Inputs        map[string]ort.Array // beside x; all but t depend on the condition alone
 	In, Skip, Out float32
 	NoVariance    bool
 	Attention     string // the output with the map; "" where no layer is tapped

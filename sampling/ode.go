@@ -127,7 +127,7 @@ func (c *course) flow(ctx context.Context, t Timestep, x, v []float64) error {
 
 // solve takes each image through dopri5, point by point.
 func (d *ODE) solve(ctx context.Context, p *Predictor, xT tensor.Tensor, grid []float64) (x tensor.Tensor, err error) {
-	if err := p.check(xT); err != nil {
+	if err := p.Check(xT); err != nil {
 		return x, fmt.Errorf("sampling: %w", err)
 	}
 	at := p.Schedule.Timestep(p.Schedule.Len() - 1)

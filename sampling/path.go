@@ -116,7 +116,7 @@ type course struct {
 
 // begin is the course of xT, [N,C,H,W].
 func (p *Predictor) begin(xT tensor.Tensor) (*course, error) {
-	if err := p.check(xT); err != nil {
+	if err := p.Check(xT); err != nil {
 		return nil, fmt.Errorf("sampling: %w", err)
 	}
 	p.states = nil

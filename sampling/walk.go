@@ -41,7 +41,7 @@ type visit struct {
 // the state that it ends in. It stops at a cancelled context, and at a state that
 // is not finite, which nothing later could repair.
 func (p *Predictor) walk(ctx context.Context, xT tensor.Tensor, l loop) (tensor.Tensor, error) {
-	if err := p.check(xT); err != nil {
+	if err := p.Check(xT); err != nil {
 		return tensor.Tensor{}, fmt.Errorf("sampling: %w", err)
 	}
 	if l.steps == nil {
@@ -130,8 +130,8 @@ func RowOf(t tensor.Tensor, n int) []float32 {
 	return t.Row(n)
 }
 
-// check tells everything that keeps p from sampling from x.
-func (p *Predictor) check(x tensor.Tensor) error {
+// Check tells everything that keeps p from sampling from x, [N,C,H,W].
+func (p *Predictor) Check(x tensor.Tensor) error {
 	var f Faults
 	f.When(p.Denoiser == nil, "the predictor has no Denoiser")
 	f.When(p.Schedule == nil, "the predictor has no Schedule")

@@ -111,6 +111,8 @@ func sagForm(g *guidance.SAG) (form, error) {
 	if err := g.Degrading(); err != nil {
 		return nil, fmt.Errorf("guidance sag %w", err)
 	}
+	var d guidance.Degradation // the same in all steps
+	name := ""
 	return func(ctx context.Context, s *step, guided *ort.Resident) (*ort.Resident, error) {
 		cond, on, err := g.Degrades(s.Step)
 		if err != nil || !on {
@@ -120,20 +122,22 @@ func sagForm(g *guidance.SAG) (form, error) {
 		if err != nil {
 			return nil, err
 		}
-		in, positions := map[string]ort.Operand{"x": s.x, "eps": p.eps}, 0
-		if p.attention != nil {
-			positions = p.attention.Shape[1]
+		if name == "" {
+			positions := 0
+			if p.attention != nil {
+				positions = p.attention.Shape[1]
+			}
+			if d, err = g.Degradation(s.Step, s.shape[1], s.shape[2], positions); err != nil {
+				return nil, fmt.Errorf("loop: sag: %w", err)
+			}
+			name = fmt.Sprintf("sag %v %s", s.shape, d.Key())
 		}
-		d, err := g.Degradation(s.Step, s.shape[1], s.shape[2], positions)
-		if err != nil {
-			return nil, fmt.Errorf("loop: sag: %w", err)
-		}
+		in := map[string]ort.Operand{"x": s.x, "eps": p.eps}
 		if d.Masked {
 			in["attention"] = p.attention
 		}
 		k := s.readout
 		in["k"] = floats(k.XStart[0], k.XStart[1], k.Eps[0], k.Eps[1], k.Noised[0], k.Noised[1], k.Output[0], k.Output[1])
-		name := fmt.Sprintf("sag %p %v %d", g, s.shape, positions)
 		out, err := s.stage(ctx, name, degrade(s.shape, d), in)
 		if err != nil {
 			return nil, err
@@ -263,7 +267,7 @@ const most = 1 << 14
 // operand is an input of the network under a condition, on the device where it is large.
 func (l *Loop) operand(ctx context.Context, c sampling.Cond, name string, a ort.Array) (ort.Operand, error) {
 	data, ok := a.Data.([]float32)
-	if !ok || 4*len(data) <= most {
+	if !ok || 4*len(data) <= most || name == "t" {
 		return a, nil
 	}
 	of := upload{slices.IndexFunc(l.conds, c.Equal), name}
@@ -299,6 +303,9 @@ func (l *Loop) Sample(ctx context.Context, p *sampling.Predictor, xT tensor.Tens
 			r.Close()
 		}
 	}()
+	if err := p.Check(xT); err != nil {
+		return tensor.Tensor{}, fmt.Errorf("loop: %w", err)
+	}
 	start := xT.Like()
 	for i, v := range xT.Data {
 		start.Data[i] = float32(p.Schedule.InitNoiseSigma()) * v

@@ -1,6 +1,8 @@
 package guidance
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -84,6 +86,16 @@ func (g *SAG) Degradation(s *sampling.Step, height, width, positions int) (Degra
 		d.Columns[c*width+x] = 1
 	}
 	return d, nil
+}
+
+// Key tells the degradation from others.
+func (d Degradation) Key() string {
+	h := sha256.New()
+	fmt.Fprint(h, d.Scale, d.Masked, d.Threshold, d.Grid, d.Clip, d.InEps)
+	for _, matrix := range [][]float32{d.Vertical, d.Horizontal, d.Rows, d.Columns} {
+		binary.Write(h, binary.LittleEndian, matrix)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
 // Degrades is the condition of the prediction that is degraded at the step, and whether
