@@ -21,9 +21,9 @@ type Network struct {
 	Attached []any          // the networks of the guidances, in the order of plan.Row.Attachments
 	opened   []models.Model // all of them
 	classes  int
-	stages   *loop.Stages // between the calls of the network, where states stay on its device; nil: they go through the host
-	own      bool         // the stages are this network's
-	way      string       // of the states, where the network's device is not the CPU; "" until images are drawn
+	stages   *loop.Stages                  // between the calls of the network, where states stay on its device; nil: they go through the host
+	own      bool                          // the stages are this network's
+	way      string                        // of the states, where the network's device is not the CPU; "" until images are drawn
 	encoded  map[encodedText]sampling.Cond // of one image
 }
 

@@ -20,6 +20,7 @@ func (s *session) runtimeOf(key string) ort.Options {
 		s.placements[key][p.Graph] = score.PlacementOf(p)
 		s.noteOnce(score.PlacementOf(p).String())
 	}
+	o.Timed = func(t ort.Times) { s.Progress.Note(fmt.Sprintf("note: %s: %s", o.Device, t)) }
 	return o
 }
 

@@ -23,7 +23,7 @@ type Stages struct {
 // NewStages are stages on the device that the options name. They compute in float32,
 // whatever the networks do.
 func NewStages(opt ort.Options) *Stages {
-	opt.Precision, opt.Content, opt.Unchanged = "", nil, nil
+	opt.Precision, opt.Content, opt.Unchanged, opt.Timed = "", nil, nil, nil
 	return &Stages{options: opt, open: map[string]*ort.Session{}}
 }
 

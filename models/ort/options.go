@@ -29,6 +29,9 @@ type Options struct {
 	// Placed, if it is there, is told where the nodes of each graph run that is prepared
 	// for another device than the CPU, by the goroutine that runs it first.
 	Placed func(Placement)
+	// Timed, if it is there, is told once how long the nodes of each graph that runs on
+	// another device than the CPU took, by provider, in the second call.
+	Timed func(Times)
 	// Content identifies the content of the checkpoint (its sha256). With it,
 	// the optimized graph of a small model is kept in the user's cache folder,
 	// so that the next start takes a tenth of the time.

@@ -55,9 +55,9 @@ type Traffic struct{ Up, Down atomic.Int64 }
 
 // RunOn is Run whose outputs stay where they were computed, but for those that are named
 // in fetched, which come back as arrays. Inputs may lie anywhere: what lies elsewhere than
-// the graph needs it is copied by the runtime. Where the device is not the CPU, crossed
-// is told of the bytes that the caller made cross; it may be nil. The caller closes what
-// stays.
+// the graph needs it is copied by the runtime. Where states stay on the device
+// (Options.Resident), crossed is told of the bytes that the caller made cross; it may be
+// nil. The caller closes what stays.
 func (s *Session) RunOn(ctx context.Context, inputs map[string]Operand, crossed *Traffic, fetched ...string) (stay map[string]*Resident, arrays map[string]Array, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -76,7 +76,7 @@ func (s *Session) RunOn(ctx context.Context, inputs map[string]Operand, crossed 
 	if err != nil {
 		return nil, nil, err
 	}
-	b := binding{session: s, off: s.options.device() != "cpu", crossed: crossed}
+	b := binding{session: s, off: s.options.Resident(), crossed: crossed}
 	defer b.free()
 	for _, i := range s.model.Inputs {
 		if err := b.input(i.Name, inputs[i.Name]); err != nil {
@@ -119,7 +119,7 @@ func (s *Session) wavesOn(ctx context.Context, inputs map[string]Operand) (map[s
 // A binding is one run of RunOn, in the terms of C.
 type binding struct {
 	session *Session
-	off     bool // the device is not the CPU
+	off     bool // the device has a memory of its own
 	crossed *Traffic
 
 	own          []rt.Value // of arrays among the inputs
@@ -154,7 +154,7 @@ func (b *binding) input(name string, o Operand) error {
 	return nil
 }
 
-// cross counts an array that goes up or down, where the device is not the CPU.
+// cross counts an array that goes up or down.
 func (b *binding) cross(down bool, shape []int, t checkpoint.DType) {
 	if b.crossed == nil || !b.off {
 		return
@@ -182,7 +182,7 @@ func (b *binding) run(ctx context.Context, session *rt.DynamicAdvancedSession) e
 	}
 	b.outputValues = make([]unsafe.Pointer, len(b.toHost))
 	n := len(b.values)
-	return interruptible(ctx, func(opts *rt.RunOptions) error {
+	return b.session.timed(ctx, func(opts *rt.RunOptions) error {
 		o, err := pointer(opts, "o")
 		if err != nil {
 			return err

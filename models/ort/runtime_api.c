@@ -20,7 +20,7 @@ typedef struct OrtValue OrtValue;
 typedef struct OrtMemoryInfo OrtMemoryInfo;
 typedef struct OrtAllocator OrtAllocator;
 
-enum { API_VERSION = 24 }; // the first one with all of the functions below
+enum { API_VERSION = 25 }; // the first one with all of the functions below
 
 // The places of functions in OrtApi, which they keep in every release.
 enum {
@@ -30,7 +30,7 @@ enum {
 	TENSOR_MEMORY_INFO = 194, MEMORY_DEVICE_TYPE = 225, OUTPUT_MEMORY_INFO = 381, GET_KEY_VALUE_PAIRS = 298, GET_EP_DEVICES = 303, APPEND_EXECUTION_PROVIDER_V2 = 304,
 	HARDWARE_TYPE = 307, HARDWARE_VENDOR_ID, HARDWARE_VENDOR, HARDWARE_DEVICE_ID, HARDWARE_METADATA,
 	EP_NAME = 312, EP_VENDOR, EP_METADATA, EP_OPTIONS, EP_DEVICE,
-	GET_ASSIGNMENT = 407, SUBGRAPH_EP, SUBGRAPH_NODES, NODE_NAME, NODE_DOMAIN, NODE_OPERATOR,
+	GET_ASSIGNMENT = 407, SUBGRAPH_EP, SUBGRAPH_NODES, NODE_NAME, NODE_DOMAIN, NODE_OPERATOR, ENABLE_PROFILING = 415,
 };
 
 static void *const *api; // OrtApi is a struct of nothing but pointers to functions
@@ -64,7 +64,7 @@ char *api_open(void *get_api_base) {
 	} ApiBase;
 	const ApiBase *base = ((const ApiBase *(*)(void))get_api_base)();
 	api = base->GetApi(API_VERSION);
-	if (!api) return strdup("the library is too old: expected ONNX Runtime 1.24 or later");
+	if (!api) return strdup("the library is too old: expected ONNX Runtime 1.25 or later");
 	// There is one environment in a process: this is the binding's, counted once more.
 	enum { FATAL = 4 };
 	TRY(CALL(CREATE_ENV, OrtStatus *, int, const char *, OrtEnv **)(FATAL, "sagbench", &env));
@@ -212,6 +212,11 @@ char *api_run(void *session, void *run_options, size_t inputs, const char *const
 	if (host) CALL(RELEASE_MEMORY_INFO, void, OrtMemoryInfo *)(host);
 	free(places);
 	return message;
+}
+
+char *api_profile(void *run_options, const char *prefix) {
+	TRY(CALL(ENABLE_PROFILING, OrtStatus *, OrtRunOptions *, const char *)(run_options, prefix));
+	return NULL;
 }
 
 char *api_data(void *value, void **data) {

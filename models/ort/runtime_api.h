@@ -45,6 +45,9 @@ char *api_placement(void *session, char **out, size_t *length);
 char *api_run(void *session, void *run_options, size_t inputs, const char *const *input_names, void *const *input_values,
               size_t outputs, const char *const *output_names, const unsigned char *to_host, void **output_values);
 
+// api_profile has a run written down in a file whose name begins with prefix.
+char *api_profile(void *run_options, const char *prefix);
+
 // api_data is the memory of a value that lies in the host's, NULL for others.
 char *api_data(void *value, void **data);
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	rt "github.com/yalue/onnxruntime_go"
 
@@ -19,6 +20,7 @@ type Session struct {
 	path    string // of the graph, where it is a file
 	widened Widened
 	waves   *Session // on the CPU, of what the graph then takes as inputs; nil = none
+	calls   atomic.Int64
 
 	mu      sync.Mutex // guards what follows
 	session *rt.DynamicAdvancedSession
@@ -211,7 +213,8 @@ func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) er
 		return err
 	}
 	n := len(s.model.Inputs)
-	if err := run(ctx, session, values[:n], values[n:]); err != nil {
+	err = s.timed(ctx, func(opts *rt.RunOptions) error { return session.RunWithOptions(values[:n], values[n:], opts) })
+	if err != nil {
 		return err
 	}
 	for i, o := range s.model.Outputs {
@@ -225,10 +228,6 @@ func (s *Session) into(ctx context.Context, inputs, outputs map[string]Array) er
 		outputs[o.Name] = a
 	}
 	return nil
-}
-
-func run(ctx context.Context, session *rt.DynamicAdvancedSession, in, out []rt.Value) error {
-	return interruptible(ctx, func(opts *rt.RunOptions) error { return session.RunWithOptions(in, out, opts) })
 }
 
 // interruptible is a run that ends when ctx does, inside the graph.
