@@ -21,7 +21,9 @@ authors publish it, and io.safetensors with the inputs in.* and the reference's
 outputs out.*. To check an import of your own checkpoint, write such a folder from
 a run of your PyTorch code.
 
-Tolerances are those of the CPU: --tolerance widens them for another device or precision.
+Tolerances are those of the CPU: --tolerance widens them for another device or precision,
+and --emulated for another device in half precision, by what the CPU's emulation of it
+is off by on the same case.
 The exit status is 1 if any tensor fails.`,
 		Example: `  sagbench check cases/sample-ddpm-sag
   sagbench check cases/*`,
@@ -33,6 +35,7 @@ The exit status is 1 if any tensor fails.`,
 		},
 	}
 	c.Flags().Var((*fraction)(&o.Tolerance), "tolerance", "what a tensor may differ by, relative to its largest value, where its case allows less")
+	c.Flags().Float64Var(&o.Emulated, "emulated", 0, "how many times the error of the CPU's emulation of --precision a tensor may be off by, where its case allows less")
 	c.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "print the tensors that fail, and a line for each case")
 	return g.computes(c)
 }

@@ -14,6 +14,7 @@ import (
 
 	"sagbench/experiments/store"
 	"sagbench/internal/tiny"
+	"sagbench/models/ort"
 )
 
 // .ci/device.sh runs these on the device that the variable names.
@@ -96,7 +97,11 @@ func TestFIDOfDevice(t *testing.T) {
 	if math.IsNaN(there) || math.Abs(there-here) >= 0.05 {
 		t.Errorf("FID %v, on the CPU %v: more than 0.05 apart", there, here)
 	}
-	if device[1] != "cpu" && (len(m.Placements) == 0 || m.Placements[0].Device != device[1]) {
+	full, err := ort.ParseDevice(device[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if full.Name != "cpu" && (len(m.Placements) == 0 || m.Placements[0].Device != full.String()) {
 		t.Errorf("the result says that it was drawn by %+v", m.Placements)
 	}
 	if !strings.HasPrefix(device[1], "openvino") && device[1] != "cpu" { // which has a memory of its own

@@ -34,6 +34,10 @@ type Options struct {
 	// Tolerance is what tensors may differ by relative to their largest value where
 	// their case allows less; 0 = nothing more.
 	Tolerance float64
+	// Emulated is how many times the error of the CPU's emulation of the precision a
+	// tensor may be off by on another device, where its case allows less; 0 = nothing more.
+	// Runtime.Precision is one that the CPU has, and not float32.
+	Emulated float64
 }
 
 // Check runs the reference cases in the folders dirs, networks as o says, but those
@@ -42,6 +46,12 @@ type Options struct {
 // cases passed. It is an error where one of them failed, or where there is none. Files
 // among the folders are passed over.
 func Check(ctx context.Context, w io.Writer, dirs []string, o Options) error {
+	if !(o.Emulated >= 0) {
+		return fmt.Errorf("check: expected a multiple of the emulation's error from 0, found %v", o.Emulated)
+	}
+	if o.Emulated > 0 && (o.Runtime.Precision == "" || o.Runtime.Precision == ort.Float32) {
+		return errors.New("check: expected a precision that is emulated beside a multiple of the emulation's error, found float32; use --precision bfloat16 or float16")
+	}
 	passed, failed := 0, 0
 	for _, dir := range dirs {
 		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
@@ -122,6 +132,11 @@ func checkCase(ctx context.Context, w io.Writer, dir string, o Options) (ok bool
 	run, known := caseKinds[c.Kind]
 	if !known {
 		return false, fmt.Errorf("%s: unknown kind %q; known: %v", filepath.Join(dir, "case.yaml"), c.Kind, slices.Sorted(maps.Keys(caseKinds)))
+	}
+	if o.Emulated > 0 {
+		if err := c.emulate(ctx, run, o.Emulated); err != nil {
+			return false, fmt.Errorf("%s: %w", filepath.Base(filepath.Clean(dir)), err)
+		}
 	}
 	out, err := run(ctx, c)
 	if err != nil {

@@ -1,6 +1,7 @@
 package refcase
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -16,7 +17,8 @@ type caseTolerance struct {
 	PerTensor map[string]tolerance `yaml:"per_tensor"`
 	Rows      []string             `yaml:"rows"` // tensors whose rows are each held against their own maximum
 
-	least float64 // of all relative ones
+	least    float64            // of all relative ones
+	emulated map[string]float64 // of tensors, absolute: what the emulation of a precision allows
 }
 
 // A tolerance bounds max|ours − theirs|: by an absolute number, by a multiple of
@@ -26,6 +28,8 @@ type tolerance struct {
 	Relative configs.Extended  `yaml:"relative"`
 	Absolute *configs.Extended `yaml:"absolute"`
 	NaN      bool              `yaml:"nan"`
+
+	least float64 // that it is widened to
 }
 
 // UnmarshalBlock reads a bare number as a relative tolerance.
@@ -56,6 +60,35 @@ func (c comparison) String() string {
 	return fmt.Sprintf("  %s  %-34s max error %.3g, tolerance %.3g", verdict, c.name, c.err, c.tolerance)
 }
 
+// emulate computes the case on the CPU, and lets each tensor be off by so many times
+// what it is off by there.
+func (c *referenceCase) emulate(ctx context.Context, run caseKind, times float64) error {
+	device := c.options
+	c.options.Device, c.options.Placed = "cpu", nil
+	out, err := run(ctx, c)
+	c.options = device
+	if err != nil {
+		return fmt.Errorf("on the CPU: %w", err)
+	}
+	allowed := map[string]float64{}
+	for name, t := range c.tensors {
+		if !strings.HasPrefix(name, "out.") {
+			continue
+		}
+		want, err := t.Float64()
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		found := c.Tolerance.compare(name, out, want, t.Shape)
+		if found.note != "" || math.IsInf(found.err, 1) {
+			return fmt.Errorf("on the CPU %s is nothing that an error can be measured of: %s", name, strings.TrimSpace(found.String()))
+		}
+		allowed[name] = times * found.err
+	}
+	c.Tolerance.emulated = allowed
+	return nil
+}
+
 // compare holds our output of the name out.NAME against the reference's values
 // theirs, an array of the given shape.
 func (t caseTolerance) compare(name string, out map[string]ort.Array, theirs []float64, shape []int) comparison {
@@ -76,7 +109,7 @@ func (t caseTolerance) compare(name string, out map[string]ort.Array, theirs []f
 	if !ok {
 		tol = tolerance{Relative: t.Relative}
 	}
-	tol.Relative = max(tol.Relative, configs.Extended(t.least))
+	tol.Relative, tol.least = max(tol.Relative, configs.Extended(t.least)), t.emulated[name]
 	ours, rows := values(found), 1
 	if slices.Contains(t.Rows, name) && len(shape) > 0 {
 		rows = shape[0]
@@ -104,6 +137,7 @@ func (c *comparison) row(ours, theirs []float64, tol tolerance) {
 	if math.IsNaN(limit) {
 		limit = 0
 	}
+	limit = max(limit, tol.least)
 	worst := 0.0
 	for i, want := range theirs {
 		d := math.Abs(ours[i] - want)
