@@ -23,7 +23,7 @@ help:
 	@echo 'make compare-guidances                every guidance against the same network without it'
 	@echo 'make ablation-scale | ablation-blur | ablation-threshold | ablation-mask'
 	@echo '                                      a setting of SAG swept over every family'
-	@echo 'make gpu-check DEVICE=cuda            what a device has to pass, and its speed'
+	@echo 'make gpu-check DEVICE=cuda            what a device has to pass, its speed beside torch, and its rows of docs/devices.md'
 	@echo 'make build | test | test-slow | test-slurm | lint | bench | bench-peers | fuzz | docs | clean'
 	@echo 'make bench-peers OFFICIAL=DIR          ... with checkouts of willisma/SiT, NVlabs/edm and NVlabs/edm2 in DIR'
 	@echo 'DEVICE=cuda                           with any of them: the GPU build of ONNX Runtime'
@@ -70,6 +70,12 @@ test-slurm: build
 gpu-check: build
 	@bash .ci/device.sh $(device)
 	@bin/sagbench bench --device $(device) adm-64 adm-256 sag-step
+	@peers="$${SAGBENCH_PEERS:-$$(sh eval/peers/install.sh found)}"; if [ -n "$$peers" ]; then \
+		SAGBENCH_PEERS="$$peers" bin/sagbench bench --device $(device) peer-device; \
+	else \
+		echo 'Not compared with torch: there is no Python with it; `sh eval/peers/install.sh` makes one (6 GB), or set SAGBENCH_PEERS to one that has torch and guided-diffusion-sdk.'; \
+	fi
+	@bin/sagbench bench --device $(device) --write docs/devices.md precision
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these files'; exit 1; }

@@ -18,7 +18,8 @@ func benchCommand(g *globals) *cobra.Command {
 official size run on random weights of the true shapes, written to a temporary
 folder and removed afterwards (up to 2.7 GB); time does not depend on the weights.
 The section precision draws images, which stay in the folder of --results if it is
-given: the next call goes on there.
+given: the next call goes on there. With --write the rows of the device that is chosen
+go into the table of that file, as make gpu-check does with docs/devices.md.
 
 Sections: ` + strings.Join(names, ", ") + `.`,
 		Example:   "  sagbench bench\n  sagbench bench adm-fashion sag-step\n  sagbench bench --device cuda:0",
@@ -34,5 +35,6 @@ Sections: ` + strings.Join(names, ", ") + `.`,
 		},
 	})
 	boundedInt(c.Flags(), &o.Images, "images", o.Images, 100, 50_000, "images that the section peer-evaluations scores, on the CPU")
+	c.Flags().StringVar(&o.Write, "write", "", "`file` like docs/devices.md whose table takes the rows of the section precision, in place of those of the same device and precision")
 	return c
 }

@@ -1,12 +1,13 @@
 """One measurement of a public evaluator or of a network in a public library, in a
 process of its own.
 
-    python peers.py PEER TASK FOLDER
+    python peers.py PEER TASK FOLDER [DEVICE]
 
 FOLDER holds what sagbench measures itself on: inception.pt (the FID Inception
 under pytorch-fid's names) and data.npz with images (uint8 NHWC), ref and gen
 (float32 features); networks.json with the family, a checkpoint and the flags of the
 official code for each network. A network's TASK is its name and a batch size, adm-64/8.
+DEVICE is where torch runs it, cpu if it is absent; "gpu" is the one that torch finds.
 SAGBENCH_OFFICIAL names a folder with checkouts of the official code that no package
 registry has: SiT (willisma/SiT), edm (NVlabs/edm), edm2 (NVlabs/edm2).
 The TASK evaluation scores the folders images-png and images-jpg beside these.
@@ -208,11 +209,37 @@ def edm2(flags, batch):
 FAMILIES = {"adm": adm, "sit": sit, "edm": edm, "edm2": edm2}
 
 
+def device_of(name):
+    """The device, or an exit where this torch does not compute on it."""
+    if name == "gpu":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        if found is None:
+            raise SystemExit("this torch finds no GPU")
+        return found
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SystemExit(f"this torch does not compute on {name}: {error}") from error
+    return device
+
+
 class Network:
     """A network of the official code; the fastest of calls of some seconds."""
 
+    def __init__(self, device="cpu"):
+        self.device = device_of(device)
+        # float32 is float32, as with sagbench, and not TF32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
     def prepare(self, net, inputs):
         return lambda: net(*inputs)
+
+    def finished(self, call):
+        """A call to its end: a GPU only queues it."""
+        if self.device.type == "cpu":
+            return call
+        return lambda: (call(), torch.accelerator.synchronize(self.device))
 
     def run(self, folder, name, batch):
         network = json.loads((folder / "networks.json").read_text())[name]
@@ -222,8 +249,9 @@ class Network:
         parameters = dict(net.named_parameters())
         if unexpected or any(key in parameters for key in missing):
             raise SystemExit(f"{name}: the checkpoint lacks {missing} and has {unexpected}")
+        net.to(self.device)
         with torch.no_grad():  # inference_mode trips torch.compile over arrays of NumPy in EDM2
-            call = self.prepare(net, tuple(inputs))
+            call = self.finished(self.prepare(net, tuple(x.to(self.device) for x in inputs)))
             call()
             times, start = [], time.perf_counter()
             while time.perf_counter() - start < 3 or len(times) < 3 and time.perf_counter() - start < 10:
@@ -237,15 +265,25 @@ class Compiled(Network):
         return lambda: net(*inputs)
 
 
-class CompiledBFloat16(Network):
+class CompiledHalf(Network):
+    dtype: torch.dtype
+
     def prepare(self, net, inputs):
         net = torch.compile(net)
 
         def call():
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(self.device.type, dtype=self.dtype):
                 net(*inputs)
 
         return call
+
+
+class CompiledBFloat16(CompiledHalf):
+    dtype = torch.bfloat16
+
+
+class CompiledFloat16(CompiledHalf):
+    dtype = torch.float16
 
 
 class OpenVINO(Network):
@@ -260,15 +298,15 @@ class OpenVINO(Network):
 
 
 PEERS = {"torch-fidelity": TorchFidelity, "pytorch-fid": PytorchFID, "clean-fid": CleanFID}
-NETWORKS = {"torch": Network, "torch.compile": Compiled, "torch.compile, bf16": CompiledBFloat16, "OpenVINO, bf16": OpenVINO}
+NETWORKS = {"torch": Network, "torch.compile": Compiled, "torch.compile, bf16": CompiledBFloat16, "torch.compile, fp16": CompiledFloat16, "OpenVINO, bf16": OpenVINO}
 
 
 def main():
-    peer, task, folder = sys.argv[1:]
+    peer, task, folder, *device = sys.argv[1:]
     warnings.simplefilter("ignore")
     if peer in NETWORKS:
         name, batch = task.split("/")
-        seconds = NETWORKS[peer]().run(Path(folder), name, int(batch))
+        seconds = NETWORKS[peer](*device).run(Path(folder), name, int(batch))
     else:
         seconds = getattr(PEERS[peer](), task)(Path(folder))
     value = []

@@ -34,6 +34,7 @@ type bench struct {
 
 	precision string // of networks that draw; "" = that of their settings
 	images    int    // that whole evaluations score
+	write     string // file whose table takes distances; "" = none
 }
 
 // These sections take long and run only where they are named.
@@ -41,11 +42,12 @@ const (
 	precisionSection    = "precision"
 	peerNetsSection     = "peer-networks"
 	peerFamiliesSection = "peer-families"
+	peerDeviceSection   = "peer-device"
 	peersSection        = "peers"
 	peerEvalSection     = "peer-evaluations"
 )
 
-var onlyNamed = []string{precisionSection, peerNetsSection, peerFamiliesSection, peersSection, peerEvalSection}
+var onlyNamed = []string{precisionSection, peerNetsSection, peerFamiliesSection, peerDeviceSection, peersSection, peerEvalSection}
 
 var sections = []section{
 	{"adm-fashion", "ADM, embedded (32×32, 4 M parameters)", (*bench).admFashion},
@@ -66,8 +68,9 @@ var sections = []section{
 	{"metrics", "metrics at 2048 dimensions", (*bench).metrics},
 	{"memory", "evaluation of 50,000 images", (*bench).memory},
 	{precisionSection, "distances of precisions from float32, embedded models", (*bench).precisions},
-	{peerNetsSection, "Networks against public libraries, in turns (make bench-peers)", func(b *bench) error { return b.peerNets(peerNetsSection) }},
-	{peerFamiliesSection, "SiT, EDM and EDM2 against PyTorch, in turns (make bench-peers OFFICIAL=DIR)", func(b *bench) error { return b.peerNets(peerFamiliesSection) }},
+	{peerNetsSection, "Networks against public libraries, in turns (make bench-peers)", func(b *bench) error { return b.peerNets(peersOfCPU) }},
+	{peerFamiliesSection, "SiT, EDM and EDM2 against PyTorch, in turns (make bench-peers OFFICIAL=DIR)", func(b *bench) error { return b.peerNets(peersOfFamilies) }},
+	{peerDeviceSection, "Networks against PyTorch on the device, in turns (make gpu-check)", (*bench).peersOfDevice},
 	{peersSection, "Against public evaluators, in turns (make bench-peers)", (*bench).peers},
 	{peerEvalSection, "Whole evaluations against public evaluators (make bench-peers)", (*bench).peerEval},
 }
@@ -86,6 +89,7 @@ type Options struct {
 	Runtime ort.Options
 	Results string // folder of drawn images that stay; "": a temporary one
 	Images  int    // samples of the section peer-evaluations
+	Write   string // Markdown file whose table takes the rows of the section precision; "" = none
 }
 
 // Run measures the named sections, or all but the longest, on the device that o
@@ -93,12 +97,15 @@ type Options struct {
 // take up to 2.7 GB of a temporary folder, which is removed afterwards. Images that are
 // drawn lie there as well, unless o names a folder, where the next call finds them.
 func Run(ctx context.Context, w io.Writer, progress *human.Progress, o Options, names []string) error {
+	if o.Write != "" && !slices.Contains(names, precisionSection) {
+		return fmt.Errorf("bench: there is nothing to write to %s: expected the section %s, found %q", o.Write, precisionSection, names)
+	}
 	scratch, err := os.MkdirTemp("", "sagbench-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	b := &bench{ctx, w, progress, o.Runtime, scratch, cmp.Or(o.Results, scratch), o.Runtime.Precision, o.Images}
+	b := &bench{ctx, w, progress, o.Runtime, scratch, cmp.Or(o.Results, scratch), o.Runtime.Precision, o.Images, o.Write}
 	b.options.Precision = "" // features are float32's
 	if err := b.machine(); err != nil {
 		return err

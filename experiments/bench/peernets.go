@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,14 +21,58 @@ import (
 	"sagbench/models/ort"
 )
 
-// networkColumns are what networks are timed in: peers of peers.py and sagbench, whose
-// bfloat16 on a CPU is that of OpenVINO's plugin.
-var networkColumns = []struct {
+// A networkColumn is what networks are timed in: a peer of peers.py, or sagbench.
+type networkColumn struct {
 	title string
 	own   computation // the zero one for a peer
-}{
-	{title: "torch"}, {title: "torch.compile"}, {title: "torch.compile, bf16"}, {title: "OpenVINO, bf16"},
-	{"sagbench", computation{"cpu", ort.Float32}}, {"sagbench, bf16", computation{"openvino", ort.BFloat16}},
+	rival string      // the title of the comparison that it is part of; "" = none
+}
+
+const (
+	compiledRival = "float32: torch.compile over sagbench"
+	halfRival     = "half precision: the fastest of others over sagbench"
+)
+
+// peersOnCPU are the columns of a CPU's sections. The bfloat16 of sagbench is that of
+// OpenVINO's plugin there.
+var peersOnCPU = []networkColumn{
+	{"torch", computation{}, ""}, {"torch.compile", computation{}, compiledRival},
+	{"torch.compile, bf16", computation{}, halfRival}, {"OpenVINO, bf16", computation{}, halfRival},
+	{"sagbench", computation{"cpu", ort.Float32}, compiledRival}, {"sagbench, bf16", computation{"openvino", ort.BFloat16}, halfRival},
+}
+
+// peersOnDevice are the columns of the section of a device: half precision is bfloat16
+// on a processor, and float16 on anything else. The CPU's own is emulated, and not
+// there to be fast.
+func peersOnDevice(device ort.Device) []networkColumn {
+	half, short := ort.Float16, "fp16"
+	if device.Name == "cpu" || device.Where == "CPU" {
+		half, short = ort.BFloat16, "bf16"
+	}
+	all := []networkColumn{
+		{"torch", computation{}, ""}, {"torch.compile", computation{}, compiledRival}, {"torch.compile, " + short, computation{}, halfRival},
+		{"sagbench", computation{device.String(), ort.Float32}, compiledRival},
+	}
+	if device.Name != "cpu" {
+		all = append(all, networkColumn{"sagbench, " + short, computation{device.String(), half}, halfRival})
+	}
+	return all
+}
+
+// torchDevice is what torch calls the hardware that a device computes on.
+func torchDevice(device ort.Device) string {
+	kind, number, _ := strings.Cut(device.Where, ".")
+	switch {
+	case device.Name == "cuda" || device.Name == "tensorrt-rtx":
+		return "cuda:" + device.Where
+	case kind == "GPU":
+		return "xpu:" + cmp.Or(number, "0")
+	case kind == "NPU":
+		return "npu"
+	case device.Name == "webgpu":
+		return "gpu"
+	}
+	return "cpu"
 }
 
 // A peerNetwork is a network by its name in officialModels, or the embedded one, with
@@ -38,47 +83,79 @@ type peerNetwork struct {
 	rounds      int
 }
 
-// peerNetworks are the networks by the section that times them.
-var peerNetworks = map[string][]peerNetwork{
-	peerNetsSection: {{embeddedADM, "ADM, embedded", []int{1, 8, 64}, peerRounds}, {"64x64_diffusion", "ADM 64×64", []int{1, 8, 64}, 1}},
-	peerFamiliesSection: {
-		{"SiT-XL-2-256x256", "SiT-XL/2, 256×256", []int{1}, peerRounds}, {"edm-imagenet-64x64-cond-adm", "EDM ImageNet 64×64", []int{1}, peerRounds},
-		{"edm2-img512-s", "EDM2-S, 512×512", []int{1}, peerRounds},
-	},
+// A peerNets is a section that times networks.
+type peerNets struct {
+	name     string
+	networks []peerNetwork
+	columns  []networkColumn
+	device   string // as torch calls it
 }
 
-const embeddedADM = "adm-fashion"
+var (
+	peersOfCPU = peerNets{peerNetsSection, []peerNetwork{
+		{embeddedADM, embeddedTitle, []int{1, 8, 64}, peerRounds}, {"64x64_diffusion", "ADM 64×64", []int{1, 8, 64}, 1},
+	}, peersOnCPU, "cpu"}
+	peersOfFamilies = peerNets{peerFamiliesSection, []peerNetwork{
+		{"SiT-XL-2-256x256", "SiT-XL/2, 256×256", []int{1}, peerRounds}, {"edm-imagenet-64x64-cond-adm", "EDM ImageNet 64×64", []int{1}, peerRounds},
+		{"edm2-img512-s", "EDM2-S, 512×512", []int{1}, peerRounds},
+	}, peersOnCPU, "cpu"}
+)
+
+// peersOfDevice is the section of the device that was chosen. A processor is spared the
+// larger network at 64 images, which takes minutes a call.
+func (b *bench) peersOfDevice() error {
+	device, err := ort.ParseDevice(b.options.Device)
+	if err != nil {
+		return err
+	}
+	batches := []int{1, 8, 64}
+	if torchDevice(device) == "cpu" {
+		batches = batches[:2]
+	}
+	return b.peerNets(peerNets{peerDeviceSection, []peerNetwork{
+		{embeddedADM, embeddedTitle, []int{1, 8, 64}, peerRounds}, {"64x64_diffusion", "ADM 64×64", batches, 1},
+	}, peersOnDevice(device), torchDevice(device)})
+}
+
+const (
+	embeddedADM   = "adm-fashion"
+	embeddedTitle = "ADM, embedded"
+)
 
 // peerNets times the networks of a section in public libraries and in sagbench, in turns, each time in a
 // process of its own. A library that fails has no time, and its error goes to standard
 // error.
-func (b *bench) peerNets(section string) error {
+func (b *bench) peerNets(p peerNets) error {
 	if task := os.Getenv(childEnv); task != "" {
 		b.scratch = os.Getenv(peersEnv)
 		return b.ownNetwork(task)
 	}
 	python, script, err := b.peerScript()
 	if err == nil {
-		err = b.writeNetworks(section)
+		err = b.writeNetworks(p.networks)
 	}
 	if err != nil {
 		return err
 	}
-	titles := []string{"network", "batch"}
-	for _, c := range networkColumns {
+	titles, rivals := []string{"network", "batch"}, []string(nil)
+	for _, c := range p.columns {
 		titles = append(titles, c.title)
+		if c.own.device != "" {
+			rivals = append(rivals, c.rival)
+		}
 	}
-	b.header(append(titles, "float32: torch.compile over sagbench", "bf16: the best of others over sagbench")...)
-	for _, n := range peerNetworks[section] {
+	titles = append(titles, rivals...)
+	b.header(titles...)
+	for _, n := range p.networks {
 		for _, batch := range n.batches {
-			times := slices.Repeat([]float64{math.Inf(1)}, len(networkColumns))
+			times := slices.Repeat([]float64{math.Inf(1)}, len(p.columns))
 			for range n.rounds {
-				for i, c := range networkColumns {
+				for i, c := range p.columns {
 					task := fmt.Sprintf("%s/%d", n.name, batch)
-					cmd := exec.CommandContext(b.ctx, python, script, c.title, task, b.scratch)
+					cmd := exec.CommandContext(b.ctx, python, script, c.title, task, b.scratch, p.device)
 					cmd.Env = b.peerEnv()
 					if c.own.device != "" {
-						if cmd, err = b.child(section, task+"/"+c.own.precision, c.own.device); err != nil {
+						if cmd, err = b.child(p.name, task+"/"+c.own.precision, c.own.device); err != nil {
 							return err
 						}
 					}
@@ -100,10 +177,29 @@ func (b *bench) peerNets(section string) error {
 				}
 				cells = append(cells, ms(time.Duration(s*float64(time.Second))))
 			}
-			b.row(append(cells, ratio(times[1], times[4]), ratio(min(times[2], times[3]), times[5]))...)
+			for _, rival := range rivals {
+				cells = append(cells, lead(p.columns, times, rival))
+			}
+			b.row(cells...)
 		}
 	}
 	return nil
+}
+
+// lead is how many times as long as sagbench the fastest peer of a comparison takes;
+// "—" where one of the two was not measured.
+func lead(columns []networkColumn, times []float64, rival string) string {
+	own, peer := math.Inf(1), math.Inf(1)
+	for i, c := range columns {
+		switch {
+		case c.rival != rival:
+		case c.own.device != "":
+			own = min(own, times[i])
+		default:
+			peer = min(peer, times[i])
+		}
+	}
+	return ratio(peer, own)
 }
 
 // ratio is a over b; "—" where one of them was not measured.
@@ -126,16 +222,16 @@ func (b *bench) networkRef(name string) (n plan.NetworkRef, err error) {
 	return b.officialModel(name)
 }
 
-// writeNetworks writes networks.json for a section, which the script reads, and checkpoints of
-// random weights beside it.
-func (b *bench) writeNetworks(section string) error {
+// writeNetworks writes networks.json, which the script reads, and checkpoints of random
+// weights beside it.
+func (b *bench) writeNetworks(networks []peerNetwork) error {
 	type network struct {
 		Family     string          `json:"family"`
 		Checkpoint string          `json:"checkpoint"`
 		Flags      json.RawMessage `json:"flags"`
 	}
 	all := map[string]network{}
-	for _, p := range peerNetworks[section] {
+	for _, p := range networks {
 		n, err := b.networkRef(p.name)
 		if err == nil && p.name != embeddedADM {
 			err = writeRandom(n)

@@ -7,6 +7,8 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"sagbench/eval"
 	"sagbench/experiments/plan"
@@ -35,11 +37,18 @@ type computation struct{ device, precision string }
 // precisions prints how far the embedded families lie from float32 on the CPU in the
 // other precisions of the CPU and in all of the device that was chosen: one call, and
 // whole runs with SAG on the same noise, in pixels and in FID. Precisions that the
-// device lacks are listed below the table.
+// device lacks are listed below the table. The rows of the device that was chosen go
+// into the file of b.write, if there is one.
 func (b *bench) precisions() error {
+	if b.write != "" {
+		if err := writeRows(b.write, nil); err != nil {
+			return err // before hours of computing
+		}
+	}
 	exact := computation{"cpu", ort.Float32}
+	chosen := cmp.Or(b.options.Device, "cpu")
 	var others []computation
-	for _, device := range slices.Compact([]string{"cpu", cmp.Or(b.options.Device, "cpu")}) {
+	for _, device := range slices.Compact([]string{"cpu", chosen}) {
 		for _, p := range ort.AllPrecisions {
 			if c := (computation{device, p}); c != exact {
 				others = append(others, c)
@@ -47,13 +56,21 @@ func (b *bench) precisions() error {
 		}
 	}
 	fmt.Fprint(b.out, "One call: of 8 images at the first, the middle and the last of 50 steps, relative to float32. 50 steps: 8 images with SAG, s = 0.5, levels of 0 to 255. FID: 64 images in 8 steps with SAG, s = 0.5, by the embedded Inception on the CPU.\n\n")
-	b.header("family", "device", "precision", "one call: largest, mean", "50 steps: largest, mean", "FID", "change of FID, 95 %")
+	b.header(distanceColumns...)
+	var rows [][]string // of the device that was chosen
+	row := func(c computation, label string, found ...string) {
+		cells := slices.Concat([]string{label, c.name(), c.precision}, found, []string{time.Now().Format(time.DateOnly)})
+		fmt.Fprint(b.out, tableRow(cells))
+		if c.device == chosen {
+			rows = append(rows, cells)
+		}
+	}
 	reference, err := b.drawn(exact)
 	if err != nil {
 		return err
 	}
 	for _, r := range reference {
-		b.row(r.label, exact.device, exact.precision, "", "", fmt.Sprintf("%.3f", r.fid), "")
+		row(exact, r.label, "", "", fmt.Sprintf("%.3f", r.fid), "")
 	}
 	var lacking []error
 	for _, c := range others {
@@ -66,13 +83,29 @@ func (b *bench) precisions() error {
 			return err
 		}
 		for i, r := range found {
-			b.row(append([]any{r.label, c.device, c.precision}, r.from(reference[i])...)...)
+			row(c, r.label, r.from(reference[i])...)
 		}
 	}
 	for _, err := range lacking {
 		fmt.Fprintf(b.out, "\n%v\n", err)
 	}
-	return nil
+	if b.write == "" {
+		return nil
+	}
+	err = writeRows(b.write, rows)
+	if err == nil {
+		fmt.Fprintf(b.out, "\n%s has the %d rows of %s now.\n", b.write, len(rows), chosen)
+	}
+	return err
+}
+
+// name is the device of a computation that was drawn in, and what it is.
+func (c computation) name() string {
+	hardware := processor()
+	if d, err := ort.ParseDevice(c.device); err == nil && d.Name != "cpu" {
+		hardware = d.HardwareName()
+	}
+	return strings.TrimSuffix(c.device+", "+hardware, ", ")
 }
 
 // options are opt on the computation's device.
@@ -201,7 +234,7 @@ func (b *bench) calledOnce(r *plan.Row, c computation) ([]float32, error) {
 }
 
 // from are the columns of how far d is from the drawing in float32.
-func (d drawing) from(exact drawing) []any {
+func (d drawing) from(exact drawing) []string {
 	largest, mean := distance(d.call, exact.call)
 	sum, most := 0.0, 0.0
 	for i, p := range d.pixels {
@@ -213,7 +246,7 @@ func (d drawing) from(exact drawing) []any {
 		pairs[i] = v - exact.draws[i]
 	}
 	change := eval.NewInterval(d.fid-exact.fid, pairs)
-	return []any{
+	return []string{
 		fmt.Sprintf("%.1e, %.1e", largest, mean), fmt.Sprintf("%.0f, %.2f", most, sum/float64(len(d.pixels))),
 		fmt.Sprintf("%.3f", d.fid), fmt.Sprintf("%+.3f (%+.3f … %+.3f)", d.fid-exact.fid, change.Low, change.High),
 	}

@@ -84,8 +84,8 @@ func nvidiaGPUs() (gpus [][]string) {
 	return gpus
 }
 
-// hardwareName is what the device is, "" where nobody tells.
-func (d Device) hardwareName() string {
+// HardwareName is what a device that was opened is, "" where nobody tells and of the CPU.
+func (d Device) HardwareName() string {
 	if d.plugin != nil {
 		h, _ := d.hardware()
 		return h.Name

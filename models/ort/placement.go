@@ -37,7 +37,7 @@ var weighted = []string{"Conv", "MatMul", "Gemm", "Attention", "Einsum"}
 // error where one with weights runs on another provider, unless that is allowed.
 func (s *Session) placement(session *rt.DynamicAdvancedSession, d Device) (Placement, error) {
 	p := Placement{
-		Graph: fmt.Sprintf("%x", sha256.Sum256(append(slices.Clone(s.model.Proto), s.path...))), Device: d.String(), Hardware: d.hardwareName(),
+		Graph: fmt.Sprintf("%x", sha256.Sum256(append(slices.Clone(s.model.Proto), s.path...))), Device: d.String(), Hardware: d.HardwareName(),
 		Precision: cmp.Or(s.options.Precision, Float32), Nodes: map[string]int{}, Elsewhere: map[string]int{},
 	}
 	raw, err := rawSession(session)
