@@ -112,7 +112,7 @@ func (o Options) provider(so *rt.SessionOptions) error {
 	}
 	p, err := d.Precision(o.Precision)
 	if err == nil && d.options != nil {
-		err = errors.Join(d.appendTo(so, p), so.AddSessionConfigEntry(recordPlacement, "1"))
+		err = errors.Join(d.appendTo(so, p, o.Threads), so.AddSessionConfigEntry(recordPlacement, "1"))
 	}
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d, err)

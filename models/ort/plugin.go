@@ -224,9 +224,9 @@ func (h Hardware) appendTo(so *rt.SessionOptions, options map[string]string) err
 }
 
 // appendTo puts the device into session options, with the options of its provider for
-// a precision.
-func (d Device) appendTo(so *rt.SessionOptions, p Precision) error {
-	options := d.options(d.Where, p)
+// a precision and a number of threads, 0 for the provider's own choice.
+func (d Device) appendTo(so *rt.SessionOptions, p Precision, threads int) error {
+	options := d.options(d.Where, p, threads)
 	if d.plugin == nil {
 		return d.appendCUDA(so, options)
 	}

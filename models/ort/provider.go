@@ -52,7 +52,7 @@ type Provider struct {
 	Precisions []Precision
 	// can tells whether a device has a precision, where not all have all; nil = they do.
 	can     func(Hardware, Precision) bool
-	options func(where string, p Precision) map[string]string // the provider's
+	options func(where string, p Precision, threads int) map[string]string // the provider's
 	// coarse says that its sines and cosines are no float32's: they are left to the CPU,
 	// with all that they are computed from.
 	coarse bool
@@ -98,7 +98,7 @@ var Providers = []*Provider{
 		},
 		// The provider uses TF32 unless told otherwise. The others are those that the
 		// runtime's documentation names for fixed shapes and throughput.
-		options: func(where string, p Precision) map[string]string {
+		options: func(where string, p Precision, _ int) map[string]string {
 			return map[string]string{"device_id": where, "use_tf32": p.value, "cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
 		},
 	},
@@ -118,7 +118,7 @@ var Providers = []*Provider{
 		Absent:     []string{"Equal I64", "LogSoftmax F32", "OneHot I64"},
 		// Its own choice, channels last, convolves 6, 9, 15 … input channels wrongly (release
 		// 0.4.0, output channels in fours); graphs here are in the other layout anyway.
-		options: func(string, Precision) map[string]string { return map[string]string{"preferredLayout": "NCHW"} },
+		options: func(string, Precision, int) map[string]string { return map[string]string{"preferredLayout": "NCHW"} },
 	},
 	{
 		Name: "openvino", EP: "OpenVINOExecutionProvider", where: intels, usual: "CPU", usage: "openvino[:CPU|GPU[.N]|NPU]",
@@ -139,10 +139,15 @@ var Providers = []*Provider{
 			}
 			return slices.Contains(strings.Fields(h.Told["OPTIMIZATION_CAPABILITIES"]), map[string]string{Float32: "FP32", BFloat16: "BF16", Float16: "FP16"}[p.Name])
 		},
-		// Its own choice is the fastest that the device has.
-		options: func(where string, p Precision) map[string]string {
+		// Its own choice is the fastest that the device has. It has threads of its own, which
+		// the runtime's setting does not reach.
+		options: func(where string, p Precision, threads int) map[string]string {
 			kind, _, _ := strings.Cut(where, ".")
-			return map[string]string{"load_config": fmt.Sprintf(`{%q: {"INFERENCE_PRECISION_HINT": %q}}`, kind, p.value)}
+			count := ""
+			if kind == "CPU" && threads > 0 {
+				count = fmt.Sprintf(`, "INFERENCE_NUM_THREADS": "%d"`, threads)
+			}
+			return map[string]string{"load_config": fmt.Sprintf(`{%q: {"INFERENCE_PRECISION_HINT": %q%s}}`, kind, p.value, count)}
 		},
 	},
 	{
@@ -156,7 +161,7 @@ var Providers = []*Provider{
 			env: map[string]string{"NVIDIA_TF32_OVERRIDE": "0"},
 		},
 		Precisions: []Precision{{Name: Float32, Graph: checkpoint.F32}, {Name: Float16, Graph: checkpoint.F16}}, // opset 21 has no convolution in bfloat16
-		options:    func(string, Precision) map[string]string { return nil },
+		options:    func(string, Precision, int) map[string]string { return nil },
 	},
 }
 

@@ -47,12 +47,22 @@ func TestPrecisions(t *testing.T) {
 		}
 		if want := asked[p.Name]; want != "" {
 			key, value, _ := strings.Cut(want, "=")
-			if got := p.options(p.usual, f)[key]; got != value {
+			if got := p.options(p.usual, f, 0)[key]; got != value {
 				t.Errorf("%s: %s is %q, want %q", p.Name, key, got, value)
 			}
 		}
 	}
-	d, _ := ParseDevice("webgpu")
+	d, _ := ParseDevice("openvino")
+	f, _ := d.Precision("")
+	for where, want := range map[string]string{
+		"CPU":   `{"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3"}}`,
+		"GPU.1": `{"GPU": {"INFERENCE_PRECISION_HINT": "f32"}}`, // whose driver has no such threads
+	} {
+		if got := d.options(where, f, 3)["load_config"]; got != want {
+			t.Errorf("%s on three threads: %s, want %s", where, got, want)
+		}
+	}
+	d, _ = ParseDevice("webgpu")
 	for name, want := range map[string]string{
 		TF32:   "device webgpu computes in no tf32, but in float32, float16",
 		"fp32": `precision "fp32" is not known: expected float32, tf32, bfloat16, float16`,
