@@ -35,7 +35,7 @@ The exit status is 1 if any tensor fails.`,
 		},
 	}
 	c.Flags().Var((*fraction)(&o.Tolerance), "tolerance", "what a tensor may differ by, relative to its largest value, where its case allows less")
-	c.Flags().Float64Var(&o.Emulated, "emulated", 0, "how many times the error of the CPU's emulation of --precision a tensor may be off by, where its case allows less")
+	c.Flags().Var((*multiple)(&o.Emulated), "emulated", "how many times the error of the CPU's emulation of --precision a tensor may be off by, where its case allows less")
 	c.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "print the tensors that fail, and a line for each case")
 	return g.computes(c)
 }
@@ -55,5 +55,23 @@ func (f *fraction) Set(text string) error {
 		return errors.New("expected a number from 0 to below 1")
 	}
 	*f = fraction(v)
+	return nil
+}
+
+// A multiple is the value of a flag for a number from 0 to 100.
+type multiple float64
+
+func (m *multiple) String() string { return strconv.FormatFloat(float64(*m), 'g', -1, 64) }
+
+// Type implements pflag.Value.
+func (*multiple) Type() string { return "number" }
+
+// Set implements pflag.Value.
+func (m *multiple) Set(text string) error {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= 0 && v <= 100) {
+		return errors.New("expected a number from 0 to 100")
+	}
+	*m = multiple(v)
 	return nil
 }
