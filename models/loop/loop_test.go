@@ -330,7 +330,7 @@ func TestTraffic(t *testing.T) {
 			}
 			stages.Close()
 			up, down := l.Traffic().Up.Load()-want, l.Traffic().Down.Load()-state
-			t.Log(fmt.Sprintf("%d steps: beside x_T, the condition, noise and x_0 %d bytes up and %d down", steps, up, down))
+			t.Logf("%d steps: beside x_T, the condition, noise and x_0 %d bytes up and %d down", steps, up, down)
 			if up < 0 || up > int64(steps)*400 || down < 0 || down > 4*images {
 				t.Errorf("%d steps: beside x_T, the condition, noise and x_0 %d bytes up and %d down", steps, up, down)
 			}
