@@ -317,11 +317,15 @@ func (l *Loop) Sample(ctx context.Context, p *sampling.Predictor, xT tensor.Tens
 	var health ort.Operand = ort.Floats(tensor.New(xT.Rows()))
 	steps := p.Schedule.Len()
 	for i := steps - 1; i >= 0; i-- {
-		if err := ctx.Err(); err != nil {
-			x.Close()
-			return tensor.Tensor{}, fmt.Errorf("loop: stopped before step %d: %w", i, err)
+		err := ctx.Err()
+		if err != nil {
+			err = fmt.Errorf("loop: stopped before step %d: %w", i, err)
 		}
-		next, sum, end, err := l.step(ctx, p, x, health, i, steps-1-i, n, xT.Shape)
+		var next, sum *ort.Resident
+		var end tensor.Tensor
+		if err == nil {
+			next, sum, end, err = l.step(ctx, p, x, health, i, steps-1-i, n, xT.Shape)
+		}
 		x.Close()
 		if r, ok := health.(*ort.Resident); ok {
 			r.Close()

@@ -182,7 +182,7 @@ func (b *binding) run(ctx context.Context, session *rt.DynamicAdvancedSession) e
 	}
 	b.outputValues = make([]unsafe.Pointer, len(b.toHost))
 	n := len(b.values)
-	return b.session.timed(ctx, func(opts *rt.RunOptions) error {
+	err = b.session.timed(ctx, func(opts *rt.RunOptions) error {
 		o, err := pointer(opts, "o")
 		if err != nil {
 			return err
@@ -203,6 +203,15 @@ func (b *binding) run(ctx context.Context, session *rt.DynamicAdvancedSession) e
 		}
 		return err
 	})
+	if err != nil { // also where the graph was done before the context
+		for i, v := range b.outputValues {
+			if v != nil {
+				C.api_release(v)
+				b.outputValues[i] = nil
+			}
+		}
+	}
+	return err
 }
 
 // results takes the outputs over.

@@ -104,3 +104,35 @@ func TestRunOnErrors(t *testing.T) {
 	}
 	(*Resident)(nil).Close()
 }
+
+// A late context is done, but interrupts nothing: the graph was faster.
+type late struct{ context.Context }
+
+func (late) Err() error { return context.Canceled }
+
+// A call that ends after its context keeps nothing of what it computed.
+func TestRunOnCancelled(t *testing.T) {
+	s := doubled(t, Options{Threads: 1})
+	session, err := s.prepared()
+	if err == nil {
+		err = openAPI()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := binding{session: s}
+	defer b.free()
+	if err := b.input("x", Floats(tensor.New(2, 3))); err != nil {
+		t.Fatal(err)
+	}
+	b.output("y", false)
+	b.output("sum", false)
+	if err := b.run(late{t.Context()}, session); err != context.Canceled {
+		t.Fatal(err)
+	}
+	for i, v := range b.outputValues {
+		if v != nil {
+			t.Errorf("output %d is kept", i)
+		}
+	}
+}
