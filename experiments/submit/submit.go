@@ -96,6 +96,12 @@ func (j *job) locate() (err error) {
 	if j.Runtime.Threads > 0 {
 		j.Run = append(j.Run, "--threads", fmt.Sprint(j.Runtime.Threads))
 	}
+	if j.Runtime.AllowFallback {
+		j.Run = append(j.Run, "--allow-fallback")
+	}
+	if j.Runtime.HostLoop {
+		j.Run = append(j.Run, "--host-loop")
+	}
 	usual := work.Defaults()
 	if j.Work.Mixed {
 		j.Run = append(j.Run, "--mixed")
