@@ -22,7 +22,6 @@ type Network struct {
 	opened   []models.Model // all of them
 	classes  int
 	stages   *loop.Stages                  // between the calls of the network, where states stay on its device; nil: they go through the host
-	own      bool                          // the stages are this network's
 	way      string                        // of the states, where the network's device is not the CPU; "" until images are drawn
 	encoded  map[encodedText]sampling.Cond // of one image
 }
@@ -33,9 +32,7 @@ func (n *Network) Classes() int { return n.classes }
 
 // Close closes the generator and the networks of the guidances.
 func (n *Network) Close() {
-	if n.own {
-		n.stages.Close()
-	}
+	n.closeStages()
 	for _, m := range n.opened {
 		m.Close()
 	}
@@ -74,6 +71,27 @@ func OpenNetwork(r *plan.Row, i int, opt ort.Options) (models.Model, error) {
 	return m, nil
 }
 
+// prepareLoop chooses the way of the states: they stay on a device that has a memory of
+// its own, where opt does not say otherwise.
+func (n *Network) prepareLoop(opt ort.Options) {
+	if opt.Resident() {
+		n.stages = loop.NewStages(opt)
+		return
+	}
+	if opt.HostLoop {
+		if opt.HostLoop = false; opt.Resident() {
+			n.way = throughHost + "--host-loop"
+		}
+	}
+}
+
+// closeStages closes the graphs between the calls of the network.
+func (n *Network) closeStages() {
+	if n != nil && n.stages != nil {
+		n.stages.Close()
+	}
+}
+
 // OpenRow opens all networks of a row.
 func OpenRow(ctx context.Context, r *plan.Row, opt ort.Options) (*Network, error) {
 	n := &Network{}
@@ -90,9 +108,7 @@ func OpenRow(ctx context.Context, r *plan.Row, opt ort.Options) (*Network, error
 		n.Close()
 		return nil, err
 	}
-	if opt.Resident() {
-		assembled.stages, assembled.own = loop.NewStages(opt), true
-	}
+	assembled.prepareLoop(opt)
 	return assembled, nil
 }
 
@@ -189,6 +205,9 @@ func (b *batch) sample(ctx context.Context) (tensor.Tensor, error) {
 	return x, err
 }
 
+// throughHost begins the way of states that do not stay on their device; the reason follows.
+const throughHost = "states go through the host at each step: "
+
 // errHostsWay says that a batch has to be drawn by way of the host.
 var errHostsWay = errors.New("by way of the host")
 
@@ -201,12 +220,13 @@ func (b *batch) onDevice(ctx context.Context, step func(done, of int)) (tensor.T
 	}
 	l, err := loop.New(b.Predictor, b.row.Sampler.Value, b.network.Generator, b.network.stages)
 	if err != nil {
-		b.network.way = "states go through the host at each step: " + err.Error()
+		b.network.way = throughHost + err.Error()
 		return tensor.Tensor{}, errHostsWay
 	}
 	b.network.way = "states stay on the device"
 	x, err := l.Sample(ctx, b.Predictor, b.x, b.noise, func(k int) { step(k, b.Schedule.Len()) })
 	if errors.Is(err, loop.ErrNotFinite) {
+		b.network.way = throughHost + "something was not finite on the device"
 		return x, errHostsWay
 	}
 	if err != nil {

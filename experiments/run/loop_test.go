@@ -1,6 +1,7 @@
 package run
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -38,7 +39,8 @@ func TestStatesThatStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.stages, n.own = loop.NewStages(opt), true
+		n.closeStages()
+		n.stages = loop.NewStages(opt)
 		steps := 0
 		got, err := b.onDevice(t.Context(), func(int, int) { steps++ })
 		if err != nil || n.way != "states stay on the device" || steps != 4 {
@@ -54,5 +56,43 @@ func TestStatesThatStay(t *testing.T) {
 			t.Errorf("%s: off by %.2g, %.2g in the mean", r.Title(), largest, mean)
 		}
 		n.Close()
+	}
+}
+
+// The record of a row's devices holds the graphs of its networks and those between their
+// calls, and none of a row that was drawn before; and it tells of --host-loop.
+func TestRecordedLoop(t *testing.T) {
+	e := load(t, tiny.Experiment(t, t.TempDir()), "metrics=[]")
+	o := options(t, t.TempDir())
+	o.Progress.Quiet = true
+	s := newSession(e, o)
+	defer s.close()
+	if err := s.identify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range s.runs[:2] {
+		if err := s.prepare(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		keys, err := networkKeys(r.Row, r.Contents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, graph := range []struct{ key, name string }{{keys[0], "network"}, {loopKey, fmt.Sprintf("row %d", i)}} {
+			s.runtimeOf(graph.key).Placed(ort.Placement{Graph: graph.name + "          ", Device: "webgpu:0"})
+		}
+		if err := s.recordDevices(r, 0); err != nil {
+			t.Fatal(err)
+		}
+		found, err := store.ReadPlacements(r.Folder)
+		if err != nil || len(found) != 2 {
+			t.Errorf("row %d: %d graphs, expected its network's and one between: %+v, %v", i, len(found), found, err)
+		}
+	}
+	for device, want := range map[string]string{"webgpu:0": throughHost + "--host-loop", "cpu": "", "openvino": ""} {
+		n := &Network{}
+		if n.prepareLoop(ort.Options{Device: device, HostLoop: true}); n.way != want || n.stages != nil {
+			t.Errorf("%s: %q, expected %q", device, n.way, want)
+		}
 	}
 }

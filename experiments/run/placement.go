@@ -9,6 +9,10 @@ import (
 	"sagbench/models/ort"
 )
 
+// loopKey stands in place of a network's key for the graphs between its calls, of the row
+// that is being drawn.
+const loopKey = "loop"
+
 // runtimeOf is how a row's network with the key runs: it takes note of the graphs that
 // are prepared for another device than the CPU.
 func (s *session) runtimeOf(key string) ort.Options {
@@ -37,7 +41,7 @@ func (s *session) recordDevices(r *plan.Run, before int) error {
 		return err
 	}
 	var now []store.Placement
-	for _, key := range keys {
+	for _, key := range append(keys, loopKey) {
 		for _, p := range s.placements[key] {
 			p.Loop = s.network.way
 			now = append(now, p)

@@ -21,7 +21,6 @@ import (
 	"sagbench/experiments/store"
 	"sagbench/experiments/work"
 	"sagbench/models"
-	"sagbench/models/loop"
 	"sagbench/models/ort"
 )
 
@@ -68,7 +67,6 @@ type session struct {
 	changed     bool     // the search that the folder holds was another one, and people know
 
 	open    map[string]models.Model // networks by their keys
-	stages  map[string]*loop.Stages // of those whose states stay on their device
 	known   map[string][]string     // notes by what they are of
 	said    map[string]bool         // notes
 	network *Network                // of the row that is being drawn
@@ -102,7 +100,7 @@ func newSession(e *plan.Experiment, o Options) *session {
 	}
 	return &session{
 		Experiment: e, Options: o, folder: filepath.Join(o.Results, e.Name), hashes: h, whole: !o.Runtime.AnyBatch(), rows: make([]rowState, len(e.Rows)), drawing: -1,
-		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{}, stages: map[string]*loop.Stages{}, known: map[string][]string{}, said: map[string]bool{},
+		engine: score.NewEngine(o.Runtime, h, o.Progress), open: map[string]models.Model{}, known: map[string][]string{}, said: map[string]bool{},
 		classes: map[string]int{}, placements: map[string]map[string]store.Placement{},
 	}
 }
@@ -556,28 +554,20 @@ func (s *session) prepare(ctx context.Context, r *plan.Run) error {
 		return err
 	}
 	s.classes[fmt.Sprint(keys)] = s.network.Classes()
-	if o := s.runtimeOf(keys[0]); o.Resident() {
-		if s.stages[keys[0]] == nil {
-			s.stages[keys[0]] = loop.NewStages(o)
-		}
-		s.network.stages = s.stages[keys[0]]
-	}
+	s.network.prepareLoop(s.runtimeOf(loopKey))
 	return nil
 }
 
-// closeNetworks closes all networks but those of the given keys.
+// closeNetworks closes all networks but those of the given keys, and the graphs between
+// their calls, which are the row's own.
 func (s *session) closeNetworks(keep ...string) {
+	s.network.closeStages()
+	delete(s.placements, loopKey)
 	s.network, s.drawing = nil, -1
 	for key, m := range s.open {
 		if !slices.Contains(keep, key) {
 			m.Close()
 			delete(s.open, key)
-		}
-	}
-	for key, stages := range s.stages {
-		if !slices.Contains(keep, key) {
-			stages.Close()
-			delete(s.stages, key)
 		}
 	}
 }
