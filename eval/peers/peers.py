@@ -290,9 +290,13 @@ class OpenVINO(Network):
     def prepare(self, net, inputs):
         import openvino
 
+        core = openvino.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if "BF16" not in capabilities:  # the hint is ignored then, or ends the process
+            raise SystemExit(f"OpenVINO has no BF16 on this processor, but {', '.join(capabilities)}")
         model = openvino.convert_model(net, example_input=inputs, input=[tuple(x.shape) for x in inputs])
         settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": int(os.environ["OMP_NUM_THREADS"])}
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        compiled = core.compile_model(model, "CPU", settings)
         arrays = [x.numpy() for x in inputs]
         return lambda: compiled(arrays)
 

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"sagbench/configs"
+	"sagbench/experiments/human"
 	"sagbench/experiments/plan"
 	"sagbench/experiments/run"
 	"sagbench/models"
@@ -34,11 +36,18 @@ const (
 )
 
 // peersOnCPU are the columns of a CPU's sections. The bfloat16 of sagbench is that of
-// OpenVINO's plugin there.
-var peersOnCPU = []networkColumn{
-	{"torch", computation{}, ""}, {"torch.compile", computation{}, compiledRival},
-	{"torch.compile, bf16", computation{}, halfRival}, {"OpenVINO, bf16", computation{}, halfRival},
-	{"sagbench", computation{"cpu", ort.Float32}, compiledRival}, {"sagbench, bf16", computation{"openvino", ort.BFloat16}, halfRival},
+// OpenVINO's plugin, or emulated where the plugin lacks it on this processor, which the
+// note says.
+func (b *bench) peersOnCPU() (columns []networkColumn, note string) {
+	half := computation{"openvino", ort.BFloat16}
+	if err := half.options(b.options).CheckPrecision(half.precision); err != nil {
+		half.device, note = "cpu", fmt.Sprintf("sagbench, bf16, is emulated: %v", err)
+	}
+	return []networkColumn{
+		{"torch", computation{}, ""}, {"torch.compile", computation{}, compiledRival},
+		{"torch.compile, bf16", computation{}, halfRival}, {"OpenVINO, bf16", computation{}, halfRival},
+		{"sagbench", computation{"cpu", ort.Float32}, compiledRival}, {"sagbench, bf16", half, halfRival},
+	}, note
 }
 
 // peersOnDevice are the columns of the section of a device: half precision is bfloat16
@@ -87,18 +96,18 @@ type peerNetwork struct {
 type peerNets struct {
 	name     string
 	networks []peerNetwork
-	columns  []networkColumn
+	columns  func(*bench) (columns []networkColumn, note string)
 	device   string // as torch calls it
 }
 
 var (
 	peersOfCPU = peerNets{peerNetsSection, []peerNetwork{
 		{embeddedADM, embeddedTitle, []int{1, 8, 64}, peerRounds}, {"64x64_diffusion", "ADM 64×64", []int{1, 8, 64}, 1},
-	}, peersOnCPU, "cpu"}
+	}, (*bench).peersOnCPU, "cpu"}
 	peersOfFamilies = peerNets{peerFamiliesSection, []peerNetwork{
 		{"SiT-XL-2-256x256", "SiT-XL/2, 256×256", []int{1}, peerRounds}, {"edm-imagenet-64x64-cond-adm", "EDM ImageNet 64×64", []int{1}, peerRounds},
 		{"edm2-img512-s", "EDM2-S, 512×512", []int{1}, peerRounds},
-	}, peersOnCPU, "cpu"}
+	}, (*bench).peersOnCPU, "cpu"}
 )
 
 // peersOfDevice is the section of the device that was chosen. A processor is spared the
@@ -114,7 +123,7 @@ func (b *bench) peersOfDevice() error {
 	}
 	return b.peerNets(peerNets{peerDeviceSection, []peerNetwork{
 		{embeddedADM, embeddedTitle, []int{1, 8, 64}, peerRounds}, {"64x64_diffusion", "ADM 64×64", batches, 1},
-	}, peersOnDevice(device), torchDevice(device)})
+	}, func(*bench) ([]networkColumn, string) { return peersOnDevice(device), "" }, torchDevice(device)})
 }
 
 const (
@@ -122,8 +131,13 @@ const (
 	embeddedTitle = "ADM, embedded"
 )
 
+// peerLimit is how long one measurement may take, with loading and the first call. A
+// library without kernels for this processor can take thirty times as long as it does in float32.
+const peerLimit = 15 * time.Minute
+
 // peerNets times the networks of a section in public libraries and in sagbench, in turns, each time in a
-// process of its own. A library that fails has no time, and its error goes to standard
+// process of its own. A library that fails, or that reaches the limit, has no time then
+// nor with more images; why is told below the table, and all that it said on standard
 // error.
 func (b *bench) peerNets(p peerNets) error {
 	if task := os.Getenv(childEnv); task != "" {
@@ -137,53 +151,93 @@ func (b *bench) peerNets(p peerNets) error {
 	if err != nil {
 		return err
 	}
+	columns, note := p.columns(b)
 	titles, rivals := []string{"network", "batch"}, []string(nil)
-	for _, c := range p.columns {
+	for _, c := range columns {
 		titles = append(titles, c.title)
 		if c.own.device != "" {
 			rivals = append(rivals, c.rival)
 		}
 	}
-	titles = append(titles, rivals...)
-	b.header(titles...)
+	b.header(append(titles, rivals...)...)
+	var failures []string
 	for _, n := range p.networks {
+		failed := make([]bool, len(columns))
 		for _, batch := range n.batches {
-			times := slices.Repeat([]float64{math.Inf(1)}, len(p.columns))
+			times := slices.Repeat([]float64{math.Inf(1)}, len(columns))
 			for range n.rounds {
-				for i, c := range p.columns {
-					task := fmt.Sprintf("%s/%d", n.name, batch)
-					cmd := exec.CommandContext(b.ctx, python, script, c.title, task, b.scratch, p.device)
-					cmd.Env = b.peerEnv()
-					if c.own.device != "" {
-						if cmd, err = b.child(p.name, task+"/"+c.own.precision, c.own.device); err != nil {
-							return err
-						}
+				for i, c := range columns {
+					if failed[i] {
+						continue
 					}
-					m := &peerTimes{}
-					if err := m.add(cmd); err == nil {
-						times[i] = min(times[i], m.seconds[0])
-					} else if b.ctx.Err() != nil {
+					task := fmt.Sprintf("%s/%d", n.name, batch)
+					seconds, err := b.timeNetwork(peerLimit, func(ctx context.Context) (*exec.Cmd, error) {
+						if c.own.device != "" {
+							return b.child(ctx, p.name, task+"/"+c.own.precision, c.own.device)
+						}
+						cmd := exec.CommandContext(ctx, python, script, c.title, task, b.scratch, p.device)
+						cmd.Env = b.peerEnv()
+						return cmd, nil
+					})
+					switch {
+					case b.ctx.Err() != nil:
 						return err
-					} else {
+					case err != nil:
+						failed[i] = true
 						b.progress.Note(fmt.Sprintf("%s, %s: %v", c.title, task, err))
+						failures = append(failures, fmt.Sprintf("%s, %s, batch %d: %s", c.title, n.title, batch, lastLine(err)))
+					default:
+						times[i] = min(times[i], seconds)
 					}
 				}
 			}
 			cells := []any{n.title, batch}
-			for _, s := range times {
-				if math.IsInf(s, 1) {
-					cells = append(cells, "—")
+			for i, s := range times {
+				if failed[i] {
+					cells, times[i] = append(cells, "—"), math.Inf(1)
 					continue
 				}
 				cells = append(cells, ms(time.Duration(s*float64(time.Second))))
 			}
 			for _, rival := range rivals {
-				cells = append(cells, lead(p.columns, times, rival))
+				cells = append(cells, lead(columns, times, rival))
 			}
 			b.row(cells...)
 		}
 	}
+	if note != "" {
+		failures = append(failures, note)
+	}
+	for _, text := range failures {
+		fmt.Fprintf(b.out, "\n%s\n", text)
+	}
 	return nil
+}
+
+// timeNetwork runs the process of one measurement, for as long as it may take.
+func (b *bench) timeNetwork(limit time.Duration, process func(context.Context) (*exec.Cmd, error)) (seconds float64, err error) {
+	ctx, cancel := context.WithTimeout(b.ctx, limit)
+	defer cancel()
+	cmd, err := process(ctx)
+	if err != nil {
+		return 0, err
+	}
+	cmd.WaitDelay = time.Second // processes of its own may still hold its output
+	var m peerTimes
+	err = m.add(cmd)
+	switch {
+	case ctx.Err() == context.DeadlineExceeded:
+		return 0, fmt.Errorf("it took more than %s", human.Duration(limit))
+	case err != nil:
+		return 0, err
+	}
+	return m.seconds[0], nil
+}
+
+// lastLine is the last line of what a process failed with, where Python has its errors.
+func lastLine(err error) string {
+	text := strings.TrimSpace(err.Error())
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // lead is how many times as long as sagbench the fastest peer of a comparison takes;

@@ -71,7 +71,7 @@ func (b *bench) peers() error {
 				cmd := exec.CommandContext(b.ctx, python, script, name, c.name, b.scratch)
 				cmd.Env = b.peerEnv()
 				if name == "sagbench" {
-					if cmd, err = b.child(peersSection, c.name, "cpu"); err != nil {
+					if cmd, err = b.child(b.ctx, peersSection, c.name, "cpu"); err != nil {
 						return err
 					}
 				}
@@ -104,12 +104,12 @@ func (b *bench) peerScript() (python, script string, err error) {
 }
 
 // child is a process of this program that does one task of a section.
-func (b *bench) child(section, task, device string) (*exec.Cmd, error) {
+func (b *bench) child(ctx context.Context, section, task, device string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(b.ctx, self, "bench", section, "--device", device, "--threads", strconv.Itoa(b.options.Threads))
+	cmd := exec.CommandContext(ctx, self, "bench", section, "--device", device, "--threads", strconv.Itoa(b.options.Threads))
 	cmd.Env = append(os.Environ(), childEnv+"="+task, peersEnv+"="+b.scratch)
 	return cmd, nil
 }

@@ -101,11 +101,15 @@ func (b *bench) precisions() error {
 
 // name is the device of a computation that was drawn in, and what it is.
 func (c computation) name() string {
-	hardware := processor()
-	if d, err := ort.ParseDevice(c.device); err == nil && d.Name != "cpu" {
-		hardware = d.HardwareName()
+	d, err := ort.ParseDevice(c.device)
+	if err != nil {
+		return c.device
 	}
-	return strings.TrimSuffix(c.device+", "+hardware, ", ")
+	hardware := d.HardwareName()
+	if d.Name == "cpu" {
+		hardware = processor()
+	}
+	return strings.TrimSuffix(d.String()+", "+hardware, ", ")
 }
 
 // options are opt on the computation's device.
