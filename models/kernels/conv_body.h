@@ -29,6 +29,9 @@ enum {
 	GROUP = 4 * PLACES,     // pixels that share a panel's weights while they are in the cache
 	CACHE = 300 << 10,      // bytes of the second-level cache for Winograd's products and their operands
 	RECTANGLE = 32,         // tiles of an image in planes that are computed together, at the most
+	CHUNK = 8,              // blocks of input channels whose operands and weights share the first-level cache
+	LINE = 16,              // floats that the caches load at once
+	AHEAD = 2048,           // how many of Winograd's weights are asked for before they are used
 };
 
 // ---- sums of products
@@ -39,22 +42,30 @@ typedef struct {
 	const float *const *blocks;
 	int count, rows, columns;
 	size_t row, column;
+	int onward; // raw sums go on from those in y
 } walk;
 
 // multiply adds up the products of P places, step floats apart from x on, with V
 // vectors of output channels, and leaves them with bias and ReLU or, raw, without.
+// Raw are the sums of Winograd's algorithm, whose weights come from far.
 INLINE void multiply(const int P, const int V, const int step, const int depth, const int raw,
                      size_t x, const walk *s, const float *w, const float *bias,
                      float *y, size_t place, size_t vector) {
 	vec sum[PLACES][PANEL];
 	UNROLL for (int p = 0; p < P; p++) {
-		UNROLL for (int v = 0; v < V; v++) sum[p][v] = raw ? (vec){0} : load(bias + v * LANES);
+		UNROLL for (int v = 0; v < V; v++) {
+			if (raw) sum[p][v] = s->onward ? load(y + p * place + v * vector) : (vec){0};
+			else sum[p][v] = load(bias + v * LANES);
+		}
 	}
 	for (int b = 0; b < s->count; b++) {
 		for (int i = 0; i < s->rows; i++) {
 			for (int j = 0; j < s->columns; j++) {
 				const float *from = s->blocks[b] + x + i * s->row + j * s->column;
 				for (int c = 0; c < depth; c++, w += V * LANES) {
+					if (raw) {
+						UNROLL for (int v = 0; v < V * LANES; v += LINE) __builtin_prefetch(w + AHEAD + v);
+					}
 					vec f[PANEL];
 					UNROLL for (int v = 0; v < V; v++) f[v] = load(w + v * LANES);
 					UNROLL for (int p = 0; p < P; p++) {
@@ -118,6 +129,18 @@ static const float *weights(const conv *c, int panel) {
 	return c->weights + (size_t)panel * PANEL * LANES * products_of(c->g) * c->g.in;
 }
 
+// chunk is how many blocks of input channels, from one on, are multiplied with all
+// panels before the next.
+static int chunk(const conv *c, int block) {
+	int left = c->g.in / BLOCK - block;
+	return left < CHUNK ? left : CHUNK;
+}
+
+// winograd is where a panel's weights of one point for the chunk from block on are.
+static float *winograd(const conv *c, int panel, int point, int block) {
+	return c->weights + ((size_t)point * c->g.in + block * BLOCK) * c->g.out + panel * PANEL * LANES * chunk(c, block) * BLOCK;
+}
+
 // combine sets to [n,stride] of vectors of a panel to sums of from [k,stride]
 // with factors [n,k].
 INLINE void combine(const double *factors, int n, int k, int stride, const double (*from)[PANEL * LANES], double (*to)[PANEL * LANES]) {
@@ -140,8 +163,8 @@ TARGET static void transform_weights(geometry g, const double (*w)[PANEL * LANES
 	for (int a = 0; a < points(g.kernel[0]); a++) combine(factors, points(g.kernel[1]), g.kernel[1], 1, rows + a * g.kernel[1], to + a * points(g.kernel[1]));
 }
 
-// prepare lays out, for every panel of output channels, [point,in,channel] for
-// Winograd's algorithm, else [block,row,column,depth,channel].
+// prepare lays out [panel,block,row,column,depth,channel], or for Winograd's
+// algorithm [point,chunk,panel,depth,channel], which is the order of use.
 static conv *prepare(geometry g, const float *w, const double *scale, const double *bias) {
 	int taps = g.kernel[0] * g.kernel[1], count = products_of(g);
 	conv *c = calloc(1, sizeof *c);
@@ -166,8 +189,9 @@ static conv *prepare(geometry g, const float *w, const double *scale, const doub
 			}
 			if (by_winograd(g)) transform_weights(g, taken, points);
 			for (int q = 0; q < count; q++) {
-				size_t at = by_winograd(g) ? (size_t)q * g.in + i : (size_t)(i / c->depth * taps + q) * c->depth + i % c->depth;
-				for (int o = 0; o < channels; o++) to[at * channels + o] = by_winograd(g) ? points[q][o] : taken[q][o];
+				size_t at = (size_t)(i / c->depth * taps + q) * c->depth + i % c->depth;
+				float *t = by_winograd(g) ? winograd(c, p, q, i / BLOCK / CHUNK * CHUNK) + i % (CHUNK * BLOCK) * channels : to + at * channels;
+				for (int o = 0; o < channels; o++) t[o] = by_winograd(g) ? points[q][o] : taken[q][o];
 			}
 		}
 		to += (size_t)count * g.in * channels;
@@ -343,6 +367,12 @@ INLINE tile tile_at(const int A, const int B, const call *k, size_t i) {
 	return (tile){i / area, at / k->columns * outputs(A), at % k->columns * outputs(B)};
 }
 
+// next_operands is how far the operands of one point are from those of the next,
+// and next_products the same of a panel's products. A whole number of pages would
+// put those of all points into the same few lines of the first-level cache.
+static size_t next_operands(const conv *c, int count) { return (size_t)count * c->g.in + BLOCK; }
+static size_t next_products(int count) { return (size_t)count * PANEL * LANES + BLOCK; }
+
 // operands transforms all blocks of channels of tile i of an item:
 // [product,block,tile,16].
 INLINE void operands(const int A, const int B, const call *k, tile t, int i, int count, float *to) {
@@ -369,24 +399,30 @@ INLINE void operands(const int A, const int B, const call *k, tile t, int i, int
 			row = across * BLOCK;
 		}
 		for (int half = 0; half < BLOCK; half += LANES) {
-			transform_inputs(A, B, x + half, row, to + (size_t)i * BLOCK + half, (size_t)count * g.in);
+			transform_inputs(A, B, x + half, row, to + (size_t)i * BLOCK + half, next_operands(k->c, count));
 		}
 	}
 }
 
-// multiply_tiles sets the products [n,count,channels] of a panel from operands
-// [n,in,count].
-static void multiply_tiles(const conv *c, int panel, int n, int count, const float *operands, float *to) {
-	int kernels = (count + PLACES - 1) / PLACES, v = width(c, panel), channels = v * LANES;
+// multiply_tiles sets the products [panel,n,count,channels] from operands
+// [n,in,count]: point by point and chunk by chunk of the input, so that the
+// operands stay in the cache for all panels, and each panel's weights for all tiles.
+static void multiply_tiles(const conv *c, int n, int count, const float *operands, float *to) {
+	int kernels = (count + PLACES - 1) / PLACES;
 	const float *blocks[MAX_BLOCKS];
-	walk s = {blocks, c->g.in / BLOCK, 1, 1, 0, 0};
-	for (int b = 0; b < s.count; b++) blocks[b] = operands + (size_t)b * count * BLOCK;
+	for (int b = 0; b < c->g.in / BLOCK; b++) blocks[b] = operands + (size_t)b * count * BLOCK;
 	for (int q = 0; q < n; q++) {
-		size_t x = (size_t)q * count * c->g.in;
-		const float *w = weights(c, panel) + (size_t)q * c->g.in * channels;
-		for (int i = 0; i < kernels; i++) {
-			int begin = i * count / kernels, end = (i + 1) * count / kernels;
-			products[end - begin - 1][v - 1](x + begin * BLOCK, &s, w, NULL, to + (q * count + begin) * channels, channels, LANES);
+		size_t x = q * next_operands(c, count);
+		for (int first = 0; first < c->g.in / BLOCK; first += CHUNK) {
+			walk s = {blocks + first, chunk(c, first), 1, 1, 0, 0, first > 0};
+			for (int p = 0; p < panels(c); p++) {
+				int v = width(c, p), channels = v * LANES;
+				float *y = to + (p * n + q) * next_products(count);
+				for (int i = 0; i < kernels; i++) {
+					int begin = i * count / kernels, end = (i + 1) * count / kernels;
+					products[end - begin - 1][v - 1](x + begin * BLOCK, &s, winograd(c, p, q, first), NULL, y + begin * channels, channels, LANES);
+				}
+			}
 		}
 	}
 }
@@ -398,17 +434,17 @@ INLINE void tiled(const int A, const int B, const call *k, size_t item, float *s
 	const conv *c = k->c;
 	size_t first = item * k->count, left = (size_t)k->n * k->rows * k->columns - first;
 	int count = left < (size_t)k->count ? (int)left : k->count;
-	float *product = scratch + (size_t)n * count * c->g.in;
+	float *product = scratch + n * next_operands(c, count);
 	for (int i = 0; i < count; i++) operands(A, B, k, tile_at(A, B, k, first + i), i, count, scratch);
-	for (int p = 0; p < panels(c); p++) {
+	multiply_tiles(c, n, count, scratch, product);
+	for (int p = 0; p < panels(c); p++, product += n * next_products(count)) {
 		int v = width(c, p), channels = v * LANES;
-		multiply_tiles(c, p, n, count, scratch, product);
 		for (int i = 0; i < v; i++) {
 			vec bias = load(c->bias + (p * PANEL + i) * LANES);
 			for (int j = 0; j < count; j++) {
 				tile t = tile_at(A, B, k, first + j);
 				float *y = output(k, t.image, p * PANEL + i) + ((size_t)t.top * k->ow + t.left) * BLOCK;
-				transform_products(A, B, 1, product + j * channels + i * LANES, (size_t)count * channels, bias,
+				transform_products(A, B, 1, product + j * channels + i * LANES, next_products(count), bias,
 				                   y, (size_t)k->ow * BLOCK, k->oh - t.top, k->ow - t.left);
 			}
 		}
@@ -429,24 +465,33 @@ TILED(7, 1)
 
 typedef int lanes __attribute__((vector_size(LANES * 4)));
 
-// exchange swaps the lanes of a with bit s and those of b without it.
-INLINE void exchange(const int s, vec *a, vec *b) {
-	lanes low, high;
-	UNROLL for (int i = 0; i < LANES; i++) {
-		low[i] = i & s ? i - s + LANES : i;
-		high[i] = i & s ? i + LANES : i + s;
+#define LOW(i, s) ((i) & (s) ? (i) - (s) + LANES : (i))
+#define HIGH(i, s) ((i) & (s) ? (i) + LANES : (i) + (s))
+#define LANES4(M, i, s) M(i, s), M((i) + 1, s), M((i) + 2, s), M((i) + 3, s)
+#if LANES == 16
+#define ALL(M, s) (lanes){LANES4(M, 0, s), LANES4(M, 4, s), LANES4(M, 8, s), LANES4(M, 12, s)}
+#else
+#define ALL(M, s) (lanes){LANES4(M, 0, s), LANES4(M, 4, s)}
+#endif
+
+// EXCHANGE swaps the lanes with bit s of every vector without it and the others
+// of its partner. The choice is one of literal constants, for the compiler to take
+// the one instruction that there is for it.
+#define EXCHANGE(s)                                                       \
+	UNROLL for (int i = 0; i < LANES; i++) {                          \
+		if (i & (s)) continue;                                    \
+		vec a = v[i], b = v[i + (s)];                             \
+		v[i] = (vec)__builtin_shuffle(a, b, ALL(LOW, s));         \
+		v[i + (s)] = (vec)__builtin_shuffle(a, b, ALL(HIGH, s));  \
 	}
-	vec t = (vec)__builtin_shuffle(*a, *b, low);
-	*b = (vec)__builtin_shuffle(*a, *b, high);
-	*a = t;
-}
 
 INLINE void transpose(vec *v) {
-	UNROLL for (int s = LANES / 2; s > 0; s /= 2) {
-		UNROLL for (int i = 0; i < LANES; i++) {
-			if (!(i & s)) exchange(s, &v[i], &v[i + s]);
-		}
-	}
+#if LANES == 16
+	EXCHANGE(8)
+#endif
+	EXCHANGE(4)
+	EXCHANGE(2)
+	EXCHANGE(1)
 }
 
 // to_block brings n pixels of 16 planes together: [n,16].
@@ -503,8 +548,8 @@ TARGET static void planes(const call *k, size_t item, float *scratch) {
 	int y0 = first * OUTPUTS, x0 = left * OUTPUTS; // of the outputs; inputs start before
 
 	size_t pixels = (size_t)(height + SIDE - 1) * row * BLOCK;
-	float *region = scratch, *operand = region + pixels, *product = operand + (size_t)n * count * g.in;
-	float *result = product + (size_t)n * count * PANEL * LANES;
+	float *region = scratch, *operand = region + pixels, *product = operand + n * next_operands(c, count);
+	float *result = product + n * panels(c) * next_products(count);
 	size_t plane = (size_t)k->h * k->w;
 	memset(region, 0, sizeof(float) * pixels); // the padding
 	int from = x0 - g.pad[1] < 0 ? g.pad[1] - x0 : 0, until = k->w - (x0 - g.pad[1]) < row ? k->w - (x0 - g.pad[1]) : row;
@@ -517,20 +562,20 @@ TARGET static void planes(const call *k, size_t item, float *scratch) {
 		for (int t = 0; t < count; t++) {
 			const float *at = region + ((size_t)(t / columns) * row + t % columns) * OUTPUTS * BLOCK;
 			for (int half = 0; half < BLOCK; half += LANES) {
-				transform_inputs(SIDE, SIDE, at + half, (size_t)row * BLOCK, operand + ((size_t)b * count + t) * BLOCK + half, (size_t)count * g.in);
+				transform_inputs(SIDE, SIDE, at + half, (size_t)row * BLOCK, operand + ((size_t)b * count + t) * BLOCK + half, next_operands(c, count));
 			}
 		}
 	}
 	if (height > k->oh - y0) height = k->oh - y0;
 	int valid = k->ow - x0 < wide ? k->ow - x0 : wide;
 	plane = (size_t)k->oh * k->ow;
-	for (int p = 0; p < panels(c); p++) {
+	multiply_tiles(c, n, count, operand, product);
+	for (int p = 0; p < panels(c); p++, product += n * next_products(count)) {
 		int v = width(c, p), channels = v * LANES;
-		multiply_tiles(c, p, n, count, operand, product);
 		for (int i = 0; i < v; i++) {
 			float *block = result + (size_t)(i / HALVES) * rows * OUTPUTS * wide * BLOCK + i % HALVES * LANES;
 			for (int t = 0; t < count; t++) {
-				transform_products(SIDE, SIDE, 0, product + t * channels + i * LANES, (size_t)count * channels, load(c->bias + (p * PANEL + i) * LANES),
+				transform_products(SIDE, SIDE, 0, product + t * channels + i * LANES, next_products(count), load(c->bias + (p * PANEL + i) * LANES),
 				                   block + ((size_t)(t / columns) * wide + t % columns) * OUTPUTS * BLOCK, (size_t)wide * BLOCK, OUTPUTS, OUTPUTS);
 			}
 		}
@@ -586,7 +631,7 @@ static void plan_tiles(call *k, size_t workers) {
 	size_t items = (all + most - 1) / most;
 	k->count = (all + items - 1) / items;
 	k->items = (all + k->count - 1) / k->count;
-	k->space = n * k->count * (g.in + PANEL * LANES);
+	k->space = n * (next_operands(k->c, k->count) + panels(k->c) * next_products(k->count));
 }
 
 // plan_rows divides a direct convolution's rows, cut into kernels, into items.
@@ -611,7 +656,7 @@ static void plan_rectangles(call *k) {
 	k->items = (size_t)k->n * parts * ((k->columns + k->count - 1) / k->count);
 	size_t n = products_of(k->c->g), count = (size_t)k->count * k->length;
 	size_t region = (k->length * OUTPUTS + SIDE - 1) * (size_t)(k->count * OUTPUTS + SIDE - 1) * BLOCK;
-	k->space = region + n * count * (k->c->g.in + PANEL * LANES) + count * OUTPUTS * OUTPUTS * PANEL * LANES;
+	k->space = region + n * (next_operands(k->c, count) + panels(k->c) * next_products(count)) + count * OUTPUTS * OUTPUTS * PANEL * LANES;
 }
 
 // start runs a call, laid out for a team, with all of it.
