@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "winograd.h"
 
@@ -46,6 +47,15 @@ void conv_free(conv *c) {
 	free(c->weights);
 	free(c->bias);
 	free(c);
+}
+
+void *conv_memory(size_t bytes) {
+	const size_t large = 2 << 20; // with small pages, to find the next takes as long as to read it
+	size_t page = bytes < large ? 64 : large;
+	bytes = (bytes + page - 1) / page * page;
+	void *p = aligned_alloc(page, bytes);
+	if (p && page == large) madvise(p, bytes, MADV_HUGEPAGE);
+	return p;
 }
 
 void winograd_weights(int taps, double *g) {

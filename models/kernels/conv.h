@@ -75,4 +75,8 @@ int conv_size(geometry g, int axis, int length);
 
 void conv_free(conv *c);
 
+// conv_memory is for bytes that are read in a row again and again, in large pages
+// where the system has them; free gives it back. NULL: there is none.
+void *conv_memory(size_t bytes);
+
 #endif

@@ -27,8 +27,7 @@ enum {
 	HALVES = BLOCK / LANES, // vectors of a block
 	PANEL = 2,              // vectors of output channels that a kernel computes at once
 	GROUP = 4 * PLACES,     // pixels that share a panel's weights while they are in the cache
-	CACHE = 300 << 10,      // bytes of the second-level cache for Winograd's products and their operands
-	RECTANGLE = 32,         // tiles of an image in planes that are computed together, at the most
+	RECTANGLE = 32,         // tiles that are computed together, at the most
 	CHUNK = 8,              // blocks of input channels whose operands and weights share the first-level cache
 	LINE = 16,              // floats that the caches load at once
 	AHEAD = 2048,           // how many of Winograd's weights are asked for before they are used
@@ -173,7 +172,7 @@ static conv *prepare(geometry g, const float *w, const double *scale, const doub
 	c->depth = g.in % BLOCK ? 1 : BLOCK;
 	c->vectors = g.out / LANES;
 	c->bias = malloc(sizeof(float) * g.out);
-	c->weights = aligned_alloc(64, sizeof(float) * count * g.in * g.out);
+	c->weights = conv_memory(sizeof(float) * count * g.in * g.out);
 	if (!c->bias || !c->weights) {
 		conv_free(c);
 		return NULL;
@@ -615,18 +614,15 @@ static void work(void *arg, size_t worker) {
 	for (size_t item; (item = atomic_fetch_add(&k->next, 1)) < k->items;) compute(k, item, k->scratch + worker * k->space);
 }
 
-// plan_tiles divides Winograd's tiles into items: enough for every worker, few
-// enough tiles that their operands stay in the cache, and enough tiles that the
-// weights are worth loading.
+// plan_tiles divides Winograd's tiles into items: enough for every worker, and
+// enough tiles that the weights are worth loading.
 static void plan_tiles(call *k, size_t workers) {
 	geometry g = k->c->g;
 	k->rows = (k->oh + outputs(g.kernel[0]) - 1) / outputs(g.kernel[0]);
 	k->columns = (k->ow + outputs(g.kernel[1]) - 1) / outputs(g.kernel[1]);
 	size_t all = (size_t)k->n * k->rows * k->columns, n = products_of(g);
 	size_t share = (all + workers - 1) / workers, least = PLACES / 2;
-	size_t most = CACHE / (sizeof(float) * n * (g.in + PANEL * LANES)) / PLACES * PLACES;
-	if (most < 2 * PLACES) most = 2 * PLACES;
-	if (most > 8 * PLACES) most = 8 * PLACES;
+	size_t most = (RECTANGLE + PLACES - 1) / PLACES * PLACES; // whole kernels
 	if (most > share) most = share > least ? share : least;
 	size_t items = (all + most - 1) / most;
 	k->count = (all + items - 1) / items;
