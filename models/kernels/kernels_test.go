@@ -344,6 +344,65 @@ func TestPlanes(t *testing.T) {
 	})
 }
 
+// Group norms give the bytes that the runtime's own operators give, whose sums are
+// in another order where a group is no multiple of their vectors.
+func TestGroupNorm(t *testing.T) {
+	each(t, func(t *testing.T) {
+		name := kernels.Name()
+		r := rand.New(rand.NewPCG(1, 4))
+		for _, c := range []struct{ channels, groups, h, w int }{
+			{64, 32, 8, 8}, {96, 32, 5, 7}, {64, 32, 32, 32}, {6, 3, 1, 1}, {12, 3, 1, 1}, {32, 32, 1, 3}, {32, 32, 1, 9}, {10, 5, 3, 11}, {128, 32, 1, 5}, {4, 1, 13, 17},
+		} {
+			const n = 3
+			x := ort.Floats(tensor.Of(uniform(r, n*c.channels*c.h*c.w, -0.3, 0.9), n, c.channels, c.h, c.w))
+			scale, shift := ort.Floats(tensor.Of(uniform(r, n*c.channels, -2, 2), n, c.channels)), ort.Floats(tensor.Of(uniform(r, n*c.channels, -2, 2), n, c.channels))
+			weights := checkpoint.StateDict{
+				"weight": checkpoint.FromFloat32(uniform(r, c.channels, -1, 1), c.channels),
+				"bias":   checkpoint.FromFloat32(uniform(r, c.channels, -1, 1), c.channels),
+			}
+			m, err := onnx.Build(weights, func(m *onnx.Module) {
+				x := m.Input("x", checkpoint.F32, onnx.Batch, c.channels, c.h, c.w)
+				scale, shift := m.Input("scale", checkpoint.F32, onnx.Batch, c.channels), m.Input("shift", checkpoint.F32, onnx.Batch, c.channels)
+				m.Output("norm", m.GroupNorm(x, c.groups))
+				m.Output("scaled", m.GroupNormScaleShift(x, c.groups, scale, shift))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if replaced, err := m.WithKernels(); err != nil || !replaced.Kernels {
+				t.Fatalf("%+v is not replaced: %v", c, err)
+			}
+			run := func(kernels string, from, threads int) map[string]ort.Array {
+				t.Setenv("SAGBENCH_KERNELS", kernels)
+				s, err := ort.Open(m, ort.Options{Threads: threads})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				in := map[string]ort.Array{}
+				for name, a := range map[string]ort.Array{"x": x, "scale": scale, "shift": shift} {
+					in[name] = ort.Floats(a.Tensor().Slice(from, n))
+				}
+				out, err := s.Run(context.Background(), in)
+				if err != nil {
+					t.Fatalf("%+v: %v", c, err)
+				}
+				return out
+			}
+			want, got, one := run("none", 0, 0), run(name, 0, 0), run(name, n-1, 1)
+			for output := range want {
+				w, g, o := want[output].Data.([]float32), got[output].Data.([]float32), one[output].Data.([]float32)
+				if !slices.Equal(w, g) {
+					t.Errorf("%+v: %s differs from the runtime's", c, output)
+				}
+				if !slices.Equal(o, g[len(g)-len(o):]) {
+					t.Errorf("%+v: %s of an image alone on one thread differs from the same in a batch", c, output)
+				}
+			}
+		}
+	})
+}
+
 func TestNone(t *testing.T) {
 	t.Setenv("SAGBENCH_KERNELS", "none")
 	if name := kernels.Name(); name != "" {

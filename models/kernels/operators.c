@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "conv.h"
+#include "norm.h"
 #include "ort_api.h"
 
 #define TRY(call)                             \
@@ -28,13 +29,16 @@ static OrtStatus *fail(const OrtApi *api, const char *format, ...) {
 	return api->CreateStatus(ORT_FAIL, message);
 }
 
-typedef enum { CONV, MAX_POOL, AVERAGE_POOL, PLANES } kind;
+typedef enum { CONV, MAX_POOL, AVERAGE_POOL, PLANES, GROUP_NORM } kind;
 
 // Inputs of CONV, before the parts of x.
 enum { WEIGHT, GAMMA, BETA, MEAN, VARIANCE, PARTS };
 
 // Inputs of PLANES; the bias may be absent.
 enum { PLANES_X, PLANES_WEIGHT, PLANES_BIAS, PLANES_INPUTS };
+
+// Inputs of GROUP_NORM.
+enum { NORM_X, NORM_SCALE, NORM_SHIFT, NORM_INPUTS };
 
 // An operator is one kind of node; a node is one of them in a graph.
 typedef struct {
@@ -49,6 +53,8 @@ typedef struct {
 	kind kind;
 	geometry g;
 	conv *conv; // of CONV and PLANES
+	int64_t groups;
+	float eps;
 } node;
 
 // ---- arrays
@@ -151,6 +157,12 @@ static OrtStatus *prepare_planes(node *k, const OrtKernelInfo *info) {
 	return prepare(k, &w, conv_can_planes, scale, bias);
 }
 
+static OrtStatus *read_groups(node *k, const OrtKernelInfo *info) {
+	TRY(k->api->KernelInfoGetAttribute_int64(info, "groups", &k->groups));
+	TRY(k->api->KernelInfoGetAttribute_float(info, "epsilon", &k->eps));
+	return k->groups < 1 ? fail(k->api, "a norm of %lld groups", (long long)k->groups) : NULL;
+}
+
 static OrtStatus *read_geometry(node *k, const OrtKernelInfo *info) {
 	int64_t stride;
 	TRY(integers(k->api, info, "kernel_shape", k->g.kernel, 2));
@@ -179,7 +191,8 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 	k->api = api;
 	k->implementation = conv_implementation();
 	k->kind = ((const operator *)op)->kind;
-	OrtStatus *status = k->implementation ? read_geometry(k, info) : fail(api, "no kernels for this processor, or SAGBENCH_KERNELS allows for none");
+	OrtStatus *(*read)(node *, const OrtKernelInfo *) = k->kind == GROUP_NORM ? read_groups : read_geometry;
+	OrtStatus *status = k->implementation ? read(k, info) : fail(api, "no kernels for this processor, or SAGBENCH_KERNELS allows for none");
 	if (status) {
 		destroy(k);
 		return status;
@@ -283,11 +296,36 @@ static OrtStatus *convolve_planes(node *k, OrtKernelContext *context) {
 	return t.status;
 }
 
+static OrtStatus *normalize(node *k, OrtKernelContext *context) {
+	const OrtApi *api = k->api;
+	array x, affine[NORM_INPUTS];
+	TRY(input(api, context, NORM_X, &x));
+	if (x.rank < 2) return fail(api, "an input of %zu axes; expected [N,C,…]", x.rank);
+	int64_t n = x.shape[0], c = x.shape[1], plane = 1;
+	for (size_t i = 2; i < x.rank; i++) plane *= x.shape[i];
+	if (c % k->groups) return fail(api, "%lld channels in %lld groups", (long long)c, (long long)k->groups);
+	for (int i = NORM_SCALE; i < NORM_INPUTS; i++) {
+		array *a = &affine[i];
+		TRY(input(api, context, i, a));
+		int each = a->rank == 2;
+		if (a->rank != affine[NORM_SCALE].rank || a->rank < 1 || a->rank > 2 || a->shape[each] != c || (each && a->shape[0] != n)) {
+			return fail(api, "input %d is not [%lld], nor [%lld,%lld] as the scale", i, (long long)c, (long long)n, (long long)c);
+		}
+	}
+	float *y;
+	TRY(output(api, context, x.shape, x.rank, &y));
+	threads t = {api, context, NULL};
+	group_norm(x.data, n, c, plane, k->groups, k->eps, affine[NORM_SCALE].data, affine[NORM_SHIFT].data,
+	           affine[NORM_SCALE].rank == 2, y, all_threads(&t));
+	return t.status;
+}
+
 static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
 	node *k = kernel;
 	switch (k->kind) {
 	case CONV: return convolve(k, context);
 	case PLANES: return convolve_planes(k, context);
+	case GROUP_NORM: return normalize(k, context);
 	default: return pool(k, context);
 	}
 }
@@ -300,6 +338,7 @@ static size_t inputs(const OrtCustomOp *op) {
 	switch (((const operator *)op)->kind) {
 	case CONV: return PARTS + 1;
 	case PLANES: return PLANES_INPUTS;
+	case GROUP_NORM: return NORM_INPUTS;
 	default: return 1;
 	}
 }
@@ -327,6 +366,7 @@ static const operator all[] = {
 	OPERATOR(MAX_POOL, "MaxPool"),
 	OPERATOR(AVERAGE_POOL, "AveragePool"),
 	OPERATOR(PLANES, "Conv"),
+	OPERATOR(GROUP_NORM, "GroupNorm"),
 };
 
 const char *operators_name(void) {

@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -9,8 +10,8 @@ import (
 	pb "sagbench/models/onnx/onnxpb"
 )
 
-// KernelsDomain holds the operators of package kernels. All but Conv work on
-// images in blocks of channels, [N,C/16,H,W,16]: a Value of five axes.
+// KernelsDomain holds the operators of package kernels. All but Conv and GroupNorm
+// work on images in blocks of channels, [N,C/16,H,W,16]: a Value of five axes.
 const KernelsDomain = "sagbench"
 
 // block is how many channels lie together.
@@ -90,10 +91,25 @@ func (c Conv) replaceable(x Value) bool {
 		tiles >= minTiles && (tiles >= manyTiles || weights <= maxWeights)
 }
 
+// A groupNorm is one that several nodes compute: of x, with scale and shift [C] or
+// [N,C].
+type groupNorm struct {
+	x, scale, shift Value
+	groups          int
+	eps             float64
+}
+
+// markNorm has WithKernels replace the nodes that compute y.
+func (m *Module) markNorm(n groupNorm, y Value) {
+	if m.computes(n.x.DType) == m.computes(checkpoint.F32) {
+		m.g.norms[y.Name] = n
+	}
+}
+
 // WithKernels is the model with package kernels' operators in place of the
-// convolutions that these compute faster.
+// convolutions and norms that these compute faster.
 func (m *Model) WithKernels() (*Model, error) {
-	if len(m.replaceable) == 0 {
+	if len(m.replaceable)+len(m.norms) == 0 {
 		return m, nil
 	}
 	var p pb.ModelProto
@@ -101,23 +117,16 @@ func (m *Model) WithKernels() (*Model, error) {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
 	for _, n := range p.Graph.Node {
-		if !m.replaceable[n.GetName()] {
-			continue
+		if m.replaceable[n.GetName()] {
+			replaceConv(n)
 		}
-		n.Domain = proto.String(KernelsDomain)
-		at := attrs{"stride": 1}
-		for _, a := range n.Attribute {
-			switch a.GetName() {
-			case "kernel_shape":
-				at["kernel_shape"] = []int{int(a.Ints[0]), int(a.Ints[1])}
-			case "pads": // of both sides, which are alike
-				at["pads"] = []int{int(a.Ints[0]), int(a.Ints[1])}
-			}
+		if norm, ok := m.norms[n.GetName()]; ok {
+			replaceNorm(n, norm)
 		}
-		n.Attribute = at.protos()
 	}
+	removeUnused(p.Graph)
 	out := *m
-	out.Kernels, out.replaceable = true, nil
+	out.Kernels, out.replaceable, out.norms = true, nil, nil
 	if !m.Kernels {
 		p.OpsetImport = append(p.OpsetImport, &pb.OperatorSetIdProto{Domain: proto.String(KernelsDomain), Version: proto.Int64(1)})
 	}
@@ -126,4 +135,43 @@ func (m *Model) WithKernels() (*Model, error) {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
 	return &out, nil
+}
+
+func replaceConv(n *pb.NodeProto) {
+	n.Domain = proto.String(KernelsDomain)
+	at := attrs{"stride": 1}
+	for _, a := range n.Attribute {
+		switch a.GetName() {
+		case "kernel_shape":
+			at["kernel_shape"] = []int{int(a.Ints[0]), int(a.Ints[1])}
+		case "pads": // of both sides, which are alike
+			at["pads"] = []int{int(a.Ints[0]), int(a.Ints[1])}
+		}
+	}
+	n.Attribute = at.protos()
+}
+
+func replaceNorm(n *pb.NodeProto, norm groupNorm) {
+	n.Domain, n.OpType = proto.String(KernelsDomain), proto.String("GroupNorm")
+	n.Input = []string{norm.x.Name, norm.scale.Name, norm.shift.Name}
+	n.Attribute = attrs{"groups": norm.groups, "epsilon": norm.eps}.protos()
+}
+
+// removeUnused takes the nodes away whose outputs nothing reads.
+func removeUnused(g *pb.GraphProto) {
+	used := map[string]bool{}
+	for _, o := range g.Output {
+		used[o.GetName()] = true
+	}
+	var kept []*pb.NodeProto
+	for _, n := range slices.Backward(g.Node) {
+		if slices.ContainsFunc(n.Output, func(o string) bool { return used[o] }) {
+			kept = append(kept, n)
+			for _, i := range n.Input {
+				used[i] = true
+			}
+		}
+	}
+	slices.Reverse(kept)
+	g.Node = kept
 }

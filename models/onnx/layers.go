@@ -107,8 +107,10 @@ func (m *Module) GroupNorm(x Value, groups int) Value { return m.GroupNormEps(x,
 func (m *Module) GroupNormEps(x Value, groups int, eps float64) Value {
 	c, f := x.Shape[1], m.Full()
 	n := f.normalizeGroups(x, groups, eps)
-	return m.own(f.op("BatchNormalization", x.DType, x.Shape, attrs{"epsilon": 0.0},
-		n, f.Param("weight", c), f.Param("bias", c), f.repeated(0, c), f.repeated(1, c)))
+	scale, shift := f.Param("weight", c), f.Param("bias", c)
+	y := f.op("BatchNormalization", x.DType, x.Shape, attrs{"epsilon": 0.0}, n, scale, shift, f.repeated(0, c), f.repeated(1, c))
+	f.markNorm(groupNorm{x, scale, shift, groups, eps}, y)
+	return m.own(y)
 }
 
 // GroupNormScaleShift is GroupNorm(x)·(1+scale)+shift with scale and shift
@@ -122,11 +124,14 @@ func (m *Module) GroupNormScaleShift(x Value, groups int, scale, shift Value) Va
 		n := m.GroupNorm(x, groups)
 		return m.Add(m.Mul(n, image(m.Add(scale, m.Scalar(1)))), image(shift))
 	}
-	n := m.normalizeGroups(x, groups, 1e-5)
+	const eps = 1e-5
+	n := m.normalizeGroups(x, groups, eps)
 	one := m.Add(scale, m.Scalar(1))
 	a := m.Mul(one, m.Param("weight", c))
 	b := m.Add(m.Mul(one, m.Param("bias", c)), shift)
-	return m.Add(m.Mul(n, image(a)), image(b))
+	y := m.Add(m.Mul(n, image(a)), image(b))
+	m.markNorm(groupNorm{x, a, b, groups, eps}, y)
+	return y
 }
 
 func (m *Module) normalizeGroups(x Value, groups int, eps float64) Value {

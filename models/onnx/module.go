@@ -70,8 +70,9 @@ type graph struct {
 	files   map[string][]*pb.StringStringEntryProto // where weights say in which file they lie
 	domains map[string]bool                         // of operators other than ONNX's own
 
-	size        Size            // so far
-	replaceable map[string]bool // nodes, see Model.WithKernels
+	size        Size                 // so far
+	replaceable map[string]bool      // nodes, see Model.WithKernels
+	norms       map[string]groupNorm // by the node that computes them, see Model.WithKernels
 	halves      halves
 	converted   map[[2]string]Value // by name and type, see own
 	missing     []Parameter
@@ -98,6 +99,7 @@ type Model struct {
 	Nodes           []Node          // in the order of their computation; none of a graph that was read
 	Kernels         bool            // uses operators of KernelsDomain
 	replaceable     map[string]bool // names of the nodes that WithKernels replaces
+	norms           map[string]groupNorm
 	halves          halves
 	waves           []Info
 	attentions      map[string]AttentionShape
@@ -128,6 +130,7 @@ func build(sd checkpoint.StateDict, half checkpoint.DType, f func(*Module)) (g *
 
 		domains:     map[string]bool{},
 		replaceable: map[string]bool{},
+		norms:       map[string]groupNorm{},
 		halves:      halves{half, map[string]bool{}, map[string]bool{}, map[string]bool{}},
 		converted:   map[[2]string]Value{},
 		attentions:  map[string]AttentionShape{},
@@ -160,7 +163,7 @@ func (g *graph) finish() (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	return &Model{Proto: b, Folder: folder, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Nodes: listed(g.proto.Node, g.types), Kernels: g.domains[KernelsDomain], replaceable: g.replaceable, halves: g.halves, waves: g.waves, attentions: g.attentions}, nil
+	return &Model{Proto: b, Folder: folder, Files: sortedKeys(g.files), Inputs: g.inputs, Outputs: g.outputs, Nodes: listed(g.proto.Node, g.types), Kernels: g.domains[KernelsDomain], replaceable: g.replaceable, norms: g.norms, halves: g.halves, waves: g.waves, attentions: g.attentions}, nil
 }
 
 // locate says in the graph where its files of weights lie below a folder, and
