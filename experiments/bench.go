@@ -19,7 +19,9 @@ official size run on random weights of the true shapes, written to a temporary
 folder and removed afterwards (up to 2.7 GB); time does not depend on the weights.
 The section precision draws images, which stay in the folder of --results if it is
 given: the next call goes on there. With --write the rows of the device that is chosen
-go into the table of that file, as make gpu-check does with docs/devices.md.
+go into the table of that file, as make gpu-check does with docs/devices.md. With
+--precision the sections that time networks of peers do so in float32 or in half
+precision alone.
 
 Sections: ` + strings.Join(names, ", ") + `.`,
 		Example:   "  sagbench bench\n  sagbench bench adm-fashion sag-step\n  sagbench bench --device cuda:0",

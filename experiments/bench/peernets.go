@@ -68,6 +68,17 @@ func peersOnDevice(device ort.Device) []networkColumn {
 	return all
 }
 
+// ofPrecision are the columns of float32, or those of half precision; all if precision is "".
+func ofPrecision(columns []networkColumn, precision string) ([]networkColumn, error) {
+	switch precision {
+	case "":
+		return columns, nil
+	case ort.Float32, ort.BFloat16, ort.Float16:
+		return slices.DeleteFunc(columns, func(c networkColumn) bool { return (c.rival == halfRival) != (precision != ort.Float32) }), nil
+	}
+	return nil, fmt.Errorf("bench: peers are timed in float32 and in half precision, not in %s", precision)
+}
+
 // torchDevice is what torch calls the hardware that a device computes on.
 func torchDevice(device ort.Device) string {
 	kind, number, _ := strings.Cut(device.Where, ".")
@@ -152,6 +163,9 @@ func (b *bench) peerNets(p peerNets) error {
 		return err
 	}
 	columns, note := p.columns(b)
+	if columns, err = ofPrecision(columns, b.precision); err != nil {
+		return err
+	}
 	titles, rivals := []string{"network", "batch"}, []string(nil)
 	for _, c := range columns {
 		titles = append(titles, c.title)

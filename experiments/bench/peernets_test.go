@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sagbench/experiments/human"
+	"sagbench/models/ort"
 )
 
 // A library that fails is not asked again, with more images neither, and the reason
@@ -64,5 +66,30 @@ func TestLimitOfMeasurement(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), "it took more than") || time.Since(start) > 30*time.Second {
 		t.Errorf("after %v: %v", time.Since(start), err)
+	}
+}
+
+func TestColumnsOfPrecision(t *testing.T) {
+	device, err := ort.ParseDevice("cuda:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for precision, want := range map[string][]string{
+		"":         {"torch", "torch.compile", "torch.compile, fp16", "sagbench", "sagbench, fp16"},
+		"float32":  {"torch", "torch.compile", "sagbench"},
+		"bfloat16": {"torch.compile, fp16", "sagbench, fp16"},
+		"float16":  {"torch.compile, fp16", "sagbench, fp16"},
+	} {
+		columns, err := ofPrecision(peersOnDevice(device), precision)
+		var got []string
+		for _, c := range columns {
+			got = append(got, c.title)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %q, want %q", precision, err, got, want)
+		}
+	}
+	if _, err := ofPrecision(peersOnDevice(device), "tf32"); err == nil || !strings.Contains(err.Error(), "tf32") {
+		t.Errorf("tf32: error %v", err)
 	}
 }
