@@ -99,11 +99,10 @@ type groupNorm struct {
 	eps             float64
 }
 
-// markNorm has WithKernels replace the nodes that compute y.
+// markNorm has WithKernels replace the nodes that compute y, in a scope of float32.
 func (m *Module) markNorm(n groupNorm, y Value) {
-	if m.computes(n.x.DType) == m.computes(checkpoint.F32) {
-		m.g.norms[y.Name] = n
-	}
+	n.x, n.scale, n.shift = m.own(n.x), m.own(n.scale), m.own(n.shift)
+	m.g.norms[y.Name] = n
 }
 
 // WithKernels is the model with package kernels' operators in place of the
