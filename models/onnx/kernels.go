@@ -115,13 +115,19 @@ func (m *Model) WithKernels() (*Model, error) {
 	if err := proto.Unmarshal(m.Proto, &p); err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
+	r, replaced := readersOf(p.Graph), false
 	for _, n := range p.Graph.Node {
 		if m.replaceable[n.GetName()] {
 			replaceConv(n)
+			replaced = true
 		}
-		if norm, ok := m.norms[n.GetName()]; ok {
+		if norm, ok := m.norms[n.GetName()]; ok && r.normAlone(n) {
 			replaceNorm(n, norm)
+			replaced = true
 		}
+	}
+	if !replaced {
+		return m, nil
 	}
 	removeUnused(p.Graph)
 	out := *m
@@ -148,6 +154,40 @@ func replaceConv(n *pb.NodeProto) {
 		}
 	}
 	n.Attribute = at.protos()
+}
+
+// readers are the nodes of a graph by what they give, and how many read each value.
+type readers struct {
+	from  map[string]*pb.NodeProto
+	count map[string]int
+}
+
+func readersOf(g *pb.GraphProto) readers {
+	r := readers{map[string]*pb.NodeProto{}, map[string]int{}}
+	for _, o := range g.Output {
+		r.count[o.GetName()]++
+	}
+	for _, n := range g.Node {
+		for _, o := range n.Output {
+			r.from[o] = n
+		}
+		for _, i := range n.Input {
+			r.count[i]++
+		}
+	}
+	return r
+}
+
+// normAlone tells whether n, the last node of a group norm, is all that is computed of
+// its InstanceNormalization. A gradient may need more, and then nothing is saved.
+func (r readers) normAlone(n *pb.NodeProto) bool {
+	for n.GetOpType() != "InstanceNormalization" {
+		v := n.Input[0]
+		if n = r.from[v]; n == nil || r.count[v] != 1 {
+			return false
+		}
+	}
+	return true
 }
 
 func replaceNorm(n *pb.NodeProto, norm groupNorm) {

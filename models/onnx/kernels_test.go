@@ -59,3 +59,44 @@ func TestWithKernels(t *testing.T) {
 		}
 	}
 }
+
+// A group norm becomes one node, unless something else reads what it is made of.
+func TestNormWithKernels(t *testing.T) {
+	for what, c := range map[string]struct {
+		f    func(m *Module, x Value)
+		want map[string]int // nodes by operator
+	}{
+		"alone": {func(m *Module, x Value) { m.Output("y", m.GroupNorm(x, 4)) }, map[string]int{"GroupNorm": 1}},
+		"scaled": {func(m *Module, x Value) {
+			s := m.Input("s", checkpoint.F32, Batch, 16)
+			m.Output("y", m.GroupNormScaleShift(x, 4, s, s))
+		}, map[string]int{"GroupNorm": 1, "Add": 2, "Mul": 2}},
+		"with its gradient": {func(m *Module, x Value) {
+			y := m.GroupNorm(x, 4)
+			m.Output("dx", m.Grad(y, x, x))
+			m.Output("y", y)
+		}, map[string]int{"GroupNorm": 0, "InstanceNormalization": 1}},
+	} {
+		m, err := Build(weights(map[string][]int{"weight": {16}, "bias": {16}}), func(m *Module) { c.f(m, m.Input("x", checkpoint.F32, Batch, 16, 8, 8)) })
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		with, err := m.WithKernels()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		var p pb.ModelProto
+		if err := proto.Unmarshal(with.Proto, &p); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]int{}
+		for _, n := range p.Graph.Node {
+			got[n.GetOpType()]++
+		}
+		for operator, n := range c.want {
+			if got[operator] != n {
+				t.Errorf("%s: %v, want %v", what, got, c.want)
+			}
+		}
+	}
+}
